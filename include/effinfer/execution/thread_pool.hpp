@@ -1,0 +1,109 @@
+#pragma once
+// A fork-join pool: a decode step forks a few hundred times, so workers spin briefly before they sleep.
+
+#include <effinfer/core/config.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace effinfer::inline v0::execution {
+
+/// `threads` threads, the caller among them. Several callers may use one pool at the same time: while
+/// it is busy for one, another's loop runs on that caller's own thread alone, with the same result.
+class thread_pool {
+ public:
+  /// Starts `threads - 1` workers; 0 or less means one a core.
+  explicit thread_pool(int threads) {
+    if (threads <= 0) threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+    try {
+      workers_.reserve(static_cast<std::size_t>(threads - 1));
+      for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+    } catch (...) {
+      stop();
+      throw;
+    }
+  }
+  ~thread_pool() { stop(); }
+  thread_pool(const thread_pool&) = delete;
+  thread_pool& operator=(const thread_pool&) = delete;
+
+  [[nodiscard]] int threads() const noexcept { return static_cast<int>(workers_.size()) + 1; }
+
+  /// Calls `body(begin, end)` on parts of [0, count), each of at most `grain` items, and returns when all
+  /// are done. Parts are handed out as threads become free, so `body` must not care who runs which
+  /// part, and must not throw.
+  template <class Body>
+  void parallel_for(std::ptrdiff_t count, std::ptrdiff_t grain, const Body& body) {
+    if (count <= 0) return;
+    grain = std::max<std::ptrdiff_t>(grain, 1);
+    if (workers_.empty() || count <= grain) return body(std::ptrdiff_t{0}, count);
+    std::unique_lock lock(busy_, std::try_to_lock);
+    if (!lock) return body(std::ptrdiff_t{0}, count);
+    next_.store(0, std::memory_order_relaxed);
+    count_ = count;
+    grain_ = grain;
+    body_ = &body;
+    call_ = [](const void* b, std::ptrdiff_t begin, std::ptrdiff_t end) { (*static_cast<const Body*>(b))(begin, end); };
+    pending_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+    generation_.fetch_add(1, std::memory_order_release);
+    generation_.notify_all();
+    take_parts();
+    while (pending_.load(std::memory_order_acquire) != 0) pause();
+  }
+
+ private:
+  void take_parts() {
+    for (;;) {
+      const std::ptrdiff_t begin = next_.fetch_add(grain_, std::memory_order_relaxed);
+      if (begin >= count_) return;
+      call_(body_, begin, std::min(begin + grain_, count_));
+    }
+  }
+
+  void work() {
+    std::uint32_t seen = 0;
+    for (;;) {
+      // About 20 us of spinning: longer than the serial gaps of a decode step, shorter than a time slice.
+      for (int spin = 0; spin < 4000 && generation_.load(std::memory_order_acquire) == seen; ++spin) pause();
+      generation_.wait(seen, std::memory_order_acquire);
+      seen = generation_.load(std::memory_order_acquire);
+      if (stopping_.load(std::memory_order_acquire)) return;
+      take_parts();
+      pending_.fetch_sub(1, std::memory_order_release);
+    }
+  }
+
+  void stop() {
+    stopping_.store(true, std::memory_order_release);
+    generation_.fetch_add(1, std::memory_order_release);
+    generation_.notify_all();
+    for (std::thread& worker : workers_) worker.join();
+  }
+
+  static void pause() noexcept {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#else
+    std::this_thread::yield();
+#endif
+  }
+
+  std::mutex busy_;
+  // One cache line each for what all threads write and what they only read.
+  alignas(64) std::atomic<std::ptrdiff_t> next_{0};
+  alignas(64) std::atomic<int> pending_{0};
+  alignas(64) std::atomic<std::uint32_t> generation_{0};
+  std::atomic<bool> stopping_{false};
+  std::ptrdiff_t count_ = 0;
+  std::ptrdiff_t grain_ = 1;
+  const void* body_ = nullptr;
+  void (*call_)(const void*, std::ptrdiff_t, std::ptrdiff_t) = nullptr;
+  std::vector<std::thread> workers_;
+};
+
+}  // namespace effinfer::inline v0::execution
