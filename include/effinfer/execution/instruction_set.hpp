@@ -16,7 +16,7 @@
 #define EFFINFER_X86 1
 #define EFFINFER_TARGET_AVX2 __attribute__((target("avx2,fma,f16c,bmi2")))
 #define EFFINFER_TARGET_AVX512 \
-  __attribute__((target("avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,prefer-vector-width=512")))
+  __attribute__((target("avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
 #else
 #define EFFINFER_X86 0
 #define EFFINFER_TARGET_AVX2
