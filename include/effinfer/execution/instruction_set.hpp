@@ -5,7 +5,8 @@
 // the GNU vector types of execution/vector.hpp); `dispatch` calls it from a wrapper that carries the `target`
 // attribute, into which the body is inlined and so compiled for that set. Where a set has an
 // instruction with no plain form (int8 dot products), `run` branches on `Set` with `if constexpr`
-// into a function that carries the same attribute (EFFINFER_TARGET_AVX512).
+// into a plain `inline` function (not always-inline) that carries the same attribute (EFFINFER_TARGET_AVX512)
+// and takes vectors by reference; it is inlined from -O1 on.
 
 #include <effinfer/core/config.hpp>
 
@@ -57,12 +58,13 @@ inline instruction_set best_instruction_set() noexcept {
 namespace detail {
 
 #if EFFINFER_X86
+// flatten: g++ weighs inlining of the functions with intrinsics only after their callers, which have no such target.
 template <class Kernel, class... Args>
-EFFINFER_TARGET_AVX2 void run_avx2(const Args&... args) {
+__attribute__((flatten)) EFFINFER_TARGET_AVX2 void run_avx2(const Args&... args) {
   Kernel::template run<instruction_set::avx2>(args...);
 }
 template <class Kernel, class... Args>
-EFFINFER_TARGET_AVX512 void run_avx512(const Args&... args) {
+__attribute__((flatten)) EFFINFER_TARGET_AVX512 void run_avx512(const Args&... args) {
   Kernel::template run<instruction_set::avx512>(args...);
 }
 #endif
