@@ -1,0 +1,84 @@
+#!/bin/sh
+# Runs every test; installs what is missing first. Any failure makes the exit status 1; the last line counts.
+#
+#   tests/run.sh           all of it
+#   tests/run.sh --quick   the tests of the library with g++ alone: no sanitizers, fuzzing, outside programs or linting
+#
+# The parts, each a CMake preset that also runs by itself (cmake --workflow --preset tests):
+#   tests    every test program; headers alone, compile errors, outside programs, formatting, linting
+#   address  every test program again, with clang and the address and undefined-behaviour sanitizers
+#   thread   those that run threads, with the thread sanitizer
+#   fuzz     each parser of untrusted bytes, for ten seconds
+set -u
+cd "$(dirname "$0")/.." || exit 1
+
+quick=false
+case ${1:-} in
+  "") ;;
+  --quick) quick=true ;;
+  *)
+    sed -n '2,12s/^# \{0,1\}//p' tests/run.sh
+    exit 2
+    ;;
+esac
+
+packages="g++ cmake ninja-build pkg-config rapidjson-dev libpcre2-dev libutf8proc-dev libcli11-dev doctest-dev"
+$quick || packages="$packages clang libclang-rt-dev clang-format clang-tidy"
+scripts/install_missing.sh $packages || exit 1
+
+jobs=$(scripts/jobs.sh)
+folder=build/test_logs
+mkdir -p $folder
+passed=0
+failed=0
+began=$(date +%s)
+
+# Address randomization with many bits is more than the sanitizers of clang 14 can place their shadow memory around.
+fixed_addresses=""
+setarch -R true 2>/dev/null && fixed_addresses="setarch -R"
+
+# part PRESET [CTEST ARGUMENT]...: configures, builds and tests a preset, and adds up what its last lines say.
+part() {
+  preset=$1
+  shift
+  log=$folder/$preset.log
+  started=$(date +%s)
+  echo "== $preset: building"
+  if ! { cmake --preset "$preset" && cmake --build --preset "$preset" --parallel "$jobs"; } >"$log" 2>&1; then
+    tail -n 60 "$log"
+    echo "== $preset: FAILED TO BUILD"
+    failed=$((failed + 1))
+    return
+  fi
+  built=$(date +%s)
+  echo "== $preset: testing (built in $((built - started)) s)"
+  $fixed_addresses ctest --preset "$preset" --parallel "$jobs" "$@" >"$log" 2>&1
+  status=$?
+  counts=$(sed -n 's/^.*% tests passed, \([0-9]*\) tests failed out of \([0-9]*\)$/\1 \2/p' "$log")
+  if [ -z "$counts" ]; then
+    cat "$log"
+    failed=$((failed + 1))
+    return
+  fi
+  bad=${counts% *}
+  passed=$((passed + ${counts#* } - bad))
+  failed=$((failed + bad))
+  if [ "$status" -ne 0 ]; then
+    grep -v ' Passed  *[0-9.]* sec$\|^  *Start ' "$log"
+    [ "$bad" -gt 0 ] || failed=$((failed + 1))
+  fi
+  echo "== $preset: $((${counts#* } - bad)) passed, $bad failed (tested in $(($(date +%s) - built)) s)"
+}
+
+if $quick; then
+  part tests --label-regex '^unit$'
+else
+  part tests
+  part address
+  part thread
+  part fuzz
+fi
+
+echo "Took $(($(date +%s) - began)) s"
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
