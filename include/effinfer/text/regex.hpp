@@ -93,7 +93,7 @@ class regex_search {
     int result = match(subject, from);
     if (result == PCRE2_ERROR_JIT_STACKLIMIT && !stack_) {
       // Compiled code runs on 32 KiB of the caller's stack, which serves nearly every pattern; this one needs more.
-      stack_.reset(pcre2_jit_stack_create_8(32 * 1024, 16 * 1024 * 1024, nullptr));
+      stack_.reset(pcre2_jit_stack_create_8(32 * 1024, 64 * 1024 * 1024, nullptr));
       if (!stack_) throw std::bad_alloc();
       pcre2_jit_stack_assign_8(context_.get(), nullptr, stack_.get());
       result = match(subject, from);
