@@ -63,7 +63,11 @@ struct f32x16 {
   template <class T>
   static EFFINFER_ALWAYS_INLINE f32x16 load_first(const T* p, std::ptrdiff_t n, float fill = 0.0f) {
     float buffer[16];
-    for (int i = 0; i < 16; ++i) buffer[i] = i < n ? static_cast<float>(p[i]) : fill;
+    for (int i = 0; i < 16; ++i) {
+      T value{};
+      if (i < n) __builtin_memcpy(&value, p + i, sizeof(T));  // p need not be aligned
+      buffer[i] = i < n ? static_cast<float>(value) : fill;
+    }
     return load(buffer);
   }
 
@@ -109,6 +113,11 @@ struct f32x16 {
   }
   friend EFFINFER_ALWAYS_INLINE f32x16 abs(f32x16 a) {
     a.lanes.abs();
+    return a;
+  }
+  /// The nearest whole number, ties to even.
+  friend EFFINFER_ALWAYS_INLINE f32x16 nearest(f32x16 a) {
+    a.lanes.nearest();
     return a;
   }
   /// e^x to 1.5 units in the last place; 0 at -infinity, infinity from 88.73 on, NaN at NaN; subnormal results

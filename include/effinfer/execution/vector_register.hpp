@@ -52,6 +52,12 @@ inline EFFINFER_TARGET_AVX512 void to_f16(f16* p, const f32x16_memory& v) {
   const __m256i half = _mm512_maskz_cvtps_ph(0xffff, v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), half);
 }
+inline EFFINFER_TARGET_AVX2 void to_nearest(f32x8_memory& v) {
+  v = _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+inline EFFINFER_TARGET_AVX512 void to_nearest(f32x16_memory& v) {
+  v = _mm512_maskz_roundscale_ps(0xffff, v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
 inline EFFINFER_TARGET_AVX2 void from_bf16(f32x8_memory& r, const bf16* p) {
   const __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   r = _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
@@ -120,6 +126,13 @@ struct f32_register {
   EFFINFER_ALWAYS_INLINE void abs() {
     const words bits = reinterpret_cast<words>(v) & 0x7fffffffu;
     v = reinterpret_cast<vector>(bits);
+  }
+  EFFINFER_ALWAYS_INLINE void nearest() {
+    if constexpr (native) {
+      to_nearest(v);
+    } else {
+      for (int i = 0; i < Lanes; ++i) v[i] = __builtin_nearbyintf(v[i]);
+    }
   }
   EFFINFER_ALWAYS_INLINE void fma(const f32_register& a, const f32_register& b) {
     if constexpr (native) {
@@ -195,6 +208,7 @@ struct f32_pair {
     low.fma(a.low, b.low), high.fma(a.high, b.high);
   }
   EFFINFER_ALWAYS_INLINE void exp() { low.exp(), high.exp(); }
+  EFFINFER_ALWAYS_INLINE void nearest() { low.nearest(), high.nearest(); }
   EFFINFER_ALWAYS_INLINE void sum(float& r) const {
     Half t = low;
     t.add(high);

@@ -1,0 +1,44 @@
+#pragma once
+// Q4_K: 256 codes of 4 bits in eight blocks of 32 with 6-bit scales and minimums, 144 bytes.
+// w[i] = d * scale[i / 32] * q[i] - dmin * minimum[i / 32].
+// Block: f16 d; f16 dmin; byte scales[12] (k_scales.hpp); byte qs[128], of which each 32 bytes hold 64 codes: the
+// first 32 in the low nibbles, the next 32 in the high ones.
+// Source: the GGUF specification and ggml's block layouts (ggml-common.h), by their field names.
+
+#include <effinfer/quantization/format/k_scales.hpp>
+
+namespace effinfer::inline v0::quantization::format {
+
+struct q4_k : block_format<q4_k, weight_format::q4_k> {
+  static constexpr bool is_float = false;
+  static constexpr bool has_minimum = true;
+
+  static void decode(const std::byte* block, float* out) {
+    const float d = unpacking::load_half(block), m = unpacking::load_half(block + 2);
+    const k_scales s(block + 4);
+    for (int i = 0; i < 256; ++i) {
+      const std::byte b = block[16 + i / 64 * 32 + i % 32];
+      const int q = i / 32 % 2 == 0 ? unpacking::low_nibble(b) : unpacking::high_nibble(b);
+      out[i] = d * static_cast<float>(s.scale[i / 32]) * static_cast<float>(q) - m * static_cast<float>(s.minimum[i / 32]);
+    }
+  }
+
+  template <execution::instruction_set Set>
+  static EFFINFER_ALWAYS_INLINE void unpack(const weight_matrix& w, std::ptrdiff_t row, int first, int columns,
+                                            const integer_row& out) {
+    const std::byte* p = block(w, row, first);
+    const int blocks = columns / 256;
+    float d[integer_panel_columns / 32], m[integer_panel_columns / 32];
+    unpacking::gather_halves<Set, bytes_a_block>(p, blocks, d);
+    unpacking::gather_halves<Set, bytes_a_block>(p + 2, blocks, m);
+    for (int b = 0; b < blocks; ++b, p += bytes_a_block) {
+      const k_scales s(p + 4);
+      unpacking::scales_in_pairs<Set>(s.scale, d[b], out.scales + b * 16);
+      for (int i = 0; i < 8; ++i) out.minimums[b * 8 + i] = -m[b] * static_cast<float>(s.minimum[i]);
+      std::int8_t* codes = out.codes + b * 256;
+      for (int j = 0; j < 4; ++j) unpacking::split_32_nibbles<Set>(p + 16 + j * 32, codes + j * 64);
+    }
+  }
+};
+
+}  // namespace effinfer::inline v0::quantization::format

@@ -1,0 +1,42 @@
+#pragma once
+// Q5_1: 32 codes of 5 bits, a scale and a minimum, 24 bytes. w[i] = d * q[i] + m.
+// Block: f16 d; f16 m; u32 qh, bit i the fifth bit of q[i]; byte qs[16] as in Q4_0.
+// Source: the GGUF specification and ggml's block layouts (ggml-common.h), by their field names.
+
+#include <effinfer/quantization/format/block_format.hpp>
+
+namespace effinfer::inline v0::quantization::format {
+
+struct q5_1 : block_format<q5_1, weight_format::q5_1> {
+  static constexpr bool is_float = false;
+  static constexpr bool has_minimum = true;
+
+  static void decode(const std::byte* block, float* out) {
+    const float d = unpacking::load_half(block), m = unpacking::load_half(block + 2);
+    const auto high = unpacking::load_as<std::uint32_t>(block + 4);
+    for (int i = 0; i < 16; ++i) {
+      const int a = unpacking::low_nibble(block[8 + i]) | static_cast<int>(((high >> i) & 1u) << 4);
+      const int b = unpacking::high_nibble(block[8 + i]) | static_cast<int>(((high >> (i + 16)) & 1u) << 4);
+      out[i] = d * static_cast<float>(a) + m;
+      out[i + 16] = d * static_cast<float>(b) + m;
+    }
+  }
+
+  template <execution::instruction_set Set>
+  static EFFINFER_ALWAYS_INLINE void unpack(const weight_matrix& w, std::ptrdiff_t row, int first, int columns,
+                                            const integer_row& out) {
+    const std::byte* p = block(w, row, first);
+    const int blocks = columns / 32;
+    float scales[integer_panel_columns / 32];
+    unpacking::gather_halves<Set, bytes_a_block>(p, blocks, scales);
+    unpacking::repeat_each<2>(scales, blocks, out.scales);
+    unpacking::gather_halves<Set, bytes_a_block>(p + 2, blocks, out.minimums);
+    for (int b = 0; b < blocks; ++b) {
+      std::int8_t* codes = out.codes + b * 32;
+      unpacking::split_16_nibbles<Set>(p + b * bytes_a_block + 8, 0, codes);
+      unpacking::add_fifth_bits<Set>(p + b * bytes_a_block + 4, codes);
+    }
+  }
+};
+
+}  // namespace effinfer::inline v0::quantization::format

@@ -1,0 +1,51 @@
+#pragma once
+// Q5_K: 256 codes of 5 bits in eight blocks of 32 with 6-bit scales and minimums, 176 bytes.
+// w[i] = d * scale[i / 32] * q[i] - dmin * minimum[i / 32].
+// Block: f16 d; f16 dmin; byte scales[12] (k_scales.hpp); byte qh[32], bit k of qh[i] the fifth bit of code 32 k + i;
+// byte qs[128] as in Q4_K.
+// Source: the GGUF specification and ggml's block layouts (ggml-common.h), by their field names.
+
+#include <effinfer/quantization/format/k_scales.hpp>
+
+namespace effinfer::inline v0::quantization::format {
+
+struct q5_k : block_format<q5_k, weight_format::q5_k> {
+  static constexpr bool is_float = false;
+  static constexpr bool has_minimum = true;
+
+  static void decode(const std::byte* block, float* out) {
+    const float d = unpacking::load_half(block), m = unpacking::load_half(block + 2);
+    const k_scales s(block + 4);
+    for (int i = 0; i < 256; ++i) {
+      const std::byte b = block[48 + i / 64 * 32 + i % 32];
+      const int low = i / 32 % 2 == 0 ? unpacking::low_nibble(b) : unpacking::high_nibble(b);
+      const int q = low | (((static_cast<int>(block[16 + i % 32]) >> (i / 32)) & 1) << 4);
+      out[i] = d * static_cast<float>(s.scale[i / 32]) * static_cast<float>(q) - m * static_cast<float>(s.minimum[i / 32]);
+    }
+  }
+
+  template <execution::instruction_set Set>
+  static EFFINFER_ALWAYS_INLINE void unpack(const weight_matrix& w, std::ptrdiff_t row, int first, int columns,
+                                            const integer_row& out) {
+    const std::byte* p = block(w, row, first);
+    const int blocks = columns / 256;
+    float d[integer_panel_columns / 32], m[integer_panel_columns / 32];
+    unpacking::gather_halves<Set, bytes_a_block>(p, blocks, d);
+    unpacking::gather_halves<Set, bytes_a_block>(p + 2, blocks, m);
+    for (int b = 0; b < blocks; ++b, p += bytes_a_block) {
+      const k_scales s(p + 4);
+      unpacking::scales_in_pairs<Set>(s.scale, d[b], out.scales + b * 16);
+      for (int i = 0; i < 8; ++i) out.minimums[b * 8 + i] = -m[b] * static_cast<float>(s.minimum[i]);
+      std::int8_t* codes = out.codes + b * 256;
+      unpacking::bytes_of<32> high, low;
+      unpacking::load_bytes<32>(high, p + 16);
+      for (int j = 0; j < 4; ++j, high >>= 2) {
+        unpacking::load_bytes<32>(low, p + 48 + j * 32);
+        unpacking::store_bytes<32>(codes + j * 64, (low & 15) | ((high & 1) << 4));
+        unpacking::store_bytes<32>(codes + j * 64 + 32, (low >> 4) | ((high & 2) << 3));
+      }
+    }
+  }
+};
+
+}  // namespace effinfer::inline v0::quantization::format
