@@ -1,0 +1,236 @@
+#pragma once
+// JSON documents read safely: RapidJSON behind a reader whose every mistake is an effinfer::error that names the
+// file and the path of the field. Parsing is iterative (input can't recurse), and depth and size are limited. RapidJSON's
+// assertions can't fire: every access checks the type first.
+
+#include <effinfer/core/error.hpp>
+
+#include <rapidjson/document.h>
+#include <rapidjson/error/en.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace effinfer::inline v0::json {
+
+/// Bounds on what is parsed.
+struct limits {
+  std::size_t bytes = std::size_t{1} << 30;  ///< of text
+  int depth = 64;                            ///< of nested arrays and objects
+};
+
+class document;
+
+/// A value inside a document; a pair of pointers, valid as long as the document. Getters throw `mismatch` where the type
+/// is another, `missing` where a field isn't there; `find` is for fields that may be absent. Of equal keys the last
+/// counts, as in Python.
+class value {
+ public:
+  [[nodiscard]] bool is_null() const { return v_->IsNull(); }
+  [[nodiscard]] bool is_boolean() const { return v_->IsBool(); }
+  [[nodiscard]] bool is_number() const { return v_->IsNumber(); }
+  [[nodiscard]] bool is_integer() const { return v_->IsInt64(); }
+  [[nodiscard]] bool is_string() const { return v_->IsString(); }
+  [[nodiscard]] bool is_array() const { return v_->IsArray(); }
+  [[nodiscard]] bool is_object() const { return v_->IsObject(); }
+
+  [[nodiscard]] bool boolean() const {
+    if (!is_boolean()) wrong("true or false");
+    return v_->GetBool();
+  }
+  /// An integer of at most 63 bits and a sign; 1.0 is none.
+  [[nodiscard]] std::int64_t integer() const {
+    if (!is_integer()) wrong("an integer");
+    return v_->GetInt64();
+  }
+  /// An integer in [low, high]. Errors: `mismatch`.
+  [[nodiscard]] std::int64_t integer(std::int64_t low, std::int64_t high) const {
+    const std::int64_t n = integer();
+    if (n < low || n > high) {
+      fail(std::to_string(n) + " is not in [" + std::to_string(low) + ", " + std::to_string(high) + "]");
+    }
+    return n;
+  }
+  [[nodiscard]] double number() const {
+    if (!is_number()) wrong("a number");
+    return v_->GetDouble();
+  }
+  /// UTF-8; a view into the document.
+  [[nodiscard]] std::string_view string() const {
+    if (!is_string()) wrong("a string");
+    return {v_->GetString(), v_->GetStringLength()};
+  }
+
+  /// Elements of an array. Errors: `mismatch`.
+  [[nodiscard]] std::size_t size() const {
+    if (!is_array()) wrong("an array");
+    return v_->Size();
+  }
+  [[nodiscard]] value operator[](std::size_t i) const {
+    if (i >= size()) fail("it has no element " + std::to_string(i));
+    return value(&(*v_)[static_cast<rapidjson::SizeType>(i)], document_);
+  }
+  [[nodiscard]] std::vector<value> elements() const {
+    std::vector<value> all;
+    all.reserve(size());
+    for (const auto& e : v_->GetArray()) all.emplace_back(value(&e, document_));
+    return all;
+  }
+
+  /// Fields of an object, in the order of the text. Errors: `mismatch`.
+  [[nodiscard]] std::vector<std::pair<std::string_view, value>> members() const {
+    if (!is_object()) wrong("an object");
+    std::vector<std::pair<std::string_view, value>> all;
+    all.reserve(v_->MemberCount());
+    for (const auto& m : v_->GetObject()) {
+      all.emplace_back(std::string_view(m.name.GetString(), m.name.GetStringLength()), value(&m.value, document_));
+    }
+    return all;
+  }
+  /// The field `key`, if it is there; a null counts as there. Errors: `mismatch` (this is no object).
+  [[nodiscard]] std::optional<value> find(std::string_view key) const {
+    if (!is_object()) wrong("an object");
+    for (auto it = v_->MemberEnd(); it != v_->MemberBegin();) {
+      --it;
+      if (std::string_view(it->name.GetString(), it->name.GetStringLength()) == key) return value(&it->value, document_);
+    }
+    return std::nullopt;
+  }
+  /// As `find`, and a null counts as absent.
+  [[nodiscard]] std::optional<value> find_set(std::string_view key) const {
+    auto found = find(key);
+    if (found && found->is_null()) found.reset();
+    return found;
+  }
+  /// Errors: `missing`, `mismatch` (this is no object).
+  [[nodiscard]] value at(std::string_view key) const;
+
+  /// "tokenizer.json: field model.vocab[3]", for messages. Cost: a walk over the document.
+  [[nodiscard]] std::string where() const;
+  /// Throws an error at this field.
+  [[noreturn]] void fail(const std::string& problem, error_code code = error_code::mismatch,
+                         const std::string& advice = {}) const {
+    throw error(code, where(), problem, advice);
+  }
+
+ private:
+  friend class document;
+  value(const rapidjson::Value* v, const document* d) : v_(v), document_(d) {}
+
+  [[noreturn]] void wrong(const char* wanted) const {
+    const char* is = is_null() ? "null" : is_boolean() ? "a boolean" : is_number() ? "a number" : is_string() ? "a string"
+                     : is_array() ? "an array" : "an object";
+    fail(std::string("it is ") + is + (is_number() && std::string_view(wanted) == "an integer" ? " that is no 64-bit integer" : "") +
+         ", not " + wanted);
+  }
+
+  const rapidjson::Value* v_;
+  const document* document_;
+};
+
+/// A parsed text. Not movable: values point to it.
+class document {
+ public:
+  /// `name` stands in errors: the file's name. The text need not outlive the document. Errors: `malformed` (with the
+  /// byte offset; also text that isn't UTF-8), `limit`.
+  document(std::string_view text, std::string name, const limits& bounds = {}) : name_(std::move(name)) {
+    if (text.size() > bounds.bytes) {
+      throw error(error_code::limit, name_, "the JSON text has " + std::to_string(text.size()) + " bytes, more than " +
+                                                std::to_string(bounds.bytes));
+    }
+    check_depth(text, bounds.depth);
+    tree_.Parse<rapidjson::kParseIterativeFlag | rapidjson::kParseValidateEncodingFlag | rapidjson::kParseFullPrecisionFlag>(
+        text.data(), text.size());
+    if (tree_.HasParseError()) {
+      throw error(error_code::malformed, name_,
+                  "invalid JSON at byte " + std::to_string(tree_.GetErrorOffset()) + ": " +
+                      rapidjson::GetParseError_En(tree_.GetParseError()));
+    }
+  }
+  document(const document&) = delete;
+  document& operator=(const document&) = delete;
+
+  [[nodiscard]] value root() const { return value(&tree_, this); }
+  [[nodiscard]] const std::string& name() const { return name_; }
+
+ private:
+  friend class value;
+
+  /// Brackets outside of strings, before anything is built from them.
+  void check_depth(std::string_view text, int most) const {
+    int depth = 0;
+    bool in_string = false;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+      const char c = text[i];
+      if (in_string) {
+        if (c == '\\') ++i;
+        else if (c == '"') in_string = false;
+      } else if (c == '"') {
+        in_string = true;
+      } else if (c == '[' || c == '{') {
+        if (++depth > most) {
+          throw error(error_code::limit, name_, "JSON nested deeper than " + std::to_string(most) + " at byte " + std::to_string(i));
+        }
+      } else if (c == ']' || c == '}') {
+        --depth;
+      }
+    }
+  }
+
+  /// The path from the root to `target`, found by walking the tree: only errors pay for paths.
+  [[nodiscard]] std::string path_of(const rapidjson::Value* target) const {
+    struct step {
+      const rapidjson::Value* v;
+      std::size_t parent;
+      std::string label;
+    };
+    if (target == &tree_) return "";
+    std::vector<step> steps{{&tree_, 0, ""}};
+    for (std::size_t i = 0; i < steps.size(); ++i) {
+      const rapidjson::Value* v = steps[i].v;
+      const auto add = [&](const rapidjson::Value* child, std::string label) {
+        if (child == target || child->IsObject() || child->IsArray()) steps.push_back({child, i, std::move(label)});
+        return child == target;
+      };
+      bool found = false;
+      if (v->IsObject()) {
+        for (const auto& m : v->GetObject()) {
+          found = add(&m.value, (i == 0 ? "" : ".") + std::string(m.name.GetString(), m.name.GetStringLength()));
+          if (found) break;
+        }
+      } else if (v->IsArray()) {
+        for (rapidjson::SizeType k = 0; k < v->Size() && !found; ++k) found = add(&(*v)[k], "[" + std::to_string(k) + "]");
+      }
+      if (found) {
+        std::string path;
+        for (std::size_t s = steps.size() - 1; s != 0; s = steps[s].parent) path.insert(0, steps[s].label);
+        return path;
+      }
+    }
+    return "?";
+  }
+
+  std::string name_;
+  rapidjson::Document tree_;
+};
+
+inline std::string value::where() const {
+  const std::string path = document_->path_of(v_);
+  return path.empty() ? document_->name() : document_->name() + ": field " + path;
+}
+
+inline value value::at(std::string_view key) const {
+  if (auto found = find(key)) return *found;
+  const std::string path = document_->path_of(v_);
+  throw error(error_code::missing, document_->name() + ": field " + (path.empty() ? "" : path + ".") + std::string(key),
+              "it isn't there");
+}
+
+}  // namespace effinfer::inline v0::json
