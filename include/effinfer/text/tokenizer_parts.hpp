@@ -56,6 +56,12 @@ struct tokenizer_parts {
     });
   }
 
+  /// Runs one token through a decoding. Ids that name no token, and special ones to be skipped, give nothing.
+  void push_to(decoding& run, int id, bool skips_special, std::string& out) const {
+    if (!tokens.has(id) || (skips_special && special(id))) return;
+    run.push(text_to_decode(id), literal(id), out);
+  }
+
   /// The text that a token is decoded from.
   [[nodiscard]] std::string_view text_to_decode(int id) const {
     const auto other = decoded_as.find(id);
