@@ -33,6 +33,8 @@ struct lanes_of {
 using f32x8_memory = lanes_of<float, 8>::type;
 using f32x16_memory = lanes_of<float, 16>::type;
 
+inline EFFINFER_TARGET_AVX2 void broadcast(f32x8_memory& v, const float& s) { v = _mm256_set1_ps(s); }
+inline EFFINFER_TARGET_AVX512 void broadcast(f32x16_memory& v, const float& s) { v = _mm512_set1_ps(s); }
 inline EFFINFER_TARGET_AVX2 void fused(f32x8_memory& c, const f32x8_memory& a, const f32x8_memory& b) {
   c = _mm256_fmadd_ps(a, b, c);
 }
@@ -79,7 +81,13 @@ struct f32_register {
   using integers = typename lanes_of<std::int32_t, Lanes>::type;
   vector v;
 
-  EFFINFER_ALWAYS_INLINE void set(float s) { v = s - vector{}; }
+  EFFINFER_ALWAYS_INLINE void set(float s) {
+    if constexpr (native) {
+      broadcast(v, s);
+    } else {
+      v = s - vector{};
+    }
+  }
   EFFINFER_ALWAYS_INLINE void load(const float* p) { v = *reinterpret_cast<const memory*>(p); }
   EFFINFER_ALWAYS_INLINE void store(float* p) const { *reinterpret_cast<memory*>(p) = v; }
 

@@ -24,8 +24,9 @@ struct formats {
 };
 
 using float_formats = formats<format::f32, format::f16, format::bf16>;
-using all_formats = formats<format::f32, format::f16, format::bf16, format::q8_0, format::q4_0, format::q4_1, format::q5_0,
-                            format::q5_1, format::q4_k, format::q5_k, format::q6_k, format::int8, format::int4>;
+using all_formats =
+    formats<format::f32, format::f16, format::bf16, format::q8_0, format::q4_0, format::q4_1, format::q5_0,
+            format::q5_1, format::q4_k, format::q5_k, format::q6_k, format::int8, format::int4>;
 
 /// The values of one row, whatever its format: an embedding lookup. `out` has w.columns floats.
 /// Errors: unsupported, for a format outside of the list; invalid_argument, for a row outside of the matrix.
@@ -41,6 +42,8 @@ void decode_row(formats<Format...>, const weight_matrix& w, std::ptrdiff_t row, 
                 "the format " + std::string(to_string(w.format)) + " isn't among those compiled in");
   }
 }
-inline void decode_row(const weight_matrix& w, std::ptrdiff_t row, float* out) { decode_row(all_formats(), w, row, out); }
+inline void decode_row(const weight_matrix& w, std::ptrdiff_t row, float* out) {
+  decode_row(all_formats(), w, row, out);
+}
 
 }  // namespace effinfer::inline v0::quantization

@@ -23,16 +23,16 @@ constexpr std::size_t matmul_workspace_bytes(std::ptrdiff_t tokens, std::ptrdiff
 /// Errors, before anything is written: mismatch of shapes; unsupported, for a format outside of `Formats`;
 /// invalid_argument, where an integer format meets unprepared activations.
 template <class Formats = all_formats>
-void matmul(const execution::cpu::context& exec, const prepared_activations& p, const weight_matrix& w, matrix_view<float> y,
-            const float* bias = nullptr) {
+void matmul(const execution::cpu::context& exec, const prepared_activations& p, const weight_matrix& w,
+            matrix_view<float> y, const float* bias = nullptr) {
   detail::check_product(Formats(), p, w, y);
   detail::choose_product(Formats(), exec, p, w, y, bias);
 }
 
 /// The same in one step. `workspace` holds matmul_workspace_bytes<Formats>(T, M) bytes.
 template <class Formats = all_formats>
-void matmul(const execution::cpu::context& exec, matrix_view<const float> x, const weight_matrix& w, matrix_view<float> y,
-            std::span<std::byte> workspace, const float* bias = nullptr) {
+void matmul(const execution::cpu::context& exec, matrix_view<const float> x, const weight_matrix& w,
+            matrix_view<float> y, std::span<std::byte> workspace, const float* bias = nullptr) {
   prepared_activations p;
   p.values = x;
   const bool is_float = block_bytes(w.format) != 0 && block_size(w.format) == 1;

@@ -32,26 +32,31 @@ struct storage {
 
 /// A policy in the quantization slot with all of its members.
 template <class T>
-concept quantization_policy =
-    policy_of<T, slot::quantization> && requires(matrix_use use, weight_format stored, std::ptrdiff_t columns) {
-      std::string_view(T::name);
-      typename T::formats;
-      { T::target(use, stored, columns) } -> std::same_as<storage>;
-    };
+concept quantization_policy = policy_of<T, slot::quantization> &&
+    requires(matrix_use use, weight_format stored, std::ptrdiff_t columns) {
+  std::string_view(T::name);
+  typename T::formats;
+  { T::target(use, stored, columns) } -> std::same_as<storage>;
+};
 
 /// The same, as sentences, one a missing member. `static_assert(check_policy<T>())`.
 template <class T>
 constexpr bool check_policy() {
   static_assert(policy_of<T, slot::quantization>,
                 "effinfer: quantization policy needs  using slot = effinfer::slot::quantization;");
-  static_assert(requires { std::string_view(T::name); },
-                "effinfer: quantization policy needs  static constexpr std::string_view name = \"...\";");
-  static_assert(requires { typename T::formats; },
-                "effinfer: quantization policy needs  using formats = effinfer::quantization::formats<...>;  the formats "
-                "that its products meet");
-  static_assert(requires(matrix_use u, weight_format f, std::ptrdiff_t c) { { T::target(u, f, c) } -> std::same_as<storage>; },
-                "effinfer: quantization policy needs  static constexpr storage target(matrix_use, weight_format stored, "
-                "std::ptrdiff_t columns);");
+  static_assert(
+      requires { std::string_view(T::name); },
+      "effinfer: quantization policy needs  static constexpr std::string_view name = \"...\";");
+  static_assert(
+      requires { typename T::formats; },
+      "effinfer: quantization policy needs  using formats = effinfer::quantization::formats<...>;  the formats "
+      "that its products meet");
+  static_assert(
+      requires(matrix_use u, weight_format f, std::ptrdiff_t c) {
+        { T::target(u, f, c) } -> std::same_as<storage>;
+      },
+      "effinfer: quantization policy needs  static constexpr storage target(matrix_use, weight_format stored, "
+      "std::ptrdiff_t columns);");
   return quantization_policy<T>;
 }
 

@@ -77,9 +77,13 @@ inline owned_weight_matrix quantize(const execution::cpu::context& exec, storage
         decode_row(source, first + r, row_values);
         float unused = 0;
         bool fits = true;
-        const detail::encode_row::args args{
-            to, row_values, source.columns, result.row(first + r), result.view().row_bytes,
-            to.format == weight_format::int8 ? result.scales() + first + r : &unused, &fits};
+        const detail::encode_row::args args{to,
+                                            row_values,
+                                            source.columns,
+                                            result.row(first + r),
+                                            result.view().row_bytes,
+                                            to.format == weight_format::int8 ? result.scales() + first + r : &unused,
+                                            &fits};
         execution::dispatch<detail::encode_row>(exec.set(), args);
         std::ptrdiff_t seen = bad_row.load();
         while (!fits && first + r < seen && !bad_row.compare_exchange_weak(seen, first + r)) {

@@ -39,14 +39,17 @@ inline std::ptrdiff_t row_bytes(weight_format format, std::ptrdiff_t columns, in
     fail(error_code::invalid_argument, "columns = " + std::to_string(columns) + " is out of range");
   }
   switch (format) {
-    case weight_format::other: fail(error_code::unsupported, "the format of this tensor is computed by nobody here"); break;
+    case weight_format::other:
+      fail(error_code::unsupported, "the format of this tensor is computed by nobody here");
+      break;
     case weight_format::int8: return (columns + 63) / 64 * 64;
     case weight_format::int4:
       if (group != 32 && group != 64 && group != 128) {
         fail(error_code::invalid_argument, "int4 group = " + std::to_string(group) + "; have 32, 64, 128");
       }
       if (columns % group != 0) {
-        fail(error_code::mismatch, std::to_string(columns) + " columns are no whole number of groups of " + std::to_string(group));
+        fail(error_code::mismatch,
+             std::to_string(columns) + " columns are no whole number of groups of " + std::to_string(group));
       }
       return (columns + 63) / 64 * 32 + columns / group * 4;
     default: break;
@@ -76,7 +79,7 @@ class owned_weight_matrix {
   /// Uninitialised rows. Errors: those of `row_bytes`; limit, where the size overflows; std::bad_alloc.
   owned_weight_matrix(weight_format format, std::ptrdiff_t rows, std::ptrdiff_t columns, int group = 0) {
     const std::size_t total = bytes(format, rows, columns, group);
-    storage_.reset(static_cast<std::byte*>(::operator new(total, std::align_val_t{64})));
+    storage_.reset(static_cast<std::byte*>(::operator new (total, std::align_val_t{64})));
     bytes_ = total;
     view_.format = format;
     view_.rows = rows;
@@ -91,7 +94,8 @@ class owned_weight_matrix {
   static std::size_t bytes(weight_format format, std::ptrdiff_t rows, std::ptrdiff_t columns, int group = 0) {
     const std::ptrdiff_t a_row = row_bytes(format, columns, group) + (format == weight_format::int8 ? 4 : 0);
     if (rows < 0 || (a_row > 0 && rows > std::numeric_limits<std::ptrdiff_t>::max() / 2 / a_row)) {
-      throw error(error_code::limit, "quantization::owned_weight_matrix", "rows = " + std::to_string(rows) + " is out of range");
+      throw error(error_code::limit, "quantization::owned_weight_matrix",
+                  "rows = " + std::to_string(rows) + " is out of range");
     }
     return static_cast<std::size_t>(rows * a_row);
   }
@@ -106,7 +110,7 @@ class owned_weight_matrix {
 
  private:
   struct free_aligned {
-    void operator()(std::byte* p) const noexcept { ::operator delete(p, std::align_val_t{64}); }
+    void operator()(std::byte* p) const noexcept { ::operator delete (p, std::align_val_t{64}); }
   };
   std::unique_ptr<std::byte, free_aligned> storage_;
   std::size_t bytes_ = 0;

@@ -19,7 +19,7 @@ namespace effinfer::inline v0::quantization {
 
 /// A view: the floats, for float formats, and the codes, for integer formats, where `prepare` made them.
 struct prepared_activations {
-  matrix_view<const float> values;   ///< [T, M]
+  matrix_view<const float> values;     ///< [T, M]
   const std::int8_t* codes = nullptr;  ///< [T, padded], zero beyond M
   const float* scales = nullptr;       ///< [T, padded / 32]
   const float* sums = nullptr;         ///< [T, padded / 32]
@@ -38,7 +38,8 @@ namespace detail {
 
 #if EFFINFER_X86
 inline EFFINFER_TARGET_AVX512 void narrow_codes(std::int8_t* p, const execution::detail::f32x16_memory& v) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_maskz_cvtepi32_epi8(0xffff, _mm512_maskz_cvtps_epi32(0xffff, v)));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                   _mm512_maskz_cvtepi32_epi8(0xffff, _mm512_maskz_cvtps_epi32(0xffff, v)));
 }
 #endif
 
@@ -88,7 +89,8 @@ struct quantize_row {
       float rounded[16];
       v.store(rounded);
       // By way of int: a NaN's conversion to int8 would be undefined twice over.
-      for (int i = 0; i < 16; ++i) p[i] = static_cast<std::int8_t>(rounded[i] >= -127.0f ? static_cast<int>(rounded[i]) : -127);
+      for (int i = 0; i < 16; ++i)
+        p[i] = static_cast<std::int8_t>(rounded[i] >= -127.0f ? static_cast<int>(rounded[i]) : -127);
     }
   }
 };
@@ -104,9 +106,10 @@ inline prepared_activations prepare(const execution::cpu::context& exec, matrix_
   p.padded = padded_columns(x.columns);
   if (x.rows <= 0 || x.columns <= 0) return p;
   if (workspace.size() < activation_bytes(x.rows, x.columns)) {
-    throw error(error_code::limit, "quantization::prepare: workspace",
-                std::to_string(workspace.size()) + " bytes, need " + std::to_string(activation_bytes(x.rows, x.columns)),
-                "size it with matmul_workspace_bytes");
+    throw error(
+        error_code::limit, "quantization::prepare: workspace",
+        std::to_string(workspace.size()) + " bytes, need " + std::to_string(activation_bytes(x.rows, x.columns)),
+        "size it with matmul_workspace_bytes");
   }
   const auto address = reinterpret_cast<std::uintptr_t>(workspace.data());
   std::byte* start = workspace.data() + ((address + 63) / 64 * 64 - address);
@@ -117,8 +120,12 @@ inline prepared_activations prepare(const execution::cpu::context& exec, matrix_
   const std::ptrdiff_t grain = 1 + (1 << 14) / p.padded;
   exec.parallel_for(x.rows, grain, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
     for (std::ptrdiff_t t = begin; t < end; ++t) {
-      const detail::quantize_row::args args{x.row(t), x.columns, p.padded, codes + t * p.padded,
-                                            scales + t * (p.padded / 32), sums + t * (p.padded / 32)};
+      const detail::quantize_row::args args{x.row(t),
+                                            x.columns,
+                                            p.padded,
+                                            codes + t * p.padded,
+                                            scales + t * (p.padded / 32),
+                                            sums + t * (p.padded / 32)};
       execution::dispatch<detail::quantize_row>(exec.set(), args);
     }
   });

@@ -22,10 +22,10 @@ struct unpack_integers {
   template <instruction_set Set>
   static EFFINFER_ALWAYS_INLINE void run(const args& a) {
     for (int r = 0; r < a.rows; ++r) {
-      Format::template unpack<Set>(*a.w, a.row + r, a.first, a.columns,
-                                   integer_row{a.panel.codes + r * integer_panel_columns,
-                                               a.panel.scales + r * (integer_panel_columns / 16),
-                                               a.panel.minimums + r * (integer_panel_columns / 32)});
+      Format::template unpack<Set>(
+          *a.w, a.row + r, a.first, a.columns,
+          integer_row{a.panel.codes + r * integer_panel_columns, a.panel.scales + r * (integer_panel_columns / 16),
+                      a.panel.minimums + r * (integer_panel_columns / 32)});
     }
   }
 };
@@ -83,7 +83,8 @@ struct product_part {
   prefetch_plan plan(std::ptrdiff_t row, int first, int count, int columns_a_step) const {
     prefetch_plan next;
     const std::ptrdiff_t bytes = w.row_bytes * count / std::max<std::ptrdiff_t>(w.columns, 1);
-    next.start = w.row(row) + (first + count < w.columns ? w.row_bytes * (first + count) / w.columns : panel_rows * w.row_bytes);
+    next.start =
+        w.row(row) + (first + count < w.columns ? w.row_bytes * (first + count) / w.columns : panel_rows * w.row_bytes);
     next.row_bytes = w.row_bytes;
     next.step_bytes = bytes * columns_a_step / std::max(count, 1);
     return next;
@@ -117,7 +118,8 @@ struct product_part {
       execution::dispatch<unpack_integers<Format>>(set, u);
       if (const int padded = (count + 511) / 512 * 512; padded != count) {
         for (int r = 0; r < rows; ++r) {
-          std::fill(codes + r * integer_panel_columns + count, codes + r * integer_panel_columns + padded, std::int8_t{0});
+          std::fill(codes + r * integer_panel_columns + count, codes + r * integer_panel_columns + padded,
+                    std::int8_t{0});
           float* s = scales + r * (integer_panel_columns / 16);
           std::fill(s + (count + 15) / 16, s + padded / 16, 0.0f);
           float* m = minimums + r * (integer_panel_columns / 32);
@@ -163,14 +165,21 @@ void choose_product(formats<Format...>, const execution::cpu::context& exec, con
 
 template <class Formats>
 void check_product(Formats, const prepared_activations& p, const weight_matrix& w, matrix_view<float> y) {
-  const auto fail = [](error_code code, const std::string& problem) { throw error(code, "quantization::matmul", problem); };
-  const auto shape = [](std::ptrdiff_t r, std::ptrdiff_t c) { return "[" + std::to_string(r) + ", " + std::to_string(c) + "]"; };
+  const auto fail = [](error_code code, const std::string& problem) {
+    throw error(code, "quantization::matmul", problem);
+  };
+  const auto shape = [](std::ptrdiff_t r, std::ptrdiff_t c) {
+    std::string s("[");  // += and not "[" + ...: g++ 12 sees an overlapping copy there (-Wrestrict)
+    s += std::to_string(r) + ", " + std::to_string(c) + "]";
+    return s;
+  };
   if (!Formats::contains(w.format)) {
     fail(error_code::unsupported, "the format " + std::string(to_string(w.format)) + " isn't among those compiled in");
   }
   if (p.values.columns != w.columns || p.values.rows != y.rows || y.columns != w.rows) {
-    fail(error_code::mismatch, "shapes x " + shape(p.values.rows, p.values.columns) + ", w " + shape(w.rows, w.columns) +
-                                   ", y " + shape(y.rows, y.columns) + " don't make y = x w^T");
+    fail(error_code::mismatch, "shapes x " + shape(p.values.rows, p.values.columns) + ", w " +
+                                   shape(w.rows, w.columns) + ", y " + shape(y.rows, y.columns) +
+                                   " don't make y = x w^T");
   }
   const bool is_float = block_bytes(w.format) != 0 && block_size(w.format) == 1;
   if (!is_float && p.codes == nullptr && p.values.rows > 0 && p.values.columns > 0) {

@@ -134,7 +134,9 @@ EFFINFER_ALWAYS_INLINE std::uint16_t load_half_bits(const std::byte* p) {
   __builtin_memcpy(&bits, p, 2);
   return bits;
 }
-EFFINFER_ALWAYS_INLINE float load_half(const std::byte* p) { return static_cast<float>(f16::from_bits(load_half_bits(p))); }
+EFFINFER_ALWAYS_INLINE float load_half(const std::byte* p) {
+  return static_cast<float>(f16::from_bits(load_half_bits(p)));
+}
 
 /// out[i * Repeat + j] = in[i]: the scale of a block, for each 16 (or 32) columns of it.
 template <int Repeat>

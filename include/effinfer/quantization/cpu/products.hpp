@@ -16,11 +16,11 @@ inline constexpr int panel_tokens = 32;
 
 /// What both products write. A sum that spans several panels waits in `sums` between them.
 struct product_output {
-  float* y;            ///< [tokens, rows], first row and token of this panel
+  float* y;  ///< [tokens, rows], first row and token of this panel
   std::ptrdiff_t y_stride;
-  const float* bias;   ///< [rows], or null
-  float* sums;         ///< [panel_rows, panel_tokens, 16]
-  bool first, last;    ///< of the panels that make up a row
+  const float* bias;  ///< [rows], or null
+  float* sums;        ///< [panel_rows, panel_tokens, 16]
+  bool first, last;   ///< of the panels that make up a row
 };
 
 /// Where the weights of the panel after this one lie: they are on their way from memory while this one is computed.
@@ -49,7 +49,8 @@ struct sum_tile {
     }
   }
   template <int... I>
-  EFFINFER_ALWAYS_INLINE void end(const product_output& out, int row, int token, std::integer_sequence<int, I...>) const {
+  EFFINFER_ALWAYS_INLINE void end(const product_output& out, int row, int token,
+                                  std::integer_sequence<int, I...>) const {
     if (out.last) {
       (write(out, row + I / Tokens, token + I % Tokens, sum[I / Tokens][I % Tokens]), ...);
     } else {
@@ -85,9 +86,9 @@ struct integer_product {
   struct args {
     const std::int8_t* codes;  ///< rows of the panel, integer_panel_columns apart
     const float* scales;
-    const float* minimums;     ///< null where the format has none
-    const std::int8_t* x;      ///< [tokens], x_stride apart
-    const float* x_scales;     ///< x_stride / 32 apart
+    const float* minimums;  ///< null where the format has none
+    const std::int8_t* x;   ///< [tokens], x_stride apart
+    const float* x_scales;  ///< x_stride / 32 apart
     const float* x_sums;
     std::ptrdiff_t x_stride;
     int rows, tokens;
@@ -160,7 +161,8 @@ struct integer_tile : sum_tile<Set, Rows, Tokens> {
     if (token == 0) (a.next.fetch(row + Row, k / 64), ...);
     (weight[Row].load(a.codes + (row + Row) * integer_panel_columns + k), ...);
     (spread_4<Set>(scale[Row], a.scales + (row + Row) * (integer_panel_columns / 16) + k / 16), ...);
-    (multiply<Token>(a.x + (token + Token) * a.x_stride + k, a.x_scales + (token + Token) * (a.x_stride / 32) + k / 32, rows),
+    (multiply<Token>(a.x + (token + Token) * a.x_stride + k, a.x_scales + (token + Token) * (a.x_stride / 32) + k / 32,
+                     rows),
      ...);
   }
   template <int Token, int... Row>
@@ -180,7 +182,8 @@ struct integer_tile : sum_tile<Set, Rows, Tokens> {
 
   template <int... Row, int... Token>
   EFFINFER_ALWAYS_INLINE void add_minimums(const integer_product::args& a, int row, int token, int block,
-                                           std::integer_sequence<int, Row...> rows, std::integer_sequence<int, Token...>) {
+                                           std::integer_sequence<int, Row...> rows,
+                                           std::integer_sequence<int, Token...>) {
     ((scale[Row] = vector::load(a.minimums + (row + Row) * (integer_panel_columns / 32) + block)), ...);
     (add_minimum<Token>(a.x_sums + (token + Token) * (a.x_stride / 32) + block, rows), ...);
   }

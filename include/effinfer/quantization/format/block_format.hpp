@@ -17,7 +17,8 @@ struct block_format {
   static constexpr int bytes_a_block = block_bytes(Name);
 
   /// The block that holds column `first`, a multiple of the block size.
-  static EFFINFER_ALWAYS_INLINE const std::byte* block(const weight_matrix& w, std::ptrdiff_t row, std::ptrdiff_t first) {
+  static EFFINFER_ALWAYS_INLINE const std::byte* block(const weight_matrix& w, std::ptrdiff_t row,
+                                                       std::ptrdiff_t first) {
     return w.row(row) + first / columns_a_block * bytes_a_block;
   }
   /// All values of a row.

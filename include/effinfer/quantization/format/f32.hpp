@@ -8,11 +8,14 @@ namespace effinfer::inline v0::quantization::format {
 struct f32 : block_format<f32, weight_format::f32> {
   static constexpr bool is_float = true;
 
-  static void decode(const std::byte* block, float* out) { *out = static_cast<float>(unpacking::load_as<float>(block)); }
+  static void decode(const std::byte* block, float* out) {
+    *out = static_cast<float>(unpacking::load_as<float>(block));
+  }
 
   /// Columns [first, first + columns) of a row, as floats.
   template <execution::instruction_set Set>
-  static EFFINFER_ALWAYS_INLINE void unpack(const weight_matrix& w, std::ptrdiff_t row, int first, int columns, float* out) {
+  static EFFINFER_ALWAYS_INLINE void unpack(const weight_matrix& w, std::ptrdiff_t row, int first, int columns,
+                                            float* out) {
     const auto* p = reinterpret_cast<const float*>(block(w, row, first));
     using vector = execution::f32x16<Set>;
     int i = 0;

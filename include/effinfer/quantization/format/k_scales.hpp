@@ -12,9 +12,10 @@ struct k_scales {
   std::uint8_t scale[8], minimum[8];
 
   EFFINFER_ALWAYS_INLINE explicit k_scales(const std::byte* packed) {
-    const auto a = unpacking::load_as<std::uint32_t>(packed), b = unpacking::load_as<std::uint32_t>(packed + 4), c = unpacking::load_as<std::uint32_t>(packed + 8);
-    const std::uint32_t words[4] = {a & 0x3f3f3f3fu, (c & 0x0f0f0f0fu) | ((a >> 2) & 0x30303030u),
-                                    b & 0x3f3f3f3fu, ((c >> 4) & 0x0f0f0f0fu) | ((b >> 2) & 0x30303030u)};
+    const auto a = unpacking::load_as<std::uint32_t>(packed), b = unpacking::load_as<std::uint32_t>(packed + 4),
+               c = unpacking::load_as<std::uint32_t>(packed + 8);
+    const std::uint32_t words[4] = {a & 0x3f3f3f3fu, (c & 0x0f0f0f0fu) | ((a >> 2) & 0x30303030u), b & 0x3f3f3f3fu,
+                                    ((c >> 4) & 0x0f0f0f0fu) | ((b >> 2) & 0x30303030u)};
     __builtin_memcpy(scale, words, 8);
     __builtin_memcpy(minimum, words + 2, 8);
   }

@@ -19,7 +19,8 @@ struct q4_k : block_format<q4_k, weight_format::q4_k> {
     for (int i = 0; i < 256; ++i) {
       const std::byte b = block[16 + i / 64 * 32 + i % 32];
       const int q = i / 32 % 2 == 0 ? unpacking::low_nibble(b) : unpacking::high_nibble(b);
-      out[i] = d * static_cast<float>(s.scale[i / 32]) * static_cast<float>(q) - m * static_cast<float>(s.minimum[i / 32]);
+      out[i] =
+          d * static_cast<float>(s.scale[i / 32]) * static_cast<float>(q) - m * static_cast<float>(s.minimum[i / 32]);
     }
   }
 

@@ -20,7 +20,8 @@ struct q5_k : block_format<q5_k, weight_format::q5_k> {
       const std::byte b = block[48 + i / 64 * 32 + i % 32];
       const int low = i / 32 % 2 == 0 ? unpacking::low_nibble(b) : unpacking::high_nibble(b);
       const int q = low | (((static_cast<int>(block[16 + i % 32]) >> (i / 32)) & 1) << 4);
-      out[i] = d * static_cast<float>(s.scale[i / 32]) * static_cast<float>(q) - m * static_cast<float>(s.minimum[i / 32]);
+      out[i] =
+          d * static_cast<float>(s.scale[i / 32]) * static_cast<float>(q) - m * static_cast<float>(s.minimum[i / 32]);
     }
   }
 

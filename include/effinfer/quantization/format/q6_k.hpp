@@ -20,7 +20,8 @@ struct q6_k : block_format<q6_k, weight_format::q6_k> {
       const std::byte low = block[half * 64 + part % 2 * 32 + l];
       const int high = (static_cast<int>(block[128 + half * 32 + l]) >> (2 * part)) & 3;
       const int q = (part < 2 ? unpacking::low_nibble(low) : unpacking::high_nibble(low)) | (high << 4);
-      out[i] = d * static_cast<float>(unpacking::load_as<std::int8_t>(block + 192 + i / 16)) * static_cast<float>(q - 32);
+      out[i] =
+          d * static_cast<float>(unpacking::load_as<std::int8_t>(block + 192 + i / 16)) * static_cast<float>(q - 32);
     }
   }
 

@@ -1,0 +1,221 @@
+// Products in every format against double precision, on every instruction set; and that a result depends on its own rows
+// alone.
+
+#include "reference.hpp"
+
+#include <doctest/doctest.h>
+
+using namespace reference;
+
+namespace {
+
+struct product {
+  std::vector<float> y;  // [T, N]
+};
+
+ei::execution::cpu::context context(ei::execution::instruction_set set, int threads) {
+  ei::execution::cpu policy;
+  policy.set = set;
+  policy.threads = threads;
+  return ei::execution::cpu::context(policy);
+}
+
+/// y from poisoned memory, with an odd stride and a workspace at an odd address.
+std::vector<float> multiply(const ei::execution::cpu::context& exec, const std::vector<float>& x, std::ptrdiff_t tokens,
+                            const eq::weight_matrix& w, const float* bias) {
+  const std::ptrdiff_t stride = w.rows + 3;
+  std::vector<float> y(static_cast<std::size_t>(tokens * stride), std::nanf(""));
+  std::vector<std::byte> workspace(eq::matmul_workspace_bytes(tokens, w.columns) + 1, std::byte{0xff});
+  eq::matmul(exec, ei::matrix_view<const float>(x.data(), tokens, w.columns), w,
+             ei::matrix_view<float>(y.data(), tokens, w.rows, stride), std::span(workspace).subspan(1), bias);
+  std::vector<float> packed;
+  for (std::ptrdiff_t t = 0; t < tokens; ++t) {
+    for (std::ptrdiff_t n = 0; n < stride; ++n) {
+      const float value = y[static_cast<std::size_t>(t * stride + n)];
+      if (n < w.rows) {
+        packed.push_back(value);
+      } else {
+        CHECK(std::isnan(value));  // nothing is written beyond N
+      }
+    }
+  }
+  return packed;
+}
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * 4) == 0;
+}
+
+void check_against_reference(eq::storage s, std::ptrdiff_t rows, std::ptrdiff_t columns, std::ptrdiff_t tokens) {
+  INFO("format ", std::string(ei::to_string(s.format)), " group ", s.group, " N ", rows, " M ", columns, " T ", tokens);
+  const matrix m = random_matrix(s, rows, columns, 3);
+  const auto x = random_floats(static_cast<std::size_t>(tokens * columns), 4);
+  const auto bias = random_floats(static_cast<std::size_t>(rows), 5);
+  std::vector<std::vector<float>> results;
+  for (auto set : sets()) results.push_back(multiply(context(set, 2), x, tokens, m.view, bias.data()));
+  double error = 0, noise = 0, power = 0;
+  int wrong = 0;
+  for (std::ptrdiff_t t = 0; t < tokens; ++t) {
+    const float* row = x.data() + t * columns;
+    const auto rounded = as_8_bits(row, columns);
+    for (std::ptrdiff_t n = 0; n < rows; ++n) {
+      double exact = static_cast<double>(bias[static_cast<std::size_t>(n)]), same_type = exact,
+             magnitude = std::abs(exact);
+      for (std::ptrdiff_t c = 0; c < columns; ++c) {
+        const double w = value_at(m.view, n, c);
+        const double q = is_float(s.format) ? static_cast<double>(row[c]) : rounded[static_cast<std::size_t>(c)];
+        exact += w * static_cast<double>(row[c]);
+        same_type += w * q;
+        // Codes and minimum are summed apart: what is rounded is the size of the parts, up to 4 times their sum's.
+        magnitude +=
+            (is_float(s.format) ? 1 : 4) * (std::abs(w) + (is_float(s.format) ? 0.0 : 0.02 * 64)) * std::abs(q);
+      }
+      for (const auto& y : results) {
+        const double got = static_cast<double>(y[static_cast<std::size_t>(t * rows + n)]);
+        // Sixteen lanes: M / 16 roundings in each, 4 across, 3 of scales, 1 of the bias.
+        if (!(std::abs(got - same_type) <= (static_cast<double>(columns) / 16 + 8) * 0x1p-24 * magnitude)) ++wrong;
+        error += (got - exact) * (got - exact);
+        noise += (same_type - exact) * (same_type - exact);
+      }
+      power += exact * exact;
+    }
+  }
+  CHECK(wrong == 0);
+  const double sets_run = static_cast<double>(results.size());
+  // In all, at most twice the error that 8-bit activations (or f32) cost by themselves.
+  CHECK(std::sqrt(error / sets_run) <= 2 * std::sqrt(noise / sets_run) + 1e-6 * std::sqrt(power));
+  if (!is_float(s.format) && rows * columns * tokens > 50000)
+    CHECK(std::sqrt(noise / sets_run) <= 0.012 * std::sqrt(power));
+  if (results.size() == 3) CHECK(same_bits(results[1], results[2]));
+}
+
+}  // namespace
+
+TEST_CASE("products agree with double precision: every format, odd shapes, every instruction set") {
+  for (eq::storage s : storages()) {
+    const std::ptrdiff_t block = columns_multiple(s);
+    const bool any = block == 1;
+    check_against_reference(s, 1, any ? 1 : block, 1);
+    check_against_reference(s, 7, any ? 17 : 3 * block, 2);
+    check_against_reference(s, 13, any ? 211 : 5 * block, 5);
+    check_against_reference(s, 33, any ? 97 : 2 * block, 33);
+    // One column (or block) past a panel.
+    check_against_reference(s, 6, any ? (is_float(s.format) ? 1025 : 2049) : 2048 + block, 3);
+  }
+}
+
+TEST_CASE("an output is the same for any number of tokens and threads, bit for bit") {
+  for (eq::storage s : storages()) {
+    INFO("format ", std::string(ei::to_string(s.format)), " group ", s.group);
+    const std::ptrdiff_t columns = columns_multiple(s) == 1 ? 2085 : 2304, rows = 37;
+    const matrix m = random_matrix(s, rows, columns, 8);
+    const auto x = random_floats(static_cast<std::size_t>(64 * columns), 9);
+    for (auto set : sets()) {
+      if (set == ei::execution::instruction_set::portable && s.format != weight_format::q4_k &&
+          s.format != weight_format::f32)
+        continue;
+      std::vector<float> one_by_one;
+      const auto single = context(set, 1);
+      for (std::ptrdiff_t t = 0; t < 64; ++t) {
+        const std::vector<float> row(x.begin() + t * columns, x.begin() + (t + 1) * columns);
+        const auto y = multiply(single, row, 1, m.view, nullptr);
+        one_by_one.insert(one_by_one.end(), y.begin(), y.end());
+      }
+      for (int threads : {1, 2, 3}) {
+        const auto exec = context(set, threads);
+        for (std::ptrdiff_t tokens : {1, 2, 3, 4, 5, 6, 7, 8, 9, 17, 64}) {
+          const auto y = multiply(exec, x, tokens, m.view, nullptr);
+          CHECK(same_bits(y, {one_by_one.begin(), one_by_one.begin() + tokens * rows}));
+        }
+      }
+      // A row's result doesn't depend on the rows beside it.
+      eq::weight_matrix last = m.view;
+      last.data += (rows - 1) * last.row_bytes;
+      last.scales += rows - 1;
+      last.rows = 1;
+      const auto y = multiply(single, x, 5, last, nullptr);
+      for (std::ptrdiff_t t = 0; t < 5; ++t) {
+        CHECK(y[static_cast<std::size_t>(t)] == one_by_one[static_cast<std::size_t>(t * rows + rows - 1)]);
+      }
+    }
+  }
+}
+
+TEST_CASE("a NaN or an infinity among the activations is never lost, and stays in its row") {
+  for (eq::storage s : storages()) {
+    INFO("format ", std::string(ei::to_string(s.format)), " group ", s.group);
+    const std::ptrdiff_t columns = columns_multiple(s) == 1 ? 70 : 2 * columns_multiple(s);
+    const matrix m = random_matrix(s, 5, columns, 8);
+    for (auto set : sets()) {
+      for (float bad : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
+        for (std::ptrdiff_t place : {std::ptrdiff_t{0}, std::ptrdiff_t{31}, columns - 1}) {
+          auto x = random_floats(static_cast<std::size_t>(3 * columns), 9);
+          x[static_cast<std::size_t>(columns + place)] = bad;
+          const auto y = multiply(context(set, 1), x, 3, m.view, nullptr);
+          for (std::size_t n = 0; n < 5; ++n) {
+            CHECK(std::isfinite(y[n]));
+            CHECK(!std::isfinite(y[5 + n]));
+            CHECK(std::isfinite(y[10 + n]));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("weights may lie at any address") {
+  for (eq::storage s : storages()) {
+    INFO("format ", std::string(ei::to_string(s.format)));
+    const std::ptrdiff_t columns = 2 * std::max(columns_multiple(s), 20);
+    const matrix m = random_matrix(s, 6, columns, 21);
+    std::vector<std::byte> moved(m.bytes->size() + 1);
+    std::memcpy(moved.data() + 1, m.bytes->data(), m.bytes->size());
+    eq::weight_matrix odd = m.view;
+    odd.data = moved.data() + 1;
+    const auto x = random_floats(static_cast<std::size_t>(2 * columns), 2);
+    const auto exec = context(ei::execution::best_instruction_set(), 1);
+    CHECK(same_bits(multiply(exec, x, 2, m.view, nullptr), multiply(exec, x, 2, odd, nullptr)));
+  }
+}
+
+TEST_CASE("activations of zero, of subnormals and of 1e30 are rounded without overflow") {
+  const matrix m = random_matrix({weight_format::q8_0}, 3, 96, 30);
+  for (auto set : sets()) {
+    std::vector<float> x(96, 0.0f);
+    for (float y : multiply(context(set, 1), x, 1, m.view, nullptr)) CHECK(y == 0.0f);
+    for (float& v : x) v = 1e-44f;
+    for (float y : multiply(context(set, 1), x, 1, m.view, nullptr)) CHECK(std::abs(y) < 1e-38f);
+    for (float& v : x) v = 1e30f;
+    for (float y : multiply(context(set, 1), x, 1, m.view, nullptr)) CHECK(std::isfinite(y));
+  }
+}
+
+TEST_CASE("misuse is told before anything is written") {
+  const auto exec = context(ei::execution::best_instruction_set(), 1);
+  const matrix m = random_matrix({weight_format::q8_0}, 3, 64, 30);
+  std::vector<float> x(64), y(3, 5.0f);
+  std::vector<std::byte> workspace(eq::matmul_workspace_bytes(1, 64));
+  const auto code = [&](std::ptrdiff_t x_columns, std::ptrdiff_t y_columns, std::size_t bytes, eq::weight_matrix w) {
+    try {
+      eq::matmul<eq::formats<eq::format::f32, eq::format::q8_0>>(
+          exec, ei::matrix_view<const float>(x.data(), 1, x_columns), w, ei::matrix_view<float>(y.data(), 1, y_columns),
+          std::span(workspace).first(bytes));
+    } catch (const ei::error& e) {
+      return std::string(ei::to_string(e.code()));
+    }
+    return std::string("none");
+  };
+  CHECK(code(64, 3, workspace.size(), m.view) == "none");
+  y.assign(3, 5.0f);
+  CHECK(code(32, 3, workspace.size(), m.view) == "mismatch");
+  CHECK(code(64, 2, workspace.size(), m.view) == "mismatch");
+  CHECK(code(64, 3, workspace.size() - 1, m.view) == "limit");
+  eq::weight_matrix other = m.view;
+  other.format = weight_format::q4_0;
+  CHECK(code(64, 3, workspace.size(), other) == "unsupported");
+  CHECK_THROWS_AS(eq::matmul(exec, eq::prepared_activations{{x.data(), 1, 64}, nullptr, nullptr, nullptr, 0}, m.view,
+                             ei::matrix_view<float>(y.data(), 1, 3)),
+                  ei::error);
+  CHECK(y == std::vector<float>(3, 5.0f));
+  CHECK(eq::matmul_workspace_bytes<eq::float_formats>(100, 100) == 0);
+}
