@@ -1,0 +1,81 @@
+#pragma once
+// A file mapped into memory, read-only: loading costs nothing until a page is read, and processes share the pages.
+
+#include <effinfer/core/error.hpp>
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace effinfer::inline v0::checkpoint {
+
+/// Owns the mapping; movable, and `bytes()` stays where it is across moves. A file that another process cuts short
+/// while it is mapped ends a reading process by SIGBUS, as with every mapping: replace checkpoints by renaming.
+class mapped_file {
+ public:
+  mapped_file() = default;
+  /// Errors: `io` (with the system's reason; also for a folder).
+  explicit mapped_file(const std::string& path) : path_(path) {
+    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (file < 0) throw error(error_code::io, path, std::string("can't be opened: ") + std::strerror(errno));
+    struct stat status {};
+    if (::fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) {
+      ::close(file);
+      throw error(error_code::io, path, "is not a regular file");
+    }
+    size_ = static_cast<std::size_t>(status.st_size);
+    if (size_ != 0) {
+      void* at = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, file, 0);
+      if (at == MAP_FAILED) {
+        const int reason = errno;
+        ::close(file);
+        throw error(error_code::io, path, std::string("can't be mapped: ") + std::strerror(reason));
+      }
+      data_ = static_cast<const std::byte*>(at);
+    }
+    ::close(file);
+  }
+  mapped_file(mapped_file&& other) noexcept
+      : path_(std::move(other.path_)), data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  mapped_file& operator=(mapped_file&& other) noexcept {
+    std::swap(path_, other.path_);
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+  mapped_file(const mapped_file&) = delete;
+  mapped_file& operator=(const mapped_file&) = delete;
+  ~mapped_file() {
+    if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+  }
+
+  [[nodiscard]] const std::string& path() const noexcept { return path_; }
+  [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {data_, size_}; }
+  [[nodiscard]] std::string_view text() const noexcept { return {reinterpret_cast<const char*>(data_), size_}; }
+
+ private:
+  std::string path_;
+  const std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+/// True of a path that names something readable as a file.
+inline bool is_file(const std::string& path) {
+  struct stat status {};
+  return ::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);
+}
+inline bool is_folder(const std::string& path) {
+  struct stat status {};
+  return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+}  // namespace effinfer::inline v0::checkpoint
