@@ -1,0 +1,91 @@
+#pragma once
+// What a checkpoint says about its model, as one struct from either source: Hugging Face's config.json (old spelling and new)
+// or GGUF metadata. Every number is checked for range where it is read, so that nothing absurd reaches an allocation.
+
+#include <effinfer/core/error.hpp>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace effinfer::inline v0::checkpoint {
+
+/// How rotary frequencies are changed for contexts longer than the model was first trained on. Names as in transformers.
+enum class rope_scaling {
+  none,
+  linear,       ///< positions divided by `factor` (Chen et al. 2023)
+  dynamic_ntk,  ///< base raised with the sequence length
+  yarn,         ///< by wavelength, with an attention factor (Peng et al. 2023)
+  llama3,       ///< by wavelength, Llama 3.1
+};
+
+/// Rotary position embedding.
+struct rope_config {
+  double base = 10000.0;
+  int rotary_size = 0;       ///< rotated values a head, the first of each; even
+  bool interleaved = false;  ///< pairs (0, 1), (2, 3) ... (GGUF's llama); else (0, D/2), (1, D/2 + 1) ...
+  rope_scaling scaling = rope_scaling::none;
+  double factor = 1.0;
+  double low_freq_factor = 1.0;
+  double high_freq_factor = 4.0;
+  double beta_fast = 32.0;
+  double beta_slow = 1.0;
+  double attention_factor = 0.0;  ///< yarn; 0: derived from factor
+  double mscale = 0.0;            ///< yarn; 0: not given
+  double mscale_all_dim = 0.0;    ///< yarn; 0: not given
+  bool truncate = true;           ///< yarn: round the correction range to whole dimensions
+  int original_max_positions = 0;
+  std::vector<float> frequency_factors;  ///< GGUF's rope_freqs.weight: each frequency is divided by its own; empty: none
+};
+
+/// A decoder's shape and constants. Letters as everywhere: E, H, K, D, F, V.
+struct model_config {
+  std::string file;          ///< where it was read, for messages
+  std::string architecture;  ///< "llama", "mistral", "qwen2", "qwen3", "effinfer_linear", or what else the file says
+  int vocabulary_size = 0;      ///< V
+  int width = 0;                ///< E
+  int feed_forward_width = 0;   ///< F
+  int layers = 0;
+  int heads = 0;                ///< H
+  int kv_heads = 0;             ///< K, divides H
+  int head_size = 0;            ///< D
+  int max_positions = 0;        ///< positions that it was made for
+  float norm_epsilon = 1e-6F;
+  bool tied_embeddings = false;        ///< the output head is the embedding
+  bool attention_bias = false;         ///< of query, key and value
+  bool attention_output_bias = false;
+  bool mlp_bias = false;
+  bool qk_norm = false;                ///< an RMS norm on each head of query and key
+  std::vector<int> windows;            ///< [layers]: how many positions a layer sees, itself counted; 0: all
+  rope_config rope;
+  std::vector<int> bos_ids;
+  std::vector<int> eos_ids;
+  std::string feature_map;    ///< linear attention
+  std::vector<float> decay;   ///< linear attention: [H], in (0, 1]
+};
+
+namespace detail {
+
+/// What both readers check at the end: values that must fit each other.
+inline void check_config(const model_config& c) {
+  const auto fail = [&](const std::string& field, const std::string& problem) {
+    throw error(error_code::mismatch, c.file + ": field " + field, problem);
+  };
+  if (c.heads % c.kv_heads != 0) {
+    fail("num_key_value_heads", std::to_string(c.heads) + " query heads can't share " + std::to_string(c.kv_heads) + " kv heads evenly");
+  }
+  if (c.rope.rotary_size < 2 || c.rope.rotary_size % 2 != 0 || c.rope.rotary_size > c.head_size) {
+    fail("rotary size", std::to_string(c.rope.rotary_size) + " is not an even number in [2, head size " + std::to_string(c.head_size) + "]");
+  }
+  if (static_cast<std::int64_t>(c.heads) * c.head_size > (1 << 20)) fail("num_attention_heads", "heads x head size is absurdly large");
+  if (!c.decay.empty() && c.decay.size() != static_cast<std::size_t>(c.heads)) {
+    fail("decay", std::to_string(c.decay.size()) + " numbers for " + std::to_string(c.heads) + " heads");
+  }
+  for (const float g : c.decay) {
+    if (!(g > 0.0F && g <= 1.0F)) fail("decay", std::to_string(g) + " is not in (0, 1]");
+  }
+}
+
+}  // namespace detail
+}  // namespace effinfer::inline v0::checkpoint
