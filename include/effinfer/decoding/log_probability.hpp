@@ -11,14 +11,20 @@
 
 namespace effinfer::inline v0::decoding {
 
-/// Math: log sum_j e^(logit_j), computed from the greatest logit so that nothing overflows. NaN counts as -infinity.
-///
+/// What softmax divides by, in two parts: a log-probability is (logit - greatest) - log_sum. Kept apart because a sum of the two
+/// would lose the smaller one for great logits.
+struct softmax_scale {
+  double greatest;  ///< the greatest logit
+  double log_sum;   ///< log sum_j e^(logit_j - greatest)
+};
+
+/// Shapes: logits [V]. NaN counts as -infinity.
 /// Errors: `invalid_argument` (no logits), `malformed` (all -infinity or NaN, or one +infinity).
-inline double log_sum_exp(std::span<const float> logits) {
+inline softmax_scale find_softmax_scale(std::span<const float> logits) {
   if (logits.empty()) throw error(error_code::invalid_argument, "decoding: logits", "there are none");
   double greatest = -std::numeric_limits<double>::infinity();
   for (const float logit : logits) {
-    if (logit > greatest) greatest = double{logit};
+    if (double{logit} > greatest) greatest = double{logit};
   }
   if (!std::isfinite(greatest)) {
     throw error(error_code::malformed, "decoding: logits",
@@ -27,36 +33,36 @@ inline double log_sum_exp(std::span<const float> logits) {
   }
   double sum = 0;
   for (const float logit : logits) {
-    if (logit > -std::numeric_limits<float>::infinity()) sum += std::exp(double{logit} - greatest);
+    if (!std::isnan(logit)) sum += std::exp(double{logit} - greatest);
   }
-  return greatest + std::log(sum);
+  return {greatest, std::log(sum)};
 }
 
 /// The natural logarithm of the probability of token `id` under softmax(logits [V]); -infinity where its logit is that or NaN.
 ///
-/// Perplexity of a text is e^(-mean of these). Errors: `invalid_argument` (id outside [0, V)), and those of `log_sum_exp`.
+/// Perplexity of a text is e^(-mean of these). Errors: `invalid_argument` (id outside [0, V)), and those of `find_softmax_scale`.
 inline double log_probability(std::span<const float> logits, int id) {
   if (id < 0 || static_cast<std::size_t>(id) >= logits.size()) {
     throw error(error_code::invalid_argument, "decoding::log_probability: id",
                 std::to_string(id) + " is not in [0, " + std::to_string(logits.size()) + ")");
   }
-  const double all = log_sum_exp(logits);
+  const softmax_scale scale = find_softmax_scale(logits);
   const float logit = logits[static_cast<std::size_t>(id)];
-  return std::isnan(logit) ? -std::numeric_limits<double>::infinity() : double{logit} - all;
+  return std::isnan(logit) ? -std::numeric_limits<double>::infinity() : double{logit} - scale.greatest - scale.log_sum;
 }
 
 /// out[i] = log softmax(logits)_i. Shapes: logits [V], out [V]; they may be the same memory. NaN becomes -infinity.
 ///
-/// Errors: `invalid_argument` (different lengths), and those of `log_sum_exp`.
+/// Errors: `invalid_argument` (different lengths), and those of `find_softmax_scale`.
 inline void log_softmax(std::span<const float> logits, std::span<float> out) {
   if (out.size() != logits.size()) {
     throw error(error_code::invalid_argument, "decoding::log_softmax: out",
                 std::to_string(out.size()) + " values for " + std::to_string(logits.size()) + " logits");
   }
-  const double all = log_sum_exp(logits);
+  const softmax_scale scale = find_softmax_scale(logits);
   for (std::size_t i = 0; i < logits.size(); ++i) {
-    out[i] =
-        std::isnan(logits[i]) ? -std::numeric_limits<float>::infinity() : static_cast<float>(double{logits[i]} - all);
+    out[i] = std::isnan(logits[i]) ? -std::numeric_limits<float>::infinity()
+                                   : static_cast<float>(double{logits[i]} - scale.greatest - scale.log_sum);
   }
 }
 

@@ -30,7 +30,7 @@ struct prompt_lookup {
   [[nodiscard]] std::vector<int> propose(std::span<const int> history, int most_tokens) const {
     const std::size_t size = history.size();
     std::size_t best = 0, best_end = 0;  // length of the match, and where it ends
-    for (std::size_t end = size; --end > 0 && size > 0 && best < N;) {
+    for (std::size_t end = size > 0 ? size - 1 : 0; end > 0 && best < N; --end) {
       std::size_t length = 0;
       while (length < N && length < end && history[end - 1 - length] == history[size - 1 - length]) ++length;
       if (length > best) best = length, best_end = end;

@@ -16,7 +16,7 @@ namespace effinfer::inline v0::decoding {
 /// What a rule needs besides the logits. It grows to the vocabulary at the first token; after that no call allocates.
 ///
 /// It carries nothing from one call to the next, so which one is passed never changes the token. One thread at a time.
-/// Memory: at most 36 bytes a vocabulary entry.
+/// Memory: at most 28 bytes a vocabulary entry and 4 a token of the history.
 struct workspace {
   workspace() = default;
   /// With the kernels of `set`, which this machine must run.
