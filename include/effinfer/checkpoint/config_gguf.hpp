@@ -5,6 +5,8 @@
 #include <effinfer/checkpoint/model_config.hpp>
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
 #include <string>
 
 namespace effinfer::inline v0::checkpoint {
@@ -75,13 +77,15 @@ inline model_config read_config_gguf(const gguf& file) {
   c.rope.factor = number_or("rope.scaling.factor", 1e-3, 1e6, 1.0);
   if (const auto* type = file.find(key("rope.scaling.type"))) {
     const std::string_view name = type->string();
-    if (name == "linear") c.rope.scaling = rope_scaling::linear;
-    else if (name == "yarn") c.rope.scaling = rope_scaling::yarn;
+    if (name == "linear") c.rope.scaling = rotary_scaling::linear;
+    else if (name == "yarn") c.rope.scaling = rotary_scaling::yarn;
     else if (name != "none") {
       throw error(error_code::unsupported, type->where(), "rotary scaling \"" + std::string(name) + "\" isn't computed here; have none, linear, yarn");
     }
   }
-  c.rope.attention_factor = number_or("rope.scaling.attn_factor", 0.0, 1e6, 0.0);
+  // Here the factor stands in front of the one that yarn derives; transformers' field replaces that one.
+  const double attention = number_or("rope.scaling.attn_factor", 0.0, 1e6, 0.0);
+  c.rope.attention_factor = attention == 0.0 ? 0.0 : attention * (c.rope.factor > 1.0 ? 0.1 * std::log(c.rope.factor) + 1.0 : 1.0);
   c.rope.beta_fast = number_or("rope.scaling.yarn_beta_fast", 1e-6, 1e6, 32.0);
   c.rope.beta_slow = number_or("rope.scaling.yarn_beta_slow", 1e-6, 1e6, 1.0);
   if (frequencies != nullptr) {

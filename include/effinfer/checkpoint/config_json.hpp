@@ -64,10 +64,10 @@ inline void read_rope(const field_reader& config, model_config& c) {
   if (!type) return;
   const std::string_view name = type->string();
   if (name == "default") return;
-  if (name == "linear") c.rope.scaling = rope_scaling::linear;
-  else if (name == "dynamic") c.rope.scaling = rope_scaling::dynamic_ntk;
-  else if (name == "yarn") c.rope.scaling = rope_scaling::yarn;
-  else if (name == "llama3") c.rope.scaling = rope_scaling::llama3;
+  if (name == "linear") c.rope.scaling = rotary_scaling::linear;
+  else if (name == "dynamic") c.rope.scaling = rotary_scaling::dynamic_ntk;
+  else if (name == "yarn") c.rope.scaling = rotary_scaling::yarn;
+  else if (name == "llama3") c.rope.scaling = rotary_scaling::llama3;
   else type->fail("rotary scaling \"" + std::string(name) + "\" isn't computed here; have default, linear, dynamic, yarn, llama3", error_code::unsupported);
   c.rope.factor = r.number("factor", 1e-3, 1e6, 1.0);
   c.rope.low_freq_factor = r.number("low_freq_factor", 1e-6, 1e6, 1.0);
@@ -79,7 +79,7 @@ inline void read_rope(const field_reader& config, model_config& c) {
   c.rope.mscale_all_dim = r.number("mscale_all_dim", 0.0, 1e6, 0.0);
   c.rope.truncate = r.boolean("truncate", true);
   c.rope.original_max_positions = r.integer("original_max_position_embeddings", 1, 1 << 28, c.max_positions);
-  if (c.rope.scaling == rope_scaling::llama3 && c.rope.high_freq_factor <= c.rope.low_freq_factor) {
+  if (c.rope.scaling == rotary_scaling::llama3 && c.rope.high_freq_factor <= c.rope.low_freq_factor) {
     scaling->fail("high_freq_factor must be greater than low_freq_factor");
   }
 }

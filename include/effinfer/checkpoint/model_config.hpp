@@ -3,41 +3,13 @@
 // or GGUF metadata. Every number is checked for range where it is read, so that nothing absurd reaches an allocation.
 
 #include <effinfer/core/error.hpp>
+#include <effinfer/core/rotary_settings.hpp>
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
 namespace effinfer::inline v0::checkpoint {
-
-/// How rotary frequencies are changed for contexts longer than the model was first trained on. Names as in transformers.
-enum class rope_scaling {
-  none,
-  linear,       ///< positions divided by `factor` (Chen et al. 2023)
-  dynamic_ntk,  ///< base raised with the sequence length
-  yarn,         ///< by wavelength, with an attention factor (Peng et al. 2023)
-  llama3,       ///< by wavelength, Llama 3.1
-};
-
-/// Rotary position embedding.
-struct rope_config {
-  double base = 10000.0;
-  int rotary_size = 0;       ///< rotated values a head, the first of each; even
-  bool interleaved = false;  ///< pairs (0, 1), (2, 3) ... (GGUF's llama); else (0, D/2), (1, D/2 + 1) ...
-  rope_scaling scaling = rope_scaling::none;
-  double factor = 1.0;
-  double low_freq_factor = 1.0;
-  double high_freq_factor = 4.0;
-  double beta_fast = 32.0;
-  double beta_slow = 1.0;
-  double attention_factor = 0.0;  ///< yarn; 0: derived from factor
-  double mscale = 0.0;            ///< yarn; 0: not given
-  double mscale_all_dim = 0.0;    ///< yarn; 0: not given
-  bool truncate = true;           ///< yarn: round the correction range to whole dimensions
-  int original_max_positions = 0;
-  std::vector<float> frequency_factors;  ///< GGUF's rope_freqs.weight: each frequency is divided by its own; empty: none
-};
 
 /// A decoder's shape and constants. Letters as everywhere: E, H, K, D, F, V.
 struct model_config {
@@ -58,7 +30,7 @@ struct model_config {
   bool mlp_bias = false;
   bool qk_norm = false;                ///< an RMS norm on each head of query and key
   std::vector<int> windows;            ///< [layers]: how many positions a layer sees, itself counted; 0: all
-  rope_config rope;
+  rotary_settings rope;
   std::vector<int> bos_ids;
   std::vector<int> eos_ids;
   std::string feature_map;    ///< linear attention
