@@ -1,0 +1,135 @@
+#pragma once
+// What this machine can do at most, measured in the same run as the figures that are held against it: memory reads,
+// f32 fused multiply-adds, 8-bit products.
+
+#include <effinfer/execution/cpu.hpp>
+#include <effinfer/execution/vector.hpp>
+#include <effinfer/quantization/cpu/byte_dot.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace machine_limits {
+
+namespace ex = effinfer::execution;
+
+inline double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+/// The best of `repeats` timings of `body`, in seconds: limits are what the machine does undisturbed.
+template <class Body>
+double best_seconds(int repeats, const Body& body) {
+  double best = 1e30;
+  for (int i = 0; i < repeats; ++i) {
+    const double start = seconds_now();
+    body();
+    best = std::min(best, seconds_now() - start);
+  }
+  return best;
+}
+
+struct read_kernel {
+  template <ex::instruction_set Set>
+  static EFFINFER_ALWAYS_INLINE void run(const float* p, std::ptrdiff_t n, float* out) {
+    using vector = ex::f32x16<Set>;
+    vector a = vector::zero(), b = a, c = a, d = a;
+    for (std::ptrdiff_t i = 0; i + 64 <= n; i += 64) {
+      __builtin_prefetch(p + i + 1024);
+      a += vector::load(p + i);
+      b += vector::load(p + i + 16);
+      c += vector::load(p + i + 32);
+      d += vector::load(p + i + 48);
+    }
+    *out = (a + b + c + d).sum();
+  }
+};
+
+struct fma_kernel {
+  static constexpr int steps = 1 << 14;
+  template <ex::instruction_set Set>
+  static EFFINFER_ALWAYS_INLINE void run(const float* seed, float* out) {
+    using vector = ex::f32x16<Set>;
+    const vector x = vector::load(seed);
+    // Eight chains that differ: of equal ones the compiler would compute one.
+    vector a = x, b = a + x, c = b + x, d = c + x, e = d + x, f = e + x, g = f + x, h = g + x;
+    for (int i = 0; i < steps; ++i) {
+      a = fma(x, x, a), b = fma(x, x, b), c = fma(x, x, c), d = fma(x, x, d);
+      e = fma(x, x, e), f = fma(x, x, f), g = fma(x, x, g), h = fma(x, x, h);
+    }
+    *out = (a + b + c + d + e + f + g + h).sum();
+  }
+  static constexpr double operations = 2.0 * 16 * 8 * steps;
+};
+
+#if EFFINFER_X86
+struct byte_dot_loop {
+  static constexpr int steps = 1 << 14;
+  static EFFINFER_TARGET_AVX512 void run(const std::int8_t* seed, int* out) {
+    const __m512i x = _mm512_loadu_si512(seed);
+    __m512i a = x, b = _mm512_add_epi32(a, x), c = _mm512_add_epi32(b, x), d = _mm512_add_epi32(c, x),
+            e = _mm512_add_epi32(d, x), f = _mm512_add_epi32(e, x), g = _mm512_add_epi32(f, x), h = _mm512_add_epi32(g, x);
+    for (int i = 0; i < steps; ++i) {
+      a = _mm512_dpbusd_epi32(a, x, x), b = _mm512_dpbusd_epi32(b, x, x);
+      c = _mm512_dpbusd_epi32(c, x, x), d = _mm512_dpbusd_epi32(d, x, x);
+      e = _mm512_dpbusd_epi32(e, x, x), f = _mm512_dpbusd_epi32(f, x, x);
+      g = _mm512_dpbusd_epi32(g, x, x), h = _mm512_dpbusd_epi32(h, x, x);
+    }
+    const __m512i sum = _mm512_xor_si512(_mm512_xor_si512(_mm512_xor_si512(a, b), _mm512_xor_si512(c, d)),
+                                         _mm512_xor_si512(_mm512_xor_si512(e, f), _mm512_xor_si512(g, h)));
+    _mm512_storeu_si512(out, sum);
+  }
+  static constexpr double operations = 2.0 * 64 * 8 * steps;
+};
+#endif
+
+/// Bytes a second that all threads of `exec` read from a buffer of 256 MiB, filled beforehand (untouched pages all map to
+/// one zero page, which lies in the cache).
+inline double read_bandwidth(const ex::cpu::context& exec, int repeats = 5) {
+  static const std::vector<float> buffer(std::size_t{64} << 20, 1.0f);
+  std::vector<float> sums(4096);
+  const auto n = static_cast<std::ptrdiff_t>(buffer.size());
+  const double seconds = best_seconds(repeats, [&] {
+    exec.parallel_for(n / (1 << 16), 4, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
+      ex::dispatch<read_kernel>(exec.set(), buffer.data() + begin * (1 << 16), (end - begin) * (1 << 16),
+                                &sums[static_cast<std::size_t>(begin)]);
+    });
+  });
+  return static_cast<double>(n) * 4 / seconds;
+}
+
+/// Operations (two a multiply-add) a second of all threads.
+inline double fma_peak(const ex::cpu::context& exec, int repeats = 5) {
+  const float seed[16] = {1e-3f, 1e-4f};
+  std::vector<float> out(64);
+  const double seconds = best_seconds(repeats, [&] {
+    exec.parallel_for(exec.threads() * 16, 1, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
+      for (std::ptrdiff_t i = begin; i < end; ++i) {
+        ex::dispatch<fma_kernel>(exec.set(), &seed[0], &out[static_cast<std::size_t>(i) % out.size()]);
+      }
+    });
+  });
+  return exec.threads() * 16 * fma_kernel::operations / seconds;
+}
+
+/// Operations (two a multiply-add) a second of all threads in 8-bit dot products; 0 without AVX-512 VNNI.
+inline double byte_dot_peak([[maybe_unused]] const ex::cpu::context& exec, [[maybe_unused]] int repeats = 5) {
+#if EFFINFER_X86
+  if (exec.set() == ex::instruction_set::avx512) {
+    const std::int8_t seed[64] = {1};
+    std::vector<int> out(64 * 16);
+    const double seconds = best_seconds(repeats, [&] {
+      exec.parallel_for(exec.threads() * 16, 1, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
+        for (std::ptrdiff_t i = begin; i < end; ++i) byte_dot_loop::run(&seed[0], &out[static_cast<std::size_t>(i) % 64 * 16]);
+      });
+    });
+    return exec.threads() * 16 * byte_dot_loop::operations / seconds;
+  }
+#endif
+  return 0;
+}
+
+}  // namespace machine_limits
