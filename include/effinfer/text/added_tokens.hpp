@@ -51,7 +51,7 @@ class added_token_set {
   void split(std::string_view text, bool finds_special, Use&& use) const {
     std::size_t covered = 0;
     for (std::size_t at = 0; at < text.size() && !tokens_.empty();) {
-      const added_token* token = longest_at(text, at);
+      const added_token* token = begins_token(text[at]) ? longest_at(text, at) : nullptr;
       if (!token) {
         ++at;
         continue;
@@ -71,6 +71,8 @@ class added_token_set {
   }
 
  private:
+  [[nodiscard]] bool begins_token(char c) const { return by_first_byte_[static_cast<unsigned char>(c)].end != 0; }
+
   /// The tokens that begin like the text are neighbours in the sorted list: each byte of the text narrows the range.
   [[nodiscard]] const added_token* longest_at(std::string_view text, std::size_t at) const {
     range r = by_first_byte_[static_cast<unsigned char>(text[at])];

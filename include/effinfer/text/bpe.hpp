@@ -82,6 +82,17 @@ class merge_table {
   std::size_t count_ = 0;
 };
 
+/// True if each of the 256 characters of the byte alphabet is a token.
+inline bool has_byte_alphabet(const vocabulary& tokens) {
+  std::string character;
+  for (const char32_t c : byte_level_characters) {
+    character.clear();
+    append_utf8(character, c);
+    if (tokens.find(character) < 0) return false;
+  }
+  return true;
+}
+
 /// How text becomes symbols, and what stands for characters that are no token.
 struct bpe_options {
   bool byte_level = false;     ///< symbols are the bytes of the piece, written in the alphabet of byte_level.hpp
@@ -130,7 +141,7 @@ class bpe {
   bpe() = default;
   /// `is_plain(id)` says whether a token may come out for a piece just because the piece is its text.
   /// `stand_ins` are characters that take part in merges without being tokens; the first has the symbol `tokens.size()`.
-  /// Precondition: byte_level only if each of the 256 characters of the byte alphabet is a token.
+  /// Precondition: byte_level only if has_byte_alphabet(tokens).
   template <class IsPlain>
   bpe(const vocabulary& tokens, merge_table merges, bpe_options options, IsPlain is_plain,
       std::vector<std::string> stand_ins = {})

@@ -82,7 +82,7 @@ class regex_search {
         context_(pcre2_match_context_create_8(nullptr)) {
     if (!data_ || !context_) throw std::bad_alloc();
     // Enough for a run of some million characters, and an end to patterns that try everything.
-    pcre2_set_match_limit_8(context_.get(), 50'000'000);
+    pcre2_set_match_limit_8(context_.get(), 10'000'000);
     pcre2_set_depth_limit_8(context_.get(), 1'000'000);
     pcre2_set_heap_limit_8(context_.get(), 256 * 1024);
   }

@@ -110,13 +110,7 @@ class tokenizer_json_reader {
   [[nodiscard]] bool reads_bytes() const {
     const auto& steps = parts_.splitting.steps;
     if (steps.empty() || !std::holds_alternative<pre_tokenizers::byte_level>(steps.back())) return false;
-    std::string character;
-    for (const char32_t c : byte_level_characters) {
-      character.clear();
-      append_utf8(character, c);
-      if (parts_.tokens.find(character) < 0) return false;
-    }
-    return true;
+    return has_byte_alphabet(parts_.tokens);
   }
 
   /// "left right" or ["left", "right"], in the order of their ranks.

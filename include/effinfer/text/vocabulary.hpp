@@ -84,9 +84,10 @@ class vocabulary {
   /// The id of a text, or -1.
   [[nodiscard]] int find(std::string_view wanted) const {
     if (slots_.empty()) return -1;
-    for (std::size_t i = first_slot(wanted);; i = (i + 1) & (slots_.size() - 1)) {
-      const std::int32_t id = slots_[i];
-      if (id < 0 || text(id) == wanted) return id;
+    const std::uint64_t hash = hash_bytes(wanted);
+    for (std::size_t i = first_slot(hash);; i = next(i)) {
+      const slot s = slots_[i];
+      if (s.id < 0 || (s.tag == tag_of(hash) && text(s.id) == wanted)) return s.id;
     }
   }
 
@@ -95,27 +96,34 @@ class vocabulary {
     std::size_t offset = 0;
     std::int64_t length = -1;  // -1: no token has this id
   };
+  struct slot {
+    std::int32_t id = -1;   // -1: free
+    std::uint32_t tag = 0;  // upper half of the hash: tells nearly all other texts apart without a look at them
+  };
 
-  [[nodiscard]] std::size_t first_slot(std::string_view text) const {
-    return static_cast<std::size_t>(hash_bytes(text)) & (slots_.size() - 1);
+  static std::uint32_t tag_of(std::uint64_t hash) { return static_cast<std::uint32_t>(hash >> 32); }
+  [[nodiscard]] std::size_t first_slot(std::uint64_t hash) const {
+    return static_cast<std::size_t>(hash) & (slots_.size() - 1);
   }
+  [[nodiscard]] std::size_t next(std::size_t i) const { return (i + 1) & (slots_.size() - 1); }
   void place(int id) {
-    std::size_t i = first_slot(text(id));
-    while (slots_[i] >= 0) i = (i + 1) & (slots_.size() - 1);
-    slots_[i] = id;
+    const std::uint64_t hash = hash_bytes(text(id));
+    std::size_t i = first_slot(hash);
+    while (slots_[i].id >= 0) i = next(i);
+    slots_[i] = {id, tag_of(hash)};
   }
   void rehash(std::size_t wanted) {
     std::size_t size = 16;
     while (size < wanted) size *= 2;
-    slots_.assign(size, -1);
+    slots_.assign(size, slot{});
     for (std::size_t id = 0; id < entries_.size(); ++id) {
       if (entries_[id].length >= 0) place(static_cast<int>(id));
     }
   }
 
   std::string bytes_;
-  std::vector<entry> entries_;       // by id
-  std::vector<std::int32_t> slots_;  // a power of two; ids, -1 where free; at most half full
+  std::vector<entry> entries_;  // by id
+  std::vector<slot> slots_;     // a power of two, at most half full
   std::size_t count_ = 0;
 };
 
