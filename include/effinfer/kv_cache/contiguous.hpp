@@ -1,0 +1,30 @@
+#pragma once
+// A KV cache that keeps every position, up to a capacity fixed when it is made.
+
+#include <effinfer/kv_cache/policy.hpp>
+#include <effinfer/kv_cache/positions.hpp>
+
+#include <cstdint>
+
+namespace effinfer::inline v0::kv_cache {
+
+/// Policy. T: float, f16 or bf16.
+template <element T = f16>
+struct contiguous {
+  using slot = effinfer::slot::kv_cache;
+  using element_type = T;
+  using view = kv_cache::view<T>;
+
+  /// Keys and values of one sequence; see detail::positions for what it does.
+  class cache : public detail::positions<T> {
+   public:
+    /// Bytes that a cache takes, before it is made: 2 layers K capacity D sizeof(T). Errors: `invalid_argument`, `limit`.
+    static std::uint64_t footprint(const shape& s, int capacity) { return detail::cache_bytes(s, capacity, sizeof(T)); }
+    /// Room for `capacity` tokens. Errors: as `footprint`.
+    cache(const shape& s, int capacity) : detail::positions<T>(s, capacity, 0) {}
+  };
+};
+
+static_assert(check_kv_cache<contiguous<>>::complete && kv_cache_policy<contiguous<float>>);
+
+}  // namespace effinfer::inline v0::kv_cache

@@ -1,0 +1,249 @@
+#pragma once
+// The memory behind the caches that keep keys and values by position: all positions, or the last ones in a ring.
+// contiguous.hpp and ring.hpp say which.
+
+#include <effinfer/core/error.hpp>
+#include <effinfer/core/matrix_view.hpp>
+#include <effinfer/execution/cpu.hpp>
+#include <effinfer/kv_cache/cpu/write.hpp>
+#include <effinfer/kv_cache/saved_bytes.hpp>
+#include <effinfer/kv_cache/shape.hpp>
+#include <effinfer/kv_cache/view.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace effinfer::inline v0::kv_cache::detail {
+
+/// Keys and values of all layers of one sequence, `[layer][key or value][K][slots][D]`, position p in slot p % slots.
+/// `window` positions before the next one are always held; 0: all of them, and then at most `slots` fit.
+template <element T>
+class positions {
+ public:
+  positions(const shape& s, int slots, int window)
+      : shape_(s), slots_(slots), window_(window), size_(cache_bytes(s, slots, sizeof(T)) / sizeof(T)), data_(allocate(size_)) {}
+  positions(const positions& other)
+      : shape_(other.shape_), slots_(other.slots_), window_(other.window_), first_(other.first_), length_(other.length_),
+        size_(other.size_), data_(allocate(size_)) {
+    copy_rows(other);
+  }
+  positions(positions&& other) noexcept { swap(other); }
+  positions& operator=(positions other) noexcept {
+    swap(other);
+    return *this;
+  }
+  ~positions() = default;
+
+  [[nodiscard]] const shape& model_shape() const { return shape_; }
+  /// Tokens read, also those no longer held.
+  [[nodiscard]] int length() const { return length_; }
+  /// The oldest position held.
+  [[nodiscard]] int first() const { return first_; }
+  /// Positions that memory is there for.
+  [[nodiscard]] int capacity() const { return slots_; }
+  /// Bytes owned: keys and values.
+  [[nodiscard]] std::uint64_t bytes() const { return size_ * sizeof(T); }
+
+  /// The most tokens that one `write` takes now.
+  [[nodiscard]] int room() const { return window_ == 0 ? slots_ - length_ : slots_ - window_ + 1; }
+
+  /// Keys and values of `layer` as they stand.
+  [[nodiscard]] kv_cache::view<T> view(int layer) const { return view_of(layer, length_); }
+
+  /// Puts the next T tokens' keys and values of one layer behind those held, and returns what `attend` reads, these tokens
+  /// included. Every layer writes the same T; `commit(T)` then makes them part of the sequence, else they are as if
+  /// never written (a ring may have let its oldest positions go for them).
+  ///
+  /// Shapes: key, value [T, K*D]. Errors: `mismatch` (shapes), `context_overflow` (T > room()).
+  kv_cache::view<T> write(const execution::cpu::context& exec, int layer, matrix_view<const float> key,
+                          matrix_view<const float> value) {
+    check_write(layer, key, value);
+    const int tokens = static_cast<int>(key.rows);
+    first_ = std::max(first_, length_ + tokens - slots_);
+    const kv_cache::view<T> v = view_of(layer, length_ + tokens);
+    const auto set = exec.set();
+    const int d = shape_.head_size, start = length_;
+    const std::ptrdiff_t rows_a_part = std::max(1, (1 << 14) / (d * shape_.kv_heads));
+    T* const memory_start = data_.get();
+    exec.parallel_for(tokens, rows_a_part, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
+      for (auto t = begin; t < end; ++t) {
+        for (int head = 0; head < shape_.kv_heads; ++head) {
+          const int p = start + static_cast<int>(t);
+          T* const to_key = memory_start + (v.key(head, p) - memory_start);
+          T* const to_value = memory_start + (v.value(head, p) - memory_start);
+          execution::dispatch<convert_row<T>>(set, key.row(t) + std::ptrdiff_t{head} * d, to_key, std::ptrdiff_t{d});
+          execution::dispatch<convert_row<T>>(set, value.row(t) + std::ptrdiff_t{head} * d, to_value, std::ptrdiff_t{d});
+        }
+      }
+    });
+    return v;
+  }
+
+  /// `tokens` tokens, written in every layer, are now part of the sequence.
+  void commit(int tokens) { length_ += tokens; }
+
+  /// The shortest length that `truncate` can go back to: 0, or in a ring that has let positions go the one whose next token still sees its
+  /// whole window.
+  [[nodiscard]] int truncation_limit() const {
+    return first_ == 0 ? 0 : std::min(length_, first_ + window_ - 1);
+  }
+  /// Forgets all tokens from position n on; false, and nothing changes, where n < truncation_limit().
+  /// Errors: `invalid_argument` (n outside [0, length()]).
+  bool truncate(int n) {
+    if (n < 0 || n > length_) {
+      throw error(error_code::invalid_argument, "kv_cache.truncate",
+                  std::to_string(n) + " is not in [0, " + std::to_string(length_) + "]");
+    }
+    if (n == 0) return clear(), true;
+    if (n < truncation_limit()) return false;
+    length_ = n;
+    return true;
+  }
+
+  /// A point to come back to. Cost: nothing.
+  struct mark {
+    int length = 0;
+  };
+  [[nodiscard]] mark snapshot() const { return {length_}; }
+  /// Forgets what was written since; false, and nothing changes, where a ring has let too much go.
+  bool rollback(mark m) { return truncate(m.length); }
+
+  /// No tokens, nothing held.
+  void clear() { first_ = length_ = 0; }
+
+  /// Bytes that `save` appends.
+  [[nodiscard]] std::uint64_t saved_bytes() const { return sizeof(saved_header) + held_bytes(first_, length_); }
+  /// Appends the positions held to `out`, little-endian, for `load` of a cache of the same shape and number type.
+  void save(std::vector<std::byte>& out) const {
+    const saved_header h{saved_header::of_positions, element_code<T>, shape_.layers, shape_.kv_heads, shape_.head_size, first_,
+                         length_};
+    append_bytes(out, &h, sizeof h);
+    for_each_run(first_, length_, [&](std::uint64_t at, std::uint64_t n) { append_bytes(out, data_.get() + at, n * sizeof(T)); });
+  }
+  /// Becomes what `save` wrote; `in` may go on behind it. Returns how many bytes that were.
+  ///
+  /// Errors, with nothing changed: `malformed` (not such bytes, or cut short), `mismatch` (another shape or number type, more
+  /// positions than fit, or a shorter window than this ring's).
+  std::size_t load(std::span<const std::byte> in) {
+    const saved_header h = read_header(in, saved_header::of_positions);
+    check_field(h.element, element_code<T>, "number type");
+    check_field(h.layers, shape_.layers, "layers");
+    check_field(h.heads, shape_.kv_heads, "kv_heads");
+    check_field(h.head_size, shape_.head_size, "head_size");
+    if (h.first < 0 || h.length < h.first) throw error(error_code::malformed, "kv_cache.load", "impossible positions in the header");
+    if (h.length - h.first > slots_ || (window_ == 0 && h.first > 0)) {
+      throw error(error_code::mismatch, "kv_cache.load",
+                  "positions [" + std::to_string(h.first) + ", " + std::to_string(h.length) + ") were saved, " +
+                      std::to_string(slots_) + " fit");
+    }
+    if (h.first > 0 && h.length - h.first < window_ - 1) {
+      throw error(error_code::mismatch, "kv_cache.load",
+                  std::to_string(h.length - h.first) + " positions were saved, the window needs " + std::to_string(window_ - 1));
+    }
+    const std::uint64_t payload = held_bytes(h.first, h.length);
+    if (in.size() - sizeof h < payload) throw error(error_code::malformed, "kv_cache.load", "the bytes end inside the positions");
+    const std::byte* from = in.data() + sizeof h;
+    for_each_run(h.first, h.length, [&](std::uint64_t at, std::uint64_t n) {
+      std::memcpy(data_.get() + at, from, n * sizeof(T));
+      from += n * sizeof(T);
+    });
+    first_ = h.first;
+    length_ = h.length;
+    return static_cast<std::size_t>(sizeof h + payload);
+  }
+
+ private:
+  struct release {
+    void operator()(T* p) const { ::operator delete[](p, std::align_val_t{64}); }
+  };
+  using memory = std::unique_ptr<T[], release>;
+
+  // Not zeroed: no kernel reads a position that was not written, and untouched pages cost nothing.
+  static memory allocate(std::uint64_t size) {
+    return memory(static_cast<T*>(::operator new[](static_cast<std::size_t>(size * sizeof(T)), std::align_val_t{64})));
+  }
+
+  void swap(positions& other) noexcept {
+    std::swap(shape_, other.shape_);
+    std::swap(slots_, other.slots_);
+    std::swap(window_, other.window_);
+    std::swap(first_, other.first_);
+    std::swap(length_, other.length_);
+    std::swap(size_, other.size_);
+    std::swap(data_, other.data_);
+  }
+
+  [[nodiscard]] std::uint64_t head_elements() const {
+    return static_cast<std::uint64_t>(slots_) * static_cast<std::uint64_t>(shape_.head_size);
+  }
+
+  [[nodiscard]] kv_cache::view<T> view_of(int layer, int length) const {
+    const std::uint64_t half = head_elements() * static_cast<std::uint64_t>(shape_.kv_heads);
+    kv_cache::view<T> v;
+    v.keys = data_.get() + 2 * half * static_cast<std::uint64_t>(layer);
+    v.values = v.keys + half;
+    v.head_stride = static_cast<std::ptrdiff_t>(head_elements());
+    v.row_stride = shape_.head_size;
+    v.capacity = slots_;
+    v.first = first_;
+    v.length = length;
+    return v;
+  }
+
+  void check_write(int layer, const matrix_view<const float>& key, const matrix_view<const float>& value) const {
+    const std::ptrdiff_t columns = std::ptrdiff_t{shape_.kv_heads} * shape_.head_size;
+    if (layer < 0 || layer >= shape_.layers || key.columns != columns || value.columns != columns || key.rows != value.rows) {
+      throw error(error_code::mismatch, "kv_cache.write",
+                  "layer " + std::to_string(layer) + ", key [" + std::to_string(key.rows) + ", " + std::to_string(key.columns) +
+                      "], value [" + std::to_string(value.rows) + ", " + std::to_string(value.columns) + "] for " +
+                      std::to_string(shape_.layers) + " layers of [T, " + std::to_string(columns) + "]");
+    }
+    if (key.rows > room() || length_ > (1 << 30)) {
+      throw error(error_code::context_overflow, "kv_cache.write",
+                  std::to_string(key.rows) + " tokens, room for " + std::to_string(room()),
+                  window_ == 0 ? "make the cache with a larger capacity" : "make the ring with more slack");
+    }
+  }
+
+  [[nodiscard]] std::uint64_t held_bytes(int first, int length) const {
+    return cache_bytes(shape_, 1, sizeof(T)) * static_cast<std::uint64_t>(length - first);
+  }
+
+  /// f(index of the first element, number of elements) for each piece of memory that positions [first, length) take up.
+  template <class F>
+  void for_each_run(int first, int length, const F& f) const {
+    const auto d = static_cast<std::uint64_t>(shape_.head_size);
+    const auto blocks = 2 * static_cast<std::uint64_t>(shape_.layers) * static_cast<std::uint64_t>(shape_.kv_heads);
+    for (std::uint64_t block = 0; block < blocks; ++block) {
+      for (int p = first; p < length;) {
+        const int slot = p % slots_;
+        const int n = std::min(length - p, slots_ - slot);
+        f(block * head_elements() + static_cast<std::uint64_t>(slot) * d, static_cast<std::uint64_t>(n) * d);
+        p += n;
+      }
+    }
+  }
+
+  void copy_rows(const positions& other) {
+    for_each_run(first_, length_, [&](std::uint64_t at, std::uint64_t n) {
+      std::memcpy(data_.get() + at, other.data_.get() + at, n * sizeof(T));
+    });
+  }
+
+  shape shape_;
+  int slots_ = 0;
+  int window_ = 0;
+  int first_ = 0;
+  int length_ = 0;
+  std::uint64_t size_ = 0;
+  memory data_;
+};
+
+}  // namespace effinfer::inline v0::kv_cache::detail

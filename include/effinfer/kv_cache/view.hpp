@@ -1,0 +1,66 @@
+#pragma once
+// What attention kernels read: keys and values of one layer and one sequence, owned by somebody else.
+
+#include <effinfer/core/dtype.hpp>
+
+#include <concepts>
+#include <cstddef>
+#include <type_traits>
+
+namespace effinfer::inline v0::kv_cache {
+
+/// Positions that always lie one after another in memory, from each multiple of this on; kernels go from tile to tile.
+inline constexpr int tile_positions = 64;
+
+/// Types that a cache stores.
+template <class T>
+concept element = std::same_as<T, float> || std::same_as<T, f16> || std::same_as<T, bf16>;
+
+/// Keys and values where position p of key head k begins at `keys + k * head_stride + (p % capacity) * row_stride`, D elements each.
+///
+/// Plain row-major arrays [S, K*D] of any origin: view<T>::of_rows.
+template <element T>
+struct view {
+  using element_type = T;
+
+  const T* keys = nullptr;
+  const T* values = nullptr;
+  std::ptrdiff_t head_stride = 0;  ///< elements from a key head to the next
+  std::ptrdiff_t row_stride = 0;   ///< elements from a position to the next, >= D
+  int capacity = 0;                ///< positions; less than `length` only in a ring, and then a multiple of tile_positions
+  int first = 0;                   ///< the oldest position held
+  int length = 0;                  ///< one past the newest position held: S
+
+  /// S positions in row-major arrays [S, K*D].
+  static constexpr view of_rows(const T* key_rows, const T* value_rows, int kv_heads, int head_size, int length) {
+    view v;
+    v.keys = key_rows, v.values = value_rows;
+    v.head_stride = head_size, v.row_stride = std::ptrdiff_t{kv_heads} * head_size;
+    v.capacity = length, v.length = length;
+    return v;
+  }
+
+  [[nodiscard]] constexpr const T* key(int kv_head, int position) const { return keys + offset(kv_head, position); }
+  [[nodiscard]] constexpr const T* value(int kv_head, int position) const { return values + offset(kv_head, position); }
+
+ private:
+  [[nodiscard]] constexpr std::ptrdiff_t offset(int kv_head, int position) const {
+    const int slot = position < capacity ? position : position % capacity;
+    return kv_head * head_stride + slot * row_stride;
+  }
+};
+
+/// What kernels ask of a view: rows of D elements, consecutive rows `row_stride` apart up to the next multiple of
+/// tile_positions, for positions in [first, length). A paged cache is one if its pages hold whole tiles.
+template <class V>
+concept cache_view = std::is_trivially_copyable_v<V> && element<typename V::element_type> && requires(const V& v) {
+  { v.key(0, 0) } -> std::convertible_to<const typename V::element_type*>;
+  { v.value(0, 0) } -> std::convertible_to<const typename V::element_type*>;
+  { v.row_stride } -> std::convertible_to<std::ptrdiff_t>;
+  { v.first } -> std::convertible_to<int>;
+  { v.length } -> std::convertible_to<int>;
+};
+
+static_assert(cache_view<view<float>> && cache_view<view<f16>> && cache_view<view<bf16>>);
+
+}  // namespace effinfer::inline v0::kv_cache
