@@ -81,7 +81,10 @@ struct f32x16 {
   EFFINFER_ALWAYS_INLINE void store_first(T* p, std::ptrdiff_t n) const {
     float buffer[16];
     store(buffer);
-    for (std::ptrdiff_t i = 0; i < n; ++i) p[i] = T(buffer[i]);
+    for (std::ptrdiff_t i = 0; i < n; ++i) {
+      const T value(buffer[i]);
+      __builtin_memcpy(p + i, &value, sizeof(T));
+    }
   }
 
   EFFINFER_ALWAYS_INLINE f32x16& operator+=(const f32x16& b) {

@@ -97,7 +97,7 @@ struct f32_register {
     } else {
       // Shifted into a float's place the exponent is short by 112; a multiplication mends it, for subnormals too.
       words half{};
-      for (int i = 0; i < Lanes; ++i) half[i] = p[i].bits;
+      for (int i = 0; i < Lanes; ++i) half[i] = bits_at(p + i);
       const words magnitude = (half & 0x7fffu) << 13;
       const vector scaled = reinterpret_cast<vector>(magnitude) * 0x1p112f;
       const words infinite = reinterpret_cast<words>(magnitude >= 0x0f800000u) & 0x7f800000u;
@@ -110,7 +110,7 @@ struct f32_register {
       from_bf16(v, p);
     } else {
       words bits{};
-      for (int i = 0; i < Lanes; ++i) bits[i] = p[i].bits;
+      for (int i = 0; i < Lanes; ++i) bits[i] = bits_at(p + i);
       bits <<= 16;
       v = reinterpret_cast<vector>(bits);
     }
@@ -119,11 +119,23 @@ struct f32_register {
     if constexpr (native) {
       to_f16(p, v);
     } else {
-      for (int i = 0; i < Lanes; ++i) p[i] = f16(v[i]);
+      for (int i = 0; i < Lanes; ++i) write(p + i, f16(v[i]));
     }
   }
   EFFINFER_ALWAYS_INLINE void store(bf16* p) const {
-    for (int i = 0; i < Lanes; ++i) p[i] = bf16(v[i]);
+    for (int i = 0; i < Lanes; ++i) write(p + i, bf16(v[i]));
+  }
+
+  // p need not be aligned, so it is never dereferenced.
+  template <class T>
+  static EFFINFER_ALWAYS_INLINE std::uint16_t bits_at(const T* p) {
+    std::uint16_t bits;
+    __builtin_memcpy(&bits, p, sizeof bits);
+    return bits;
+  }
+  template <class T>
+  static EFFINFER_ALWAYS_INLINE void write(T* p, T value) {
+    __builtin_memcpy(p, &value, sizeof value);
   }
 
   EFFINFER_ALWAYS_INLINE void add(const f32_register& b) { v += b.v; }
