@@ -8,7 +8,8 @@ std::string what_the_second_file_reads();
 std::string what_the_second_file_reads() {
   namespace ei = effinfer;
   try {
-    ei::pipeline<ei::models::llama, ei::quantization::int8, ei::decoding::top_p, ei::execution::cpu>::load("no/such/model");
+    ei::pipeline<ei::models::llama, ei::quantization::int8, ei::decoding::top_p, ei::execution::cpu>::load(
+        "no/such/model");
   } catch (const ei::error& e) {
     return e.what();
   }
