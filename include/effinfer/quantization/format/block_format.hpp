@@ -16,6 +16,10 @@ struct block_format {
   static constexpr int columns_a_block = block_size(Name);
   static constexpr int bytes_a_block = block_bytes(Name);
 
+  /// Where the codes of a unit of columns (format's `columns_a_unit`) begin, and the bytes that a unit takes.
+  static constexpr EFFINFER_ALWAYS_INLINE std::ptrdiff_t unit_offset(std::ptrdiff_t column) {
+    return column / columns_a_block * bytes_a_block;
+  }
   /// The block that holds column `first`, a multiple of the block size.
   static EFFINFER_ALWAYS_INLINE const std::byte* block(const weight_matrix& w, std::ptrdiff_t row,
                                                        std::ptrdiff_t first) {

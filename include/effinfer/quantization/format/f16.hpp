@@ -12,15 +12,11 @@ struct f16 : block_format<f16, weight_format::f16> {
     *out = static_cast<float>(unpacking::load_as<effinfer::f16>(block));
   }
 
-  /// Columns [first, first + columns) of a row, as floats.
+  /// 16 columns of a row, or the first `count` of them and zeros.
   template <execution::instruction_set Set>
-  static EFFINFER_ALWAYS_INLINE void unpack(const weight_matrix& w, std::ptrdiff_t row, int first, int columns,
-                                            float* out) {
-    const auto* p = reinterpret_cast<const effinfer::f16*>(block(w, row, first));
-    using vector = execution::f32x16<Set>;
-    int i = 0;
-    for (; i + 16 <= columns; i += 16) vector::load(p + i).store(out + i);
-    if (i < columns) vector::load_first(p + i, columns - i).store_first(out + i, columns - i);
+  static EFFINFER_ALWAYS_INLINE void load(const std::byte* p, std::ptrdiff_t count, execution::f32x16<Set>& v) {
+    const auto* values = reinterpret_cast<const effinfer::f16*>(p);
+    v = count >= 16 ? execution::f32x16<Set>::load(values) : execution::f32x16<Set>::load_first(values, count);
   }
 };
 

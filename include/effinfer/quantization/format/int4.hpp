@@ -16,6 +16,9 @@ struct int4 {
   static constexpr weight_format name = weight_format::int4;
   static constexpr bool is_float = false;
   static constexpr bool has_minimum = true;
+  static constexpr int columns_a_scale = 32;  // as products want it: a group's is repeated
+  static constexpr int code_offset = 0;
+  static constexpr int columns_a_unit = 64;
 
   static const std::byte* group_scales(const weight_matrix& w, std::ptrdiff_t row) {
     return w.row(row) + (w.columns + 63) / 64 * 32;
@@ -32,11 +35,11 @@ struct int4 {
     }
   }
 
+  static constexpr EFFINFER_ALWAYS_INLINE std::ptrdiff_t unit_offset(std::ptrdiff_t column) { return column / 2; }
+
   template <execution::instruction_set Set>
-  static EFFINFER_ALWAYS_INLINE void unpack(const weight_matrix& w, std::ptrdiff_t row, int first, int columns,
-                                            const integer_row& out) {
-    const std::byte* codes = w.row(row) + first / 2;
-    for (int i = 0; i < columns; i += 64) unpacking::split_32_nibbles<Set>(codes + i / 2, out.codes + i);
+  static EFFINFER_ALWAYS_INLINE void load_scales(const weight_matrix& w, std::ptrdiff_t row, int first, int columns,
+                                                 const scale_row& out) {
     const std::byte* d = group_scales(w, row) + first / w.group * 2;
     const std::byte* m = d + w.columns / w.group * 2;
     const int groups = columns / w.group;
@@ -44,15 +47,18 @@ struct int4 {
     unpacking::gather_halves<Set, 2>(d, groups, scales);
     unpacking::gather_halves<Set, 2>(m, groups, minimums);
     if (w.group == 32) {
-      unpacking::repeat_each<2>(scales, groups, out.scales);
-      unpacking::repeat_each<1>(minimums, groups, out.minimums);
+      repeat<1>(scales, minimums, groups, out);
     } else if (w.group == 64) {
-      unpacking::repeat_each<4>(scales, groups, out.scales);
-      unpacking::repeat_each<2>(minimums, groups, out.minimums);
+      repeat<2>(scales, minimums, groups, out);
     } else {
-      unpacking::repeat_each<8>(scales, groups, out.scales);
-      unpacking::repeat_each<4>(minimums, groups, out.minimums);
+      repeat<4>(scales, minimums, groups, out);
     }
+  }
+
+  template <execution::instruction_set Set, int Chunk>
+  static EFFINFER_ALWAYS_INLINE void load_codes(const std::byte* unit, std::ptrdiff_t /*columns_left*/,
+                                                code_vector<Set>& v) {
+    unpacking::load_nibbles<Set>(v, unit);
   }
 
   /// Encodes one row of finite values; `columns` is a multiple of `group`. False where a group doesn't fit f16.
@@ -79,6 +85,15 @@ struct int4 {
   }
 
  private:
+  template <int Times>
+  static EFFINFER_ALWAYS_INLINE void repeat(const float* scales, const float* minimums, int groups,
+                                            const scale_row& out) {
+    unpacking::repeat_each<Times>(scales, groups, out.scales);
+    unpacking::repeat_each<Times>(minimums, groups, out.minimums);
+    unpacking::zero_to_16(out.scales, groups * Times);
+    unpacking::zero_to_16(out.minimums, groups * Times);
+  }
+
   struct fitted {
     effinfer::f16 scale, minimum;
     float codes[128];

@@ -11,6 +11,9 @@ struct int8 {
   static constexpr weight_format name = weight_format::int8;
   static constexpr bool is_float = false;
   static constexpr bool has_minimum = false;
+  static constexpr int columns_a_scale = 32;  // as products want it: all of a row's are equal
+  static constexpr int code_offset = 128;
+  static constexpr int columns_a_unit = 64;
 
   static void decode_row(const weight_matrix& w, std::ptrdiff_t row, float* out) {
     for (std::ptrdiff_t i = 0; i < w.columns; ++i) {
@@ -18,15 +21,25 @@ struct int8 {
     }
   }
 
+  static constexpr EFFINFER_ALWAYS_INLINE std::ptrdiff_t unit_offset(std::ptrdiff_t column) { return column; }
+
   template <execution::instruction_set Set>
-  static EFFINFER_ALWAYS_INLINE void unpack(const weight_matrix& w, std::ptrdiff_t row, int first, int columns,
-                                            const integer_row& out) {
-    const std::byte* p = w.row(row) + first;
-    int i = 0;
-    for (; i + 64 <= columns; i += 64) unpacking::copy_64_bytes(p + i, out.codes + i);
-    for (; i < columns; ++i) out.codes[i] = unpacking::load_as<std::int8_t>(p + i);
+  static EFFINFER_ALWAYS_INLINE void load_scales(const weight_matrix& w, std::ptrdiff_t row, int /*first*/, int columns,
+                                                 const scale_row& out) {
     const auto scale = execution::f32x16<Set>::broadcast(w.scales[row]);
-    for (int s = 0; s < (columns + 15) / 16; s += 16) scale.store(out.scales + s);
+    for (int i = 0; i < (columns + 31) / 32; i += 16) scale.store(out.scales + i);
+  }
+
+  template <execution::instruction_set Set, int Chunk>
+  static EFFINFER_ALWAYS_INLINE void load_codes(const std::byte* unit, std::ptrdiff_t columns_left,
+                                                code_vector<Set>& v) {
+    if (columns_left >= 64) {
+      unpacking::load_pair<Set>(v, unit, unit + 32);
+    } else {  // the row's last columns, behind which nothing may be read
+      std::byte rest[64] = {};
+      for (std::ptrdiff_t i = 0; i < columns_left; ++i) rest[i] = unit[i];
+      unpacking::load_pair<Set>(v, rest, rest + 32);
+    }
   }
 
   /// Encodes one row of finite values: `codes` gets row_bytes, padding included.

@@ -10,6 +10,9 @@ namespace effinfer::inline v0::quantization::format {
 struct q4_1 : block_format<q4_1, weight_format::q4_1> {
   static constexpr bool is_float = false;
   static constexpr bool has_minimum = true;
+  static constexpr int columns_a_scale = 32;
+  static constexpr int code_offset = 0;
+  static constexpr int columns_a_unit = 64;
 
   static void decode(const std::byte* block, float* out) {
     const float d = unpacking::load_half(block), m = unpacking::load_half(block + 2);
@@ -20,17 +23,19 @@ struct q4_1 : block_format<q4_1, weight_format::q4_1> {
   }
 
   template <execution::instruction_set Set>
-  static EFFINFER_ALWAYS_INLINE void unpack(const weight_matrix& w, std::ptrdiff_t row, int first, int columns,
-                                            const integer_row& out) {
+  static EFFINFER_ALWAYS_INLINE void load_scales(const weight_matrix& w, std::ptrdiff_t row, int first, int columns,
+                                                 const scale_row& out) {
     const std::byte* p = block(w, row, first);
-    const int blocks = columns / 32;
-    float scales[integer_panel_columns / 32];
-    unpacking::gather_halves<Set, bytes_a_block>(p, blocks, scales);
-    unpacking::repeat_each<2>(scales, blocks, out.scales);
-    unpacking::gather_halves<Set, bytes_a_block>(p + 2, blocks, out.minimums);
-    for (int b = 0; b < blocks; ++b) {
-      unpacking::split_16_nibbles<Set>(p + b * bytes_a_block + 4, 0, out.codes + b * 32);
-    }
+    unpacking::gather_halves<Set, bytes_a_block>(p, columns / 32, out.scales);
+    unpacking::gather_halves<Set, bytes_a_block>(p + 2, columns / 32, out.minimums);
+  }
+
+  /// Of two blocks, or of one twice where it is the row's last.
+  template <execution::instruction_set Set, int Chunk>
+  static EFFINFER_ALWAYS_INLINE void load_codes(const std::byte* unit, std::ptrdiff_t columns_left,
+                                                code_vector<Set>& v) {
+    const std::byte* second = unit + (columns_left > 32 ? bytes_a_block : 0);
+    unpacking::load_nibble_pair<Set>(v, unit + 4, second + 4);
   }
 };
 

@@ -12,6 +12,9 @@ namespace effinfer::inline v0::quantization::format {
 struct q4_k : block_format<q4_k, weight_format::q4_k> {
   static constexpr bool is_float = false;
   static constexpr bool has_minimum = true;
+  static constexpr int columns_a_scale = 32;
+  static constexpr int code_offset = 0;
+  static constexpr int columns_a_unit = 256;
 
   static void decode(const std::byte* block, float* out) {
     const float d = unpacking::load_half(block), m = unpacking::load_half(block + 2);
@@ -25,20 +28,25 @@ struct q4_k : block_format<q4_k, weight_format::q4_k> {
   }
 
   template <execution::instruction_set Set>
-  static EFFINFER_ALWAYS_INLINE void unpack(const weight_matrix& w, std::ptrdiff_t row, int first, int columns,
-                                            const integer_row& out) {
+  static EFFINFER_ALWAYS_INLINE void load_scales(const weight_matrix& w, std::ptrdiff_t row, int first, int columns,
+                                                 const scale_row& out) {
     const std::byte* p = block(w, row, first);
     const int blocks = columns / 256;
-    float d[integer_panel_columns / 32], m[integer_panel_columns / 32];
+    float d[16], m[16];
     unpacking::gather_halves<Set, bytes_a_block>(p, blocks, d);
     unpacking::gather_halves<Set, bytes_a_block>(p + 2, blocks, m);
-    for (int b = 0; b < blocks; ++b, p += bytes_a_block) {
-      const k_scales s(p + 4);
-      unpacking::scales_in_pairs<Set>(s.scale, d[b], out.scales + b * 16);
-      for (int i = 0; i < 8; ++i) out.minimums[b * 8 + i] = -m[b] * static_cast<float>(s.minimum[i]);
-      std::int8_t* codes = out.codes + b * 256;
-      for (int j = 0; j < 4; ++j) unpacking::split_32_nibbles<Set>(p + 16 + j * 32, codes + j * 64);
+    for (int b = 0; b < blocks; ++b) {
+      const k_scales s(p + b * bytes_a_block + 4);
+      unpacking::eight_products<Set>(s.scale, d[b], out.scales + b * 8);
+      unpacking::eight_products<Set>(s.minimum, -m[b], out.minimums + b * 8);
     }
+    unpacking::zero_to_16(out.minimums, blocks * 8);
+  }
+
+  template <execution::instruction_set Set, int Chunk>
+  static EFFINFER_ALWAYS_INLINE void load_codes(const std::byte* unit, std::ptrdiff_t /*columns_left*/,
+                                                code_vector<Set>& v) {
+    unpacking::load_nibbles<Set>(v, unit + 16 + Chunk * 32);
   }
 };
 

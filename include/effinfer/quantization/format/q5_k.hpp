@@ -12,6 +12,9 @@ namespace effinfer::inline v0::quantization::format {
 struct q5_k : block_format<q5_k, weight_format::q5_k> {
   static constexpr bool is_float = false;
   static constexpr bool has_minimum = true;
+  static constexpr int columns_a_scale = 32;
+  static constexpr int code_offset = 0;
+  static constexpr int columns_a_unit = 256;
 
   static void decode(const std::byte* block, float* out) {
     const float d = unpacking::load_half(block), m = unpacking::load_half(block + 2);
@@ -26,26 +29,26 @@ struct q5_k : block_format<q5_k, weight_format::q5_k> {
   }
 
   template <execution::instruction_set Set>
-  static EFFINFER_ALWAYS_INLINE void unpack(const weight_matrix& w, std::ptrdiff_t row, int first, int columns,
-                                            const integer_row& out) {
+  static EFFINFER_ALWAYS_INLINE void load_scales(const weight_matrix& w, std::ptrdiff_t row, int first, int columns,
+                                                 const scale_row& out) {
     const std::byte* p = block(w, row, first);
     const int blocks = columns / 256;
-    float d[integer_panel_columns / 32], m[integer_panel_columns / 32];
+    float d[16], m[16];
     unpacking::gather_halves<Set, bytes_a_block>(p, blocks, d);
     unpacking::gather_halves<Set, bytes_a_block>(p + 2, blocks, m);
-    for (int b = 0; b < blocks; ++b, p += bytes_a_block) {
-      const k_scales s(p + 4);
-      unpacking::scales_in_pairs<Set>(s.scale, d[b], out.scales + b * 16);
-      for (int i = 0; i < 8; ++i) out.minimums[b * 8 + i] = -m[b] * static_cast<float>(s.minimum[i]);
-      std::int8_t* codes = out.codes + b * 256;
-      unpacking::bytes_of<32> high, low;
-      unpacking::load_bytes<32>(high, p + 16);
-      for (int j = 0; j < 4; ++j, high >>= 2) {
-        unpacking::load_bytes<32>(low, p + 48 + j * 32);
-        unpacking::store_bytes<32>(codes + j * 64, (low & 15) | ((high & 1) << 4));
-        unpacking::store_bytes<32>(codes + j * 64 + 32, (low >> 4) | ((high & 2) << 3));
-      }
+    for (int b = 0; b < blocks; ++b) {
+      const k_scales s(p + b * bytes_a_block + 4);
+      unpacking::eight_products<Set>(s.scale, d[b], out.scales + b * 8);
+      unpacking::eight_products<Set>(s.minimum, -m[b], out.minimums + b * 8);
     }
+    unpacking::zero_to_16(out.minimums, blocks * 8);
+  }
+
+  template <execution::instruction_set Set, int Chunk>
+  static EFFINFER_ALWAYS_INLINE void load_codes(const std::byte* unit, std::ptrdiff_t /*columns_left*/,
+                                                code_vector<Set>& v) {
+    unpacking::load_nibbles<Set>(v, unit + 48 + Chunk * 32);
+    unpacking::add_planes<Set, 2 * Chunk, 2 * Chunk + 1, 1>(v, unit + 16);
   }
 };
 

@@ -12,6 +12,9 @@ namespace effinfer::inline v0::quantization::format {
 struct q6_k : block_format<q6_k, weight_format::q6_k> {
   static constexpr bool is_float = false;
   static constexpr bool has_minimum = false;
+  static constexpr int columns_a_scale = 16;
+  static constexpr int code_offset = 32;
+  static constexpr int columns_a_unit = 256;
 
   static void decode(const std::byte* block, float* out) {
     const float d = unpacking::load_half(block + 208);
@@ -26,28 +29,26 @@ struct q6_k : block_format<q6_k, weight_format::q6_k> {
   }
 
   template <execution::instruction_set Set>
-  static EFFINFER_ALWAYS_INLINE void unpack(const weight_matrix& w, std::ptrdiff_t row, int first, int columns,
-                                            const integer_row& out) {
+  static EFFINFER_ALWAYS_INLINE void load_scales(const weight_matrix& w, std::ptrdiff_t row, int first, int columns,
+                                                 const scale_row& out) {
     const std::byte* p = block(w, row, first);
     const int blocks = columns / 256;
-    float d[integer_panel_columns / 32];
+    float d[16];
     unpacking::gather_halves<Set, bytes_a_block>(p + 208, blocks, d);
-    for (int b = 0; b < blocks; ++b, p += bytes_a_block) {
-      for (int i = 0; i < 16; ++i) {
-        out.scales[b * 16 + i] = d[b] * static_cast<float>(unpacking::load_as<std::int8_t>(p + 192 + i));
-      }
-      for (int half = 0; half < 2; ++half) {
-        std::int8_t* codes = out.codes + b * 256 + half * 128;
-        unpacking::bytes_of<32> first_low, second_low, high;
-        unpacking::load_bytes<32>(first_low, p + half * 64);
-        unpacking::load_bytes<32>(second_low, p + half * 64 + 32);
-        unpacking::load_bytes<32>(high, p + 128 + half * 32);
-        unpacking::store_bytes<32>(codes, ((first_low & 15) | ((high & 3) << 4)) - 32);
-        unpacking::store_bytes<32>(codes + 32, ((second_low & 15) | ((high & 12) << 2)) - 32);
-        unpacking::store_bytes<32>(codes + 64, ((first_low >> 4) | (high & 48)) - 32);
-        unpacking::store_bytes<32>(codes + 96, ((second_low >> 4) | ((high & 192) >> 2)) - 32);
-      }
+    for (int b = 0; b < blocks; ++b) {
+      const auto* s = reinterpret_cast<const std::int8_t*>(p + b * bytes_a_block + 192);
+      unpacking::eight_products<Set>(s, d[b], out.scales + b * 16);
+      unpacking::eight_products<Set>(s + 8, d[b], out.scales + b * 16 + 8);
     }
+  }
+
+  template <execution::instruction_set Set, int Chunk>
+  static EFFINFER_ALWAYS_INLINE void load_codes(const std::byte* unit, std::ptrdiff_t /*columns_left*/,
+                                                code_vector<Set>& v) {
+    constexpr int half = Chunk / 2, high = Chunk % 2;
+    unpacking::load_pair<Set>(v, unit + 64 * half, unit + 64 * half + 32);
+    unpacking::keep_nibbles<Set, high == 1>(v);
+    unpacking::add_planes<Set, 4 * high, 4 * high + 2, 3>(v, unit + 128 + 32 * half);
   }
 };
 
