@@ -86,6 +86,32 @@ TEST_CASE("merging equals the definition, for short and long pieces") {
   }
 }
 
+TEST_CASE("a long text cut where no merge can cross equals the definition") {
+  // 40 letters and few merges: most places are cuts.
+  for (std::uint64_t seed = 0; seed < 10; ++seed) {
+    const std::string alphabet = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMN";
+    const model m = random_model(alphabet, 60, seed);
+    const text::bpe engine(m.tokens, m.table, {}, all_plain);
+    const text::bpe whole_only(m.tokens, m.table, {.ignore_merges = true}, all_plain);
+    text::bpe_scratch scratch;
+    const effinfer::random_stream random{seed + 2000};
+    for (std::uint64_t n = 0; n < 100; ++n) {
+      std::string piece;
+      for (std::uint32_t i = 0; i < 40 + n; ++i) {
+        const auto id = static_cast<int>(random.uniform(n, i) * static_cast<float>(m.tokens.size()));
+        piece += m.tokens.text(id);
+      }
+      std::vector<int> ids;
+      engine.encode(piece, scratch, ids);
+      const std::vector<int> wanted = by_definition(m, piece);
+      REQUIRE(ids == wanted);
+      ids.clear();
+      whole_only.encode(piece, scratch, ids);
+      REQUIRE(ids == wanted);
+    }
+  }
+}
+
 TEST_CASE("one letter, 256 KiB of it, takes no time") {
   model m = random_model("a", 0, 0);
   std::string letters = "a";

@@ -5,6 +5,7 @@
 // 3.2; the merge order by score is Kudo, Richardson, "SentencePiece" (EMNLP 2018).
 
 #include <effinfer/core/error.hpp>
+#include <effinfer/text/bpe_tables.hpp>
 #include <effinfer/text/byte_level.hpp>
 #include <effinfer/text/vocabulary.hpp>
 
@@ -21,66 +22,6 @@
 #include <vector>
 
 namespace effinfer::inline v0::text {
-
-/// Which pairs of symbols merge, into what, and in which order. A flat hash table: one probe is mostly one cache line.
-class merge_table {
- public:
-  static constexpr std::uint32_t no_rank = 0xFFFFFFFFu;
-  struct merge {
-    std::uint32_t rank = no_rank;  ///< the smallest merges first
-    std::int32_t result = -1;
-  };
-
-  void reserve(std::size_t merges) {
-    if (2 * merges > slots_.size()) rehash(2 * merges);
-  }
-  /// Adds a pair. If it is there already, the new rank replaces the old one when `replaces` is set.
-  void add(int left, int right, merge m, bool replaces) {
-    if (2 * (count_ + 1) > slots_.size()) rehash(4 * (count_ + 1));
-    slot& s = slots_[slot_of(key(left, right))];
-    if (s.key == empty) {
-      s = {key(left, right), m};
-      ++count_;
-    } else if (replaces) {
-      s.value = m;
-    }
-  }
-  [[nodiscard]] merge find(int left, int right) const {
-    if (slots_.empty()) return {};
-    const slot& s = slots_[slot_of(key(left, right))];
-    return s.key == empty ? merge{} : s.value;
-  }
-  [[nodiscard]] std::size_t size() const { return count_; }
-
- private:
-  static constexpr std::uint64_t empty = ~std::uint64_t{0};
-  struct slot {
-    std::uint64_t key = empty;
-    merge value;
-  };
-  static std::uint64_t key(int left, int right) {
-    return (std::uint64_t{static_cast<std::uint32_t>(left)} << 32) | static_cast<std::uint32_t>(right);
-  }
-  [[nodiscard]] std::size_t slot_of(std::uint64_t k) const {
-    std::uint64_t hash = k * 0x9E3779B97F4A7C15u;
-    hash ^= hash >> 32;
-    std::size_t i = static_cast<std::size_t>(hash) & (slots_.size() - 1);
-    while (slots_[i].key != empty && slots_[i].key != k) i = (i + 1) & (slots_.size() - 1);
-    return i;
-  }
-  void rehash(std::size_t wanted) {
-    std::size_t size = 16;
-    while (size < wanted) size *= 2;
-    std::vector<slot> old(size);
-    old.swap(slots_);
-    for (const slot& s : old) {
-      if (s.key != empty) slots_[slot_of(s.key)] = s;
-    }
-  }
-
-  std::vector<slot> slots_;  // a power of two, at most half full
-  std::size_t count_ = 0;
-};
 
 /// True if each of the 256 characters of the byte alphabet is a token.
 inline bool has_byte_alphabet(const vocabulary& tokens) {
@@ -113,28 +54,6 @@ struct bpe_scratch {
   std::vector<std::uint64_t> queue;
 };
 
-/// Symbols by code point: two stages, so that a look-up is two loads and an absent plane costs nothing.
-class character_table {
- public:
-  void set(char32_t c, int symbol) {
-    if (pages_.empty()) pages_.resize(0x110000 / 256, -1);
-    std::int32_t& page = pages_[c / 256];
-    if (page < 0) {
-      page = static_cast<std::int32_t>(symbols_.size());
-      symbols_.resize(symbols_.size() + 256, -1);
-    }
-    symbols_[static_cast<std::size_t>(page) + c % 256] = symbol;
-  }
-  [[nodiscard]] int find(char32_t c) const {
-    if (pages_.empty() || pages_[c / 256] < 0) return -1;
-    return symbols_[static_cast<std::size_t>(pages_[c / 256]) + c % 256];
-  }
-
- private:
-  std::vector<std::int32_t> pages_;  // by c / 256: where its 256 symbols begin, or -1
-  std::vector<std::int32_t> symbols_;
-};
-
 /// The merge engine over one vocabulary. Immutable after construction; holds no reference to what it was made of.
 class bpe {
  public:
@@ -150,7 +69,10 @@ class bpe {
         stand_ins_(std::move(stand_ins)),
         first_stand_in_(tokens.size()) {
     index_bytes(tokens);
-    if (!options_.byte_level) index_characters(tokens);
+    if (!options_.byte_level) {
+      index_characters(tokens);
+      index_neighbours(tokens);
+    }
     index_pieces(tokens, is_plain);
   }
 
@@ -164,6 +86,7 @@ class bpe {
         return;
       }
     }
+    if (!options_.byte_level && piece.size() > 32) return encode_in_parts(piece, scratch, ids);
     split_and_merge(piece, scratch, ids);
   }
 
@@ -189,6 +112,53 @@ class bpe {
     };
     for (int id = 0; id < tokens.size(); ++id) index(tokens.text(id), id);
     for (std::size_t i = 0; i < stand_ins_.size(); ++i) index(stand_ins_[i], first_stand_in_ + static_cast<int>(i));
+  }
+
+  // Which characters stand side by side in the tokens that merges lead to.
+  void index_neighbours(const vocabulary& tokens) {
+    std::vector<bool> is_done(static_cast<std::size_t>(tokens.size()));
+    merges_.for_each([&](const merge_table::merge& m) {
+      const auto index = static_cast<std::size_t>(m.result);
+      if (is_done[index]) return;
+      is_done[index] = true;
+      std::string_view rest = tokens.text(m.result);
+      while (!rest.empty()) {
+        const code_point c = first_code_point(rest);
+        rest.remove_prefix(static_cast<std::size_t>(c.length));
+        if (!rest.empty())
+          neighbours_.add(static_cast<int>(c.value), static_cast<int>(first_code_point(rest).value), {0, 0}, true);
+      }
+    });
+  }
+
+  // SentencePiece's models merge over whole texts. But no merge crosses a place between two characters that stand side
+  // by side in no token, so the text can be cut there without changing the result: mostly before each space.
+  void encode_in_parts(std::string_view piece, bpe_scratch& scratch, std::vector<int>& ids) const {
+    std::size_t begin = 0;
+    const auto encode_part = [&](std::size_t end) {
+      const std::string_view part = piece.substr(begin, end - begin);
+      begin = end;
+      if (!options_.ignore_merges && part.size() <= longest_indexed_bytes_) {
+        const int whole = pieces_.find(part);
+        if (whole >= 0) return ids.push_back(whole);
+      }
+      split_and_merge(part, scratch, ids);
+    };
+    // Characters that are no symbols may hold an unknown token back, or turn into bytes: no cut beside them.
+    char32_t before = 0;
+    bool is_known_before = false;
+    for (std::size_t at = 0; at < piece.size();) {
+      const code_point c = first_code_point(piece.substr(at));
+      const bool is_known = characters_.find(c.value) >= 0;
+      if (is_known && is_known_before &&
+          neighbours_.find(static_cast<int>(before), static_cast<int>(c.value)).rank == merge_table::no_rank) {
+        encode_part(at);
+      }
+      before = c.value;
+      is_known_before = is_known;
+      at += static_cast<std::size_t>(c.length);
+    }
+    encode_part(piece.size());
   }
 
   // Most pieces of real text are whole tokens, and what becomes of a token's text is known with the vocabulary. A
@@ -354,7 +324,8 @@ class bpe {
   std::int32_t first_stand_in_ = 0;
   std::array<std::int32_t, 256> byte_symbols_{};
   character_table characters_;
-  vocabulary pieces_;  // texts of pieces that are one token, by the token's id
+  merge_table neighbours_;  // pairs of code points, used as a set
+  vocabulary pieces_;       // texts of pieces that are one token, by the token's id
   std::size_t longest_indexed_bytes_ = 0;
 };
 
