@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <numeric>
 #include <span>
 #include <string>
 #include <vector>
@@ -38,14 +39,13 @@ class candidates {
                   std::to_string(tokens()) + " tokens are more than " + std::to_string(cpu::most_tokens));
     }
     find_maximum();
-    if (maximum_ == std::numeric_limits<float>::infinity()) {
-      constexpr float greatest = std::numeric_limits<float>::max();
+    if (maximum_ == infinity) {
       for (float& logit : logits_) {
-        if (logit > greatest) logit = greatest;
+        if (logit > -lowest) logit = -lowest;
       }
       find_maximum();
     }
-    if (maximum_ == -std::numeric_limits<float>::infinity()) {
+    if (maximum_ == -infinity) {
       throw error(error_code::malformed, "decoding: logits",
                   "all " + std::to_string(tokens()) + " are -infinity or NaN, so no token can be chosen",
                   "the checkpoint's weights may be damaged");
@@ -66,43 +66,36 @@ class candidates {
 
   /// Keeps the tokens whose logit is at least the k-th greatest: k of them, more where several share that logit. k <= 0 keeps all.
   void keep_top_k(int k) {
-    if (k <= 0 || k >= size()) return;
-    if (whole_) {
+    if (k <= 0 || k >= tokens()) return;
+    if (!listed_) {
       // The k-th greatest block maximum is no greater than the k-th greatest logit, and far fewer values to select from.
-      float threshold = std::numeric_limits<float>::lowest();
-      if (k <= cpu::blocks(tokens())) {
-        threshold = std::max(threshold, nth_greatest(scratch_.block_maxima, cpu::blocks(tokens()), k));
-      }
-      collect(threshold);
-      if (k >= size_) return;
+      list(k <= cpu::blocks(tokens()) ? nth_greatest(scratch_.block_maxima, cpu::blocks(tokens()), k) : lowest);
     }
-    const float threshold = nth_greatest(scratch_.values, size_, k);
+    if (k >= listed_tokens_) return;
+    const float threshold = nth_greatest(scratch_.values, listed_tokens_, k);
     keep_if([threshold](float value, int, std::uint64_t) { return value >= threshold; });
   }
 
   /// Keeps the smallest set of likeliest tokens whose probability is at least p (equals go by the lower id). p >= 1 keeps all.
   void keep_top_p(float p) {
     if (!(p < 1.0f)) return;
-    if (whole_) {
-      const double target = double{p} * static_cast<double>(sum_blocks());
-      float depth = 2;
-      do {
-        collect(maximum_ - depth);
-        weigh();
-        depth *= 2;
-      } while (static_cast<double>(total()) < target && depth <= 2 * cpu::weightless);
-      cut_at(target);
-    } else {
-      weigh();
-      cut_at(double{p} * static_cast<double>(total()));
-    }
+    if (listed_) return keep_reaching(double{p} * static_cast<double>(sum_listed()));
+    const double target = double{p} * static_cast<double>(sum_blocks_left());
+    // Mostly the nucleus lies within the tokens that stand out from seven blocks in eight.
+    const std::ptrdiff_t blocks = cpu::blocks(tokens());
+    const float outstanding = nth_greatest(scratch_.block_maxima, blocks, std::max<std::ptrdiff_t>(1, blocks / 8));
+    list(outstanding);
+    if (static_cast<double>(sum_listed()) >= target) return keep_reaching(target);
+    if (tokens() > 2 * sampled_tokens) return keep_reaching_in_row(p, target);
+    list(lowest);
+    keep_reaching(target);
   }
 
   /// Keeps the tokens at least p times as likely as the likeliest. p <= 0 keeps all.
   void keep_min_p(float p) {
     if (!(p > 0.0f)) return;
     // A little lower than ln p, for the rounding of e^x; the comparison that counts is of weights.
-    if (whole_) collect(static_cast<float>(double{maximum_} + std::log(double{p}) - 1e-3));
+    if (!listed_) list(static_cast<float>(double{maximum_} + std::log(double{p}) - 1e-3));
     weigh();
     const auto least = static_cast<std::uint64_t>(std::min(double{p}, 1.0) * static_cast<double>(cpu::greatest_weight));
     keep_if([least](float, int, std::uint64_t weight) { return weight >= least; });
@@ -121,39 +114,37 @@ class candidates {
   ///
   /// Exact: a pure function of the logits, the filters and (seed, position).
   [[nodiscard]] int draw(random_stream random, std::uint64_t position) {
-    if (!whole_ && size_ == 1) return scratch_.ids[0];
+    if (listed_ && listed_tokens_ == 1) return scratch_.ids[0];
     const double u = double{random.uniform(position, 0)} + double{random.uniform(position, 1)} * 0x1p-24;
-    std::ptrdiff_t first = 0;
-    std::uint64_t rest = 0;
-    if (whole_) {
-      rest = share(u, sum_blocks());
-      std::ptrdiff_t block = 0;
-      for (; rest >= scratch_.block_weights[index(block)]; ++block) rest -= scratch_.block_weights[index(block)];
-      first = block * cpu::block_tokens;
-      const std::ptrdiff_t count = std::min(cpu::block_tokens, tokens() - first);
-      reserve(scratch_.weights, cpu::block_tokens);
-      execution::dispatch<cpu::weigh>(scratch_.instructions, logits_.data() + first, count, maximum_,
-                                      scratch_.weights.data());
-    } else {
-      weigh();
-      rest = share(u, total());
+    if (listed_) {
+      std::uint64_t rest = share(u, sum_listed());
+      return scratch_.ids[index(walk(scratch_.weights, rest))];
     }
-    std::ptrdiff_t i = 0;
-    for (; rest >= scratch_.weights[index(i)]; ++i) rest -= scratch_.weights[index(i)];
-    return whole_ ? static_cast<int>(first + i) : scratch_.ids[index(i)];
+    std::uint64_t rest = share(u, sum_blocks_left());
+    const std::ptrdiff_t block = walk(scratch_.block_weights, rest);
+    list(threshold_, infinity, block, block + 1);
+    weigh();
+    return scratch_.ids[index(walk(scratch_.weights, rest))];
   }
 
   /// Writes -infinity over the logits of all tokens put aside.
   void write_back() {
-    if (whole_) return;
-    std::fill(logits_.begin(), logits_.end(), -std::numeric_limits<float>::infinity());
-    for (std::ptrdiff_t i = 0; i < size_; ++i) logits_[index(scratch_.ids[index(i)])] = scratch_.values[index(i)];
+    if (!listed_) {
+      for (float& logit : logits_) {
+        if (!(logit >= threshold_)) logit = -infinity;
+      }
+      return;
+    }
+    std::fill(logits_.begin(), logits_.end(), -infinity);
+    for (std::ptrdiff_t i = 0; i < listed_tokens_; ++i)
+      logits_[index(scratch_.ids[index(i)])] = scratch_.values[index(i)];
   }
 
-  /// How many tokens are left.
-  [[nodiscard]] std::ptrdiff_t size() const { return whole_ ? tokens() : size_; }
-
  private:
+  static constexpr float infinity = std::numeric_limits<float>::infinity();
+  static constexpr float lowest = std::numeric_limits<float>::lowest();
+  static constexpr std::ptrdiff_t sampled_tokens = 4096;
+
   static std::size_t index(std::ptrdiff_t i) { return static_cast<std::size_t>(i); }
   [[nodiscard]] std::ptrdiff_t tokens() const { return static_cast<std::ptrdiff_t>(logits_.size()); }
 
@@ -169,51 +160,67 @@ class candidates {
     maximum_ = *std::max_element(maxima, maxima + cpu::blocks(tokens()));
   }
 
-  std::uint64_t sum_blocks() {
-    reserve(scratch_.block_weights, cpu::blocks(tokens()));
+  /// Fills the block weights with those of logits >= threshold; returns their sum.
+  std::uint64_t sum_blocks(float threshold) {
+    const std::ptrdiff_t blocks = cpu::blocks(tokens());
+    reserve(scratch_.block_weights, blocks);
     std::uint64_t* sums = scratch_.block_weights.data();
-    execution::dispatch<cpu::sum_block_weights>(scratch_.instructions, logits_.data(), tokens(), maximum_, sums);
-    std::uint64_t all = 0;
-    for (std::ptrdiff_t block = 0; block < cpu::blocks(tokens()); ++block) all += sums[block];
-    return all;
+    execution::dispatch<cpu::sum_block_weights>(
+        scratch_.instructions,
+        cpu::sum_block_weights{logits_.data(), tokens(), scratch_.block_maxima.data(), maximum_, threshold, sums});
+    return std::accumulate(sums, sums + blocks, std::uint64_t{0});
   }
 
-  /// Makes the candidates those of the whole vocabulary whose logit is at least `threshold`, by rising id.
-  void collect(float threshold) {
-    reserve(scratch_.ids, tokens() + 1);  // the slot past the end takes the write that is not kept
-    reserve(scratch_.values, tokens() + 1);
+  /// The weight of all tokens left while there is no list.
+  std::uint64_t sum_blocks_left() {
+    if (!blocks_weighed_) return sum_blocks(threshold_);
+    return std::accumulate(scratch_.block_weights.begin(), scratch_.block_weights.begin() + cpu::blocks(tokens()),
+                           std::uint64_t{0});
+  }
+
+  /// Makes the list that of the row's tokens left whose logit is in [from, below), by rising id.
+  void list(float from, float below = infinity) { list(from, below, 0, cpu::blocks(tokens())); }
+  void list(float from, float below, std::ptrdiff_t first_block, std::ptrdiff_t end_block) {
+    reserve_list();
+    from = std::max(from, threshold_);
     int* ids = scratch_.ids.data();
-    float* values = scratch_.values.data();
     std::ptrdiff_t n = 0;
-    for (std::ptrdiff_t block = 0; block < cpu::blocks(tokens()); ++block) {
-      if (!(scratch_.block_maxima[index(block)] >= threshold)) continue;
+    for (std::ptrdiff_t block = first_block; block < end_block; ++block) {
+      if (!(scratch_.block_maxima[index(block)] >= from)) continue;
       const std::ptrdiff_t end = std::min(tokens(), (block + 1) * cpu::block_tokens);
       for (std::ptrdiff_t i = block * cpu::block_tokens; i < end; ++i) {
-        ids[n] = static_cast<int>(i);
-        values[n] = logits_[index(i)];
-        n += logits_[index(i)] >= threshold;
+        const float value = logits_[index(i)];
+        ids[n] = static_cast<int>(i);  // no branch, as none could be foretold
+        n += static_cast<int>(value >= from) & static_cast<int>(value < below);
       }
     }
-    whole_ = false;
-    size_ = n;
-    weighed_ = false;
+    for (std::ptrdiff_t i = 0; i < n; ++i) scratch_.values[index(i)] = logits_[index(ids[i])];
+    set_list(n);
   }
 
   void keep_only(int id) {
-    reserve(scratch_.ids, tokens() + 1);
-    reserve(scratch_.values, tokens() + 1);
+    reserve_list();
     scratch_.ids[0] = id;
     scratch_.values[0] = maximum_;
-    whole_ = false;
-    size_ = 1;
+    set_list(1);
+  }
+
+  void reserve_list() {
+    reserve(scratch_.ids, tokens() + 1);  // the place past the end takes a write that isn't kept
+    reserve(scratch_.values, tokens() + 1);
+    reserve(scratch_.weights, tokens() + 1);
+  }
+
+  void set_list(std::ptrdiff_t count) {
+    listed_ = true;
     weighed_ = false;
+    listed_tokens_ = count;
   }
 
   template <class Keep>
   void keep_if(Keep keep) {
-    if (!weighed_) reserve(scratch_.weights, size_);
     std::ptrdiff_t n = 0;
-    for (std::ptrdiff_t i = 0; i < size_; ++i) {
+    for (std::ptrdiff_t i = 0; i < listed_tokens_; ++i) {
       const int id = scratch_.ids[index(i)];
       const float value = scratch_.values[index(i)];
       const std::uint64_t weight = scratch_.weights[index(i)];
@@ -222,84 +229,155 @@ class candidates {
       scratch_.weights[index(n)] = weight;
       n += keep(value, id, weight);
     }
-    size_ = n;
+    listed_tokens_ = n;
   }
 
   void weigh() {
     if (weighed_) return;
-    reserve(scratch_.weights, std::max(tokens() + 1, cpu::block_tokens));
-    execution::dispatch<cpu::weigh>(scratch_.instructions, scratch_.values.data(), size_, maximum_,
+    execution::dispatch<cpu::weigh>(scratch_.instructions, scratch_.values.data(), listed_tokens_, maximum_,
                                     scratch_.weights.data());
     weighed_ = true;
   }
 
-  [[nodiscard]] std::uint64_t total() const {
-    std::uint64_t all = 0;
-    for (std::ptrdiff_t i = 0; i < size_; ++i) all += scratch_.weights[index(i)];
-    return all;
+  std::uint64_t sum_listed() {
+    weigh();
+    return std::accumulate(scratch_.weights.begin(), scratch_.weights.begin() + listed_tokens_, std::uint64_t{0});
   }
 
   static std::uint64_t share(double u, std::uint64_t all) {
     return std::min(static_cast<std::uint64_t>(u * static_cast<double>(all)), all - 1);
   }
 
+  /// The first i with weights[0] + ... + weights[i] > rest; less those before it, `rest` is what is left for i.
+  static std::ptrdiff_t walk(const std::vector<std::uint64_t>& weights, std::uint64_t& rest) {
+    std::ptrdiff_t i = 0;
+    for (; rest >= weights[index(i)]; ++i) rest -= weights[index(i)];
+    return i;
+  }
+
   /// The n-th greatest of the first `count` of `values`, n from 1.
   float nth_greatest(const std::vector<float>& values, std::ptrdiff_t count, std::ptrdiff_t n) {
     reserve(scratch_.pool, tokens());
     std::copy(values.begin(), values.begin() + count, scratch_.pool.begin());
-    std::nth_element(scratch_.pool.begin(), scratch_.pool.begin() + (n - 1), scratch_.pool.begin() + count,
-                     std::greater<>());
-    return scratch_.pool[index(n - 1)];
+    const auto nth = scratch_.pool.begin() + (n - 1);
+    std::nth_element(scratch_.pool.begin(), nth, scratch_.pool.begin() + count, std::greater<>());
+    return *nth;
   }
 
-  /// Of the weighed candidates by falling logit (equals by rising id) keeps as many as reach the weight `target`.
-  ///
-  /// Not a sort of all: equal bins of the logits' range, added up from the top, say in which the target lies; that one
-  /// is sorted.
-  void cut_at(double target) {
-    const float* values = scratch_.values.data();
-    const auto last_bin = static_cast<float>(scratch_.bin_weights.size() - 1);
-    const float range = std::clamp(maximum_ - *std::min_element(values, values + size_), 1e-30f, cpu::weightless);
-    const float bins = last_bin / range;
-    // Each step is monotone in the value, so a greater logit never falls into a later bin.
-    const auto bin_of = [&](float value) { return static_cast<int>(std::min((maximum_ - value) * bins, last_bin)); };
+  /// Equal bins from the greatest listed logit downwards. Each step is monotone, so a greater logit never falls into a later bin.
+  struct binning {
+    float top, bins_per_unit, last;
+    [[nodiscard]] int operator()(float value) const {
+      return static_cast<int>(std::min((top - value) * bins_per_unit, last));
+    }
+  };
 
+  /// Adds up the list's weights by bin.
+  binning fill_bins() {
+    float least = maximum_, greatest = lowest;
+    for (std::ptrdiff_t i = 0; i < listed_tokens_; ++i) {
+      least = std::min(least, scratch_.values[index(i)]);
+      greatest = std::max(greatest, scratch_.values[index(i)]);
+    }
+    const auto last = static_cast<float>(scratch_.bin_weights.size() - 1);
+    const binning bin_of{greatest, last / std::clamp(greatest - least, 1e-30f, cpu::weightless), last};
     scratch_.bin_weights.fill(0);
-    for (std::ptrdiff_t i = 0; i < size_; ++i) {
-      scratch_.bin_weights[index(bin_of(values[i]))] += scratch_.weights[index(i)];
+    for (std::ptrdiff_t i = 0; i < listed_tokens_; ++i) {
+      scratch_.bin_weights[index(bin_of(scratch_.values[index(i)]))] += scratch_.weights[index(i)];
     }
-    std::uint64_t reached = 0;
-    int bin = 0;
-    while (index(bin) + 1 < scratch_.bin_weights.size() &&
-           static_cast<double>(reached + scratch_.bin_weights[index(bin)]) < target) {
-      reached += scratch_.bin_weights[index(bin++)];
-    }
+    return bin_of;
+  }
 
+  /// The first bin whose weight, added to `reached` and those before it, reaches `target`, else the last. `reached` becomes the sum
+  /// without it.
+  int bin_reaching(double target, std::uint64_t& reached) const {
+    const auto& weights = scratch_.bin_weights;
+    std::size_t bin = 0;
+    while (bin + 1 < weights.size() && static_cast<double>(reached + weights[bin]) < target) reached += weights[bin++];
+    return static_cast<int>(bin);
+  }
+
+  /// Of the list by falling logit, equals by rising id: the first to bring `reached` to `target`. Only its bin is sorted; those
+  /// behind it there stand in the scratch's order.
+  struct cut {
+    float value;
+    int id;
+    std::ptrdiff_t order_begin, order_end;
+  };
+  cut find_cut(double target, std::uint64_t reached) {
+    weigh();
+    const binning bin_of = fill_bins();
+    const int bin = bin_reaching(target, reached);
     reserve(scratch_.order, tokens());
+    const float* values = scratch_.values.data();
     std::ptrdiff_t n = 0;
-    for (std::ptrdiff_t i = 0; i < size_; ++i) {
+    for (std::ptrdiff_t i = 0; i < listed_tokens_; ++i) {
       if (bin_of(values[i]) == bin) scratch_.order[index(n++)] = static_cast<int>(i);
     }
     std::sort(scratch_.order.begin(), scratch_.order.begin() + n, [values](int a, int b) {
-      return values[a] > values[b] || (values[a] == values[b] && a < b);  // candidates stand by rising id
+      return values[a] > values[b] || (values[a] == values[b] && a < b);  // the list stands by rising id
     });
     std::ptrdiff_t last = 0;
     for (; last + 1 < n; ++last) {
       reached += scratch_.weights[index(scratch_.order[index(last)])];
       if (static_cast<double>(reached) >= target) break;
     }
-    const float cut = values[scratch_.order[index(last)]];
-    const int cut_id = scratch_.ids[index(scratch_.order[index(last)])];
-    keep_if(
-        [cut, cut_id](float value, int id, std::uint64_t) { return value > cut || (value == cut && id <= cut_id); });
+    const int at = scratch_.order[index(last)];
+    return {values[at], scratch_.ids[index(at)], last + 1, n};
+  }
+
+  /// Keeps of the list the likeliest that reach the weight `target`.
+  void keep_reaching(double target) { keep_to(find_cut(target, 0)); }
+  void keep_to(const cut& c) {
+    keep_if([c](float value, int id, std::uint64_t) { return value > c.value || (value == c.value && id <= c.id); });
+  }
+
+  /// The same for a nucleus too large to list. A sample of the vocabulary brackets its edge; only the tokens in the bracket are listed,
+  /// and the row gets a threshold. A sample that misleads costs time: the bracket's ends are then left out.
+  void keep_reaching_in_row(float p, double target) {
+    std::ptrdiff_t n = 0;
+    for (std::ptrdiff_t i = 0; i < tokens(); i += tokens() / sampled_tokens) {
+      scratch_.values[index(n)] = logits_[index(i)];
+      n += logits_[index(i)] >= threshold_;
+    }
+    set_list(n);
+    const auto sampled = static_cast<double>(sum_listed());
+    const binning bin_of = fill_bins();
+    std::uint64_t reached = 0;
+    const auto edge = [&](int bin) { return bin_of.top - static_cast<float>(bin) / bin_of.bins_per_unit; };
+    float upper = edge(bin_reaching((double{p} - 0.02) * sampled, reached));
+    const int lower_bin = bin_reaching((double{p} + 0.02) * sampled, reached = 0);
+    float lower = static_cast<float>(lower_bin) < bin_of.last ? edge(lower_bin + 1) : lowest;
+
+    reached = sum_blocks(upper);
+    if (static_cast<double>(reached) >= target) {
+      upper = infinity;
+      reached = sum_blocks(upper);
+    }
+    list(lower, upper);
+    if (static_cast<double>(reached + sum_listed()) < target) list(lowest, upper);
+    const cut c = find_cut(target, reached);
+    for (std::ptrdiff_t i = c.order_begin; i < c.order_end; ++i) {
+      const int at = scratch_.order[index(i)];
+      if (scratch_.values[index(at)] == c.value) logits_[index(scratch_.ids[index(at)])] = -infinity;
+    }
+    keep_to(c);
+    for (std::ptrdiff_t i = 0; i < listed_tokens_; ++i) {
+      scratch_.block_weights[index(scratch_.ids[index(i)] / cpu::block_tokens)] += scratch_.weights[index(i)];
+    }
+    threshold_ = c.value;
+    listed_ = false;
+    blocks_weighed_ = true;
   }
 
   std::span<float> logits_;
   workspace& scratch_;
   float maximum_ = 0;
-  bool whole_ = true;     // all of logits_; else the first size_ of the scratch's ids and values
-  bool weighed_ = false;  // the scratch's weights belong to these candidates
-  std::ptrdiff_t size_ = 0;
+  float threshold_ = lowest;     // while there is no list: the tokens left are those with at least this logit
+  bool listed_ = false;          // the tokens left are the first listed_tokens_ of the scratch's ids and values
+  bool weighed_ = false;         // the scratch's weights are theirs
+  bool blocks_weighed_ = false;  // the scratch's block weights are those of the tokens left
+  std::ptrdiff_t listed_tokens_ = 0;
 };
 
 }  // namespace effinfer::inline v0::decoding

@@ -87,6 +87,17 @@ struct split_weights {
       lower[part] = __builtin_convertvector(scaled, integers);
     }
   }
+  /// Sets to 0 the lanes whose value, one of sixteen, is below `threshold`.
+  EFFINFER_ALWAYS_INLINE void clear_below(const execution::f32x16<Set>& values, float threshold) {
+    alignas(64) float buffer[16];
+    values.store(buffer);
+    for (int part = 0; part < parts; ++part) {
+      const floats v = *reinterpret_cast<const floats*>(buffer + part * lanes);
+      const integers keep = v >= threshold;
+      upper[part] &= keep;
+      lower[part] &= keep;
+    }
+  }
   EFFINFER_ALWAYS_INLINE void clear() {
     for (int part = 0; part < parts; ++part) upper[part] = lower[part] = integers{};
   }
@@ -112,22 +123,34 @@ EFFINFER_ALWAYS_INLINE void relative_likelihood(execution::f32x16<Set>& x, const
 
 }  // namespace detail
 
-/// sums[b] = the weights of block b added up. No value may be above `maximum`, which is finite.
+/// sums[b] = the weights of those of block b's logits that are at least `threshold`, added up; maxima as find_block_maxima gives
+/// them. No value may be above `maximum`, which is finite.
 struct sum_block_weights {
+  const float* logits;
+  std::ptrdiff_t tokens;
+  const float* maxima;
+  float maximum;
+  float threshold;
+  std::uint64_t* sums;
+
   template <execution::instruction_set Set>
-  static EFFINFER_ALWAYS_INLINE void run(const float* logits, std::ptrdiff_t tokens, float maximum,
-                                         std::uint64_t* sums) {
+  static EFFINFER_ALWAYS_INLINE void run(const sum_block_weights& a) {
     using vector = execution::f32x16<Set>;
-    const vector m = vector::broadcast(maximum);
-    for (std::ptrdiff_t first = 0; first < tokens; first += block_tokens) {
-      const std::ptrdiff_t end = first + block_tokens < tokens ? first + block_tokens : tokens;
+    constexpr float lowest = -std::numeric_limits<float>::infinity();
+    const vector m = vector::broadcast(a.maximum);
+    for (std::ptrdiff_t block = 0; block * block_tokens < a.tokens; ++block) {
+      const std::ptrdiff_t first = block * block_tokens;
+      const std::ptrdiff_t end = first + block_tokens < a.tokens ? first + block_tokens : a.tokens;
+      a.sums[block] = 0;
+      if (a.maxima[block] < a.threshold) continue;
       detail::split_weights<Set> sum, next;
       sum.clear();
       for (std::ptrdiff_t i = first; i < end; i += 16) {
-        vector x = i + 16 <= end ? vector::load(logits + i)
-                                 : vector::load_first(logits + i, end - i, -std::numeric_limits<float>::infinity());
-        detail::relative_likelihood<Set>(x, m);
-        next.set(x);
+        const vector x = i + 16 <= end ? vector::load(a.logits + i) : vector::load_first(a.logits + i, end - i, lowest);
+        vector e = x;
+        detail::relative_likelihood<Set>(e, m);
+        next.set(e);
+        next.clear_below(x, a.threshold);
         sum.add(next);
       }
       alignas(64) std::int32_t upper[16], lower[16];
@@ -137,7 +160,7 @@ struct sum_block_weights {
         upper_sum += static_cast<std::uint32_t>(upper[lane]);
         lower_sum += static_cast<std::uint32_t>(lower[lane]);
       }
-      *sums++ = (upper_sum << 18) + lower_sum;
+      a.sums[block] = (upper_sum << 18) + lower_sum;
     }
   }
 };
