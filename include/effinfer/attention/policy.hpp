@@ -71,7 +71,8 @@ struct no_hooks {
   EFFINFER_HOST_DEVICE constexpr float score(float s, position) const { return s; }
   /// Does this query see this key?
   EFFINFER_HOST_DEVICE constexpr bool visible(position) const { return true; }
-  /// The keys worth a visit out of [0, cached): all that are visible, and no end may fall as `query` rises.
+  /// The keys worth a visit out of [0, cached), where `cached` > query: all that are visible, and no end may fall as `query`
+  /// rises.
   EFFINFER_HOST_DEVICE constexpr key_range keys(int query, int cached) const { return (void)query, key_range{0, cached}; }
 };
 

@@ -1,0 +1,252 @@
+#pragma once
+// Softmax attention on the CPU, prefill and decode by one path: a few query rows at a time go over the keys in tiles of 64
+// positions, keeping a running maximum and sum (online softmax), so that no row of scores is ever held whole.
+//
+// The query heads that share a key head are rows of one tile, so a decode step reads each key and value once, not once a
+// query head. Only tiles inside the policy's `keys` are visited.
+//
+// Source: Dao et al., "FlashAttention" (2022), algorithm 1; Dao et al., "Flash-Decoding" (2023) for the segments.
+
+#include <effinfer/attention/cpu/tile_softmax.hpp>
+#include <effinfer/attention/sequence.hpp>
+#include <effinfer/core/error.hpp>
+#include <effinfer/execution/cpu.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace effinfer::inline v0::attention {
+
+namespace detail {
+
+/// Keys are taken in segments between these multiples of positions, each with a softmax of its own, and the segments are
+/// then merged in order: so they may also be worked on at the same time, with the same result. A multiple of tile_keys.
+inline constexpr int segment_keys = 1024;
+
+/// How the rows of one sequence are cut into tiles.
+struct row_tiling {
+  int group;        ///< query heads a key head
+  int tile_heads;   ///< of them in a tile
+  int head_tiles;   ///< a group
+  int tile_tokens;  ///< tokens in a tile
+
+  explicit row_tiling(const head_layout& h) : group(h.heads / h.kv_heads) {
+    const int rows = std::min(tile_rows, tile_floats / padded(h.head_size));
+    tile_heads = std::min(group, rows);
+    head_tiles = (group + tile_heads - 1) / tile_heads;
+    tile_tokens = rows / tile_heads;
+  }
+  [[nodiscard]] int token_tiles(std::ptrdiff_t tokens) const {
+    return static_cast<int>((tokens + tile_tokens - 1) / tile_tokens);
+  }
+  /// Tiles of a sequence with `tokens` new tokens.
+  [[nodiscard]] std::ptrdiff_t tiles(int kv_heads, std::ptrdiff_t tokens) const {
+    return std::ptrdiff_t{kv_heads} * head_tiles * token_tiles(tokens);
+  }
+};
+
+/// One tile of query rows of one sequence: scratch memory (about 110 KiB, on the stack of the thread that works on it) and the steps.
+template <class Mixer, class View>
+class query_tile {
+ public:
+  using element = typename View::element_type;
+
+  query_tile(execution::instruction_set set, const Mixer& mixer, const head_layout& heads) : set_(set), mixer_(mixer), heads_(heads) {}
+
+  /// Reads the queries of tile `index` of `s`.
+  void begin(const sequence<View>& s, const row_tiling& tiling, int index) {
+    sequence_ = &s;
+    const int token_tiles = tiling.token_tiles(s.query.rows);
+    // The last tokens see the most keys: first come, first served ends more evenly.
+    const int token_tile = token_tiles - 1 - index % token_tiles;
+    const int head_tile = index / token_tiles % tiling.head_tiles;
+    kv_head_ = index / token_tiles / tiling.head_tiles;
+    const int first_head = head_tile * tiling.tile_heads;
+    tile_heads_ = std::min(tiling.tile_heads, tiling.group - first_head);
+    first_token_ = token_tile * tiling.tile_tokens;
+    tokens_ = std::min(tiling.tile_tokens, static_cast<int>(s.query.rows) - first_token_);
+    rows_ = tokens_ * tile_heads_;
+    queries_ = {s.first_position + first_token_, kv_head_ * tiling.group + first_head, tile_heads_, kv_head_, s.index};
+
+    const int d = heads_.head_size, stride = padded(d);
+    for (int r = 0; r < rows_; ++r) {
+      const float* from = query_row(r);
+      float* to = query_ + r * stride;
+      for (int i = 0; i < d; ++i) to[i] = from[i] * heads_.scale;
+      std::fill(to + d, to + stride, 0.0f);
+    }
+    const key_range first = visited(queries_.first_query), last = visited(queries_.first_query + tokens_ - 1);
+    keys_ = {first.begin, last.end};
+  }
+
+  /// The segments that the tile's queries visit: [first, last).
+  [[nodiscard]] int first_segment() const { return keys_.begin / segment_keys; }
+  [[nodiscard]] int last_segment() const {
+    return keys_.begin < keys_.end ? (keys_.end + segment_keys - 1) / segment_keys : first_segment();
+  }
+
+  /// The softmax over the keys of one segment, into `part`.
+  void run_segment(int segment) {
+    const int stride = padded(heads_.head_size);
+    std::fill(part_.max, part_.max + rows_, minus_infinity);
+    std::fill(part_.sum, part_.sum + rows_ * 16, 0.0f);
+    std::fill(part_out_, part_out_ + rows_ * stride, 0.0f);
+    const int end = std::min(keys_.end, (segment + 1) * segment_keys);
+    int tile = std::max(keys_.begin, segment * segment_keys) / tile_keys * tile_keys;
+    for (; tile < end; tile += tile_keys) run_tile(tile);
+  }
+
+  void begin_total() {
+    for (int r = 0; r < rows_; ++r) {
+      const softmax_start start = mixer_.start(queries_.first_head + r % tile_heads_);
+      total_max_[r] = start.max;
+      total_sum_[r] = start.sum;
+    }
+    std::fill(total_out_, total_out_ + rows_ * padded(heads_.head_size), 0.0f);
+  }
+
+  void merge_segment() {
+    execution::dispatch<merge_rows>(
+        set_, merge_rows::args{rows_, heads_.head_size, &part_, part_out_, total_max_, total_sum_, total_out_});
+  }
+
+  /// Writes the outputs; zeros for a query that sees no key.
+  void finish() {
+    const int d = heads_.head_size, stride = padded(d);
+    for (int r = 0; r < rows_; ++r) {
+      const float* from = total_out_ + r * stride;
+      float* to = out_row(r);
+      const float share = total_sum_[r] != 0.0f ? 1.0f / total_sum_[r] : 0.0f;
+      for (int i = 0; i < d; ++i) to[i] = from[i] * share;
+    }
+  }
+
+ private:
+  [[nodiscard]] std::ptrdiff_t column(int row) const {
+    return std::ptrdiff_t{queries_.first_head + row % tile_heads_} * heads_.head_size;
+  }
+  [[nodiscard]] const float* query_row(int r) const { return sequence_->query.row(first_token_ + r / tile_heads_) + column(r); }
+  [[nodiscard]] float* out_row(int r) const { return sequence_->out.row(first_token_ + r / tile_heads_) + column(r); }
+
+  /// The keys that a query visits: those of the policy, none behind the query, none that the cache doesn't hold.
+  [[nodiscard]] key_range visited(int query) const {
+    // The policy is told of the keys up to the query only: what it answers can't depend on how a prefill is cut.
+    const key_range k = mixer_.keys(query, query + 1);
+    return {std::max(k.begin, sequence_->cache.first), std::min(k.end, query + 1)};
+  }
+
+  void run_tile(int tile) {
+    int first = tile_keys, last = 0;
+    for (int t = 0; t < tokens_; ++t) {
+      const key_range k = visited(queries_.first_query + t);
+      const int b = std::clamp(k.begin - tile, 0, tile_keys), e = std::clamp(k.end - tile, b, tile_keys);
+      for (int h = 0; h < tile_heads_; ++h) begin_[t * tile_heads_ + h] = b, end_[t * tile_heads_ + h] = e;
+      if (b < e) first = std::min(first, b), last = std::max(last, e);
+    }
+    if (first >= last) return;
+    const struct tile whole{queries_.first_query, queries_.first_query + tokens_, tile + first, tile + last};
+    if constexpr (Mixer::hides_keys) {
+      if (!mixer_.any_visible(whole)) return;
+    }
+
+    const auto& cache = sequence_->cache;
+    execution::dispatch<score_tile<element>>(
+        set_, typename score_tile<element>::args{query_, rows_, cache.key(kv_head_, tile + first), cache.row_stride, last - first,
+                                                 heads_.head_size, scores_ + first, score_stride, copy_});
+    if constexpr (Mixer::changes_scores || Mixer::hides_keys) {
+      const bool all = !Mixer::hides_keys || mixer_.all_visible(whole);
+      if (Mixer::changes_scores || !all) {
+        execution::dispatch<hooks_tile<Mixer>>(
+            set_, typename hooks_tile<Mixer>::args{&mixer_, queries_, rows_, tile, begin_, end_, all, scores_});
+      }
+    }
+    execution::dispatch<weigh_tile>(set_, weigh_tile::args{rows_, begin_, end_, scores_, &part_, part_out_, heads_.head_size});
+    execution::dispatch<mix_tile<element>>(
+        set_, typename mix_tile<element>::args{scores_, score_stride, rows_, begin_, end_, cache.value(kv_head_, tile),
+                                               cache.row_stride, heads_.head_size, part_out_});
+  }
+
+  execution::instruction_set set_;
+  const Mixer& mixer_;
+  const head_layout& heads_;
+  const sequence<View>* sequence_ = nullptr;
+  tile_queries queries_{};
+  key_range keys_{};
+  int kv_head_ = 0, tile_heads_ = 0, first_token_ = 0, tokens_ = 0, rows_ = 0;
+  int begin_[tile_rows], end_[tile_rows];
+  row_state part_;
+  float total_max_[tile_rows], total_sum_[tile_rows];
+  alignas(64) float query_[tile_floats];
+  alignas(64) float part_out_[tile_floats];
+  alignas(64) float total_out_[tile_floats];
+  alignas(64) float scores_[tile_rows * score_stride];
+  alignas(64) element copy_[16 * largest_head_size];
+};
+
+inline void check_heads(const head_layout& h) {
+  if (h.heads < 1 || h.kv_heads < 1 || h.heads % h.kv_heads != 0 || h.head_size < 1 || h.head_size > largest_head_size) {
+    throw error(error_code::invalid_argument, "attention::attend",
+                std::to_string(h.heads) + " heads, " + std::to_string(h.kv_heads) + " key heads, head size " + std::to_string(h.head_size),
+                "kv_heads divides heads, and head sizes go up to " + std::to_string(largest_head_size));
+  }
+}
+
+template <class View>
+void check_sequence(const head_layout& h, const sequence<View>& s) {
+  const std::ptrdiff_t columns = std::ptrdiff_t{h.heads} * h.head_size;
+  if (s.query.columns != columns || s.out.columns != columns || s.query.rows != s.out.rows || s.first_position < 0 ||
+      s.first_position + s.query.rows != s.cache.length) {
+    throw error(error_code::mismatch, "attention::attend",
+                "query [" + std::to_string(s.query.rows) + ", " + std::to_string(s.query.columns) + "], out [" +
+                    std::to_string(s.out.rows) + ", " + std::to_string(s.out.columns) + "], first_position " +
+                    std::to_string(s.first_position) + ", cache.length " + std::to_string(s.cache.length) + " for rows of " +
+                    std::to_string(columns),
+                "query and out are [T, H*D], and cache.length = first_position + T");
+  }
+}
+
+}  // namespace detail
+
+/// out = softmax(mixer(scale q k^T)) v for the new tokens of some sequences, each on its own.
+///
+/// Math: see policy.hpp. Key <= query always holds on top of the policy. A query that sees no key gets zeros.
+/// Shapes: as in `sequence`; T may be 1 (decode) or more (prefill), and differ between sequences. Head sizes 1 to 512; multiples of 16 are
+/// fast. Numbers: float32 inside; keys and values as stored in the cache.
+/// Cost: reads each visited key and value once for every 32 query rows that share them. Nothing is allocated; a working thread
+/// needs 160 KiB of stack.
+/// Errors: `invalid_argument` (head layout), `mismatch` (shapes), before anything is computed.
+/// Exact: an output doesn't depend on how a prefill is cut into calls, on the other sequences, or on threads.
+template <class Mixer, kv_cache::cache_view View>
+  requires is_softmax<Mixer>
+void attend(const execution::cpu::context& exec, const Mixer& mixer, const head_layout& heads,
+            std::span<const sequence<View>> sequences) {
+  detail::check_heads(heads);
+  const detail::row_tiling tiling(heads);
+  std::ptrdiff_t tiles = 0;
+  for (const sequence<View>& s : sequences) {
+    detail::check_sequence(heads, s);
+    tiles += tiling.tiles(heads.kv_heads, s.query.rows);
+  }
+  exec.parallel_for(tiles, 1, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
+    detail::query_tile<Mixer, View> work(exec.set(), mixer, heads);
+    std::size_t i = 0;
+    std::ptrdiff_t before = 0;  // tiles of the sequences in front of sequences[i]
+    for (std::ptrdiff_t tile = begin; tile < end; ++tile) {
+      while (tile - before >= tiling.tiles(heads.kv_heads, sequences[i].query.rows)) {
+        before += tiling.tiles(heads.kv_heads, sequences[i++].query.rows);
+      }
+      work.begin(sequences[i], tiling, static_cast<int>(tile - before));
+      work.begin_total();
+      for (int segment = work.first_segment(); segment < work.last_segment(); ++segment) {
+        work.run_segment(segment);
+        work.merge_segment();
+      }
+      work.finish();
+    }
+  });
+}
+
+}  // namespace effinfer::inline v0::attention

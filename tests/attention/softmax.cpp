@@ -1,0 +1,230 @@
+// attention/softmax.hpp and attention/cpu/softmax.hpp: against the oracle, and bit for bit against itself.
+
+#include <effinfer/attention/alibi.hpp>
+#include <effinfer/attention/cpu/softmax.hpp>
+#include <effinfer/attention/sinks.hpp>
+#include <effinfer/attention/sliding_window.hpp>
+#include <effinfer/attention/soft_cap.hpp>
+#include <effinfer/kv_cache/contiguous.hpp>
+#include <effinfer/kv_cache/ring.hpp>
+
+#include "attention/oracle.hpp"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+
+using namespace effinfer;
+using attention::head_layout;
+using execution::instruction_set;
+
+namespace {
+
+using floats = std::vector<float>;
+
+std::vector<instruction_set> sets() {
+  std::vector<instruction_set> all;
+  for (auto set : {instruction_set::portable, instruction_set::avx2, instruction_set::avx512}) {
+    if (set <= execution::best_instruction_set()) all.push_back(set);
+  }
+  return all;
+}
+
+/// One sequence: queries, keys and values of S tokens.
+struct problem {
+  head_layout heads;
+  int tokens;
+  floats query, key, value;
+  int columns() const { return heads.heads * heads.head_size; }
+  int kv_columns() const { return heads.kv_heads * heads.head_size; }
+};
+
+/// Values that every cache type stores exactly, so that the oracle sees the same numbers.
+problem make(head_layout heads, int tokens, std::uint64_t seed) {
+  problem p{heads, tokens, {}, {}, {}};
+  p.heads.scale = 1.0f / std::sqrt(static_cast<float>(heads.head_size));
+  const auto n = static_cast<std::size_t>(tokens);
+  p.query = oracle::numbers(n * static_cast<std::size_t>(p.columns()), seed, 4.0f);
+  p.key = oracle::numbers(n * static_cast<std::size_t>(p.kv_columns()), seed + 1, 2.0f);
+  p.value = oracle::numbers(n * static_cast<std::size_t>(p.kv_columns()), seed + 2);
+  for (auto* v : {&p.key, &p.value}) {
+    for (float& x : *v) x = std::round(x * 64.0f) / 64.0f;  // eight bits
+  }
+  return p;
+}
+
+template <class View, class Mixer>
+floats attend(const execution::cpu::context& exec, const Mixer& mixer, const problem& p, const View& view, int first, int tokens) {
+  floats out(static_cast<std::size_t>(tokens) * static_cast<std::size_t>(p.columns()), -7.0f);
+  const attention::sequence<View> s{
+      {p.query.data() + std::ptrdiff_t{first} * p.columns(), tokens, p.columns()}, {out.data(), tokens, p.columns()}, view, first, 0};
+  attention::attend(exec, mixer, p.heads, std::span(&s, 1));
+  return out;
+}
+
+/// The whole sequence through a cache in passes of `chunk` tokens.
+template <class Cache, class Mixer>
+floats in_chunks(const execution::cpu::context& exec, const Mixer& mixer, const problem& p, Cache cache, int chunk) {
+  floats out;
+  for (int first = 0; first < p.tokens; first += chunk) {
+    const int n = std::min(chunk, p.tokens - first);
+    const matrix_view<const float> key(p.key.data() + std::ptrdiff_t{first} * p.kv_columns(), n, p.kv_columns());
+    const matrix_view<const float> value(p.value.data() + std::ptrdiff_t{first} * p.kv_columns(), n, p.kv_columns());
+    const auto view = cache.write(exec, 0, key, value);
+    const floats part = attend(exec, mixer, p, view, first, n);
+    out.insert(out.end(), part.begin(), part.end());
+    cache.commit(n);
+  }
+  return out;
+}
+
+double worst(const floats& got, const std::vector<double>& want) {
+  REQUIRE(got.size() == want.size());
+  double w = 0;
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    const double e = std::abs(static_cast<double>(got[i]) - want[i]);
+    w = e <= w ? w : e;  // a NaN stays
+  }
+  return w;
+}
+
+bool same(const floats& a, const floats& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+// Values are below 1 and weights sum to 1: an output's error is the scores' (64 roundings of terms up to 8, averaged) and the
+// weights'. 1e-5 is some 80 units in the last place of 1.
+constexpr double tolerance = 1e-5;
+
+}  // namespace
+
+TEST_CASE("every head size, grouping and instruction set agrees with the oracle") {
+  for (const auto set : sets()) {
+    const execution::cpu::context exec({.threads = 1, .set = set});
+    for (const head_layout heads : {head_layout{1, 1, 1}, {2, 1, 7}, {3, 3, 8}, {4, 2, 24}, {6, 2, 16}, {5, 1, 80}, {8, 1, 64},
+                                    {33, 1, 40}, {2, 2, 128}, {7, 7, 96}, {4, 1, 256}, {2, 1, 300}, {3, 1, 512}}) {
+      const problem p = make(heads, 150, 3);
+      const auto want = oracle::softmax_attention(attention::full{}, p.heads, p.query, p.key, p.value, 0);
+      const auto view = kv_cache::view<float>::of_rows(p.key.data(), p.value.data(), heads.kv_heads, heads.head_size, p.tokens);
+      CHECK(worst(attend(exec, attention::full{}, p, view, 0, p.tokens), want) < tolerance);
+      CHECK(same(attend(exec, attention::full{}, p, view, 0, p.tokens),
+                 in_chunks(exec, attention::full{}, p, kv_cache::contiguous<float>::cache({1, heads.kv_heads, heads.head_size}, 200), 64)));
+    }
+  }
+}
+
+TEST_CASE("a prefill cut anywhere gives the same bits, on caches of every type, alone or in a batch, on any number of threads") {
+  const execution::cpu::context one({.threads = 1}), three({.threads = 3});
+  const std::vector<float> slopes = attention::alibi_slopes(6), sink = oracle::numbers(6, 9);
+  const auto run = [&](const auto& mixer, const problem& p, auto type) {
+    using cache = typename kv_cache::contiguous<decltype(type)>::cache;
+    const kv_cache::shape shape{1, p.heads.kv_heads, p.heads.head_size};
+    const floats whole = in_chunks(one, mixer, p, cache(shape, p.tokens), p.tokens);
+    CHECK(worst(whole, oracle::softmax_attention(mixer, p.heads, p.query, p.key, p.value, 0)) < tolerance);
+    for (const int chunk : {1, 5, 63, 64, 200}) {
+      CAPTURE(chunk);
+      CHECK(same(whole, in_chunks(one, mixer, p, cache(shape, p.tokens), chunk)));
+    }
+    CHECK(same(whole, in_chunks(three, mixer, p, cache(shape, p.tokens), 100)));
+  };
+  const problem p = make({6, 2, 48}, 333, 5);
+  attention::sliding_window<> window;
+  window.window = 50;
+  run(attention::full{}, p, float{});
+  run(attention::full{}, p, f16{});
+  run(attention::full{}, p, bf16{});
+  run(attention::softmax<attention::sliding_window<100>>{}, p, f16{});
+  run(attention::softmax<attention::sliding_window<>>{window}, p, float{});
+  run(attention::softmax<attention::soft_cap, attention::sliding_window<>>{{{}, 3.0f}, window}, p, f16{});
+  run(attention::softmax<attention::alibi>{{{}, slopes.data()}}, p, f16{});
+  run(attention::softmax<attention::sinks, attention::alibi>{{{}, sink.data()}, {{}, slopes.data()}}, p, float{});
+  run(attention::full{}, make({4, 1, 32}, 1500, 6), f16{});  // beyond one segment
+}
+
+TEST_CASE("sequences of a batch get what they would get alone") {
+  const execution::cpu::context exec({.threads = 3});
+  std::vector<problem> problems;
+  for (const int tokens : {1, 70, 17, 300}) problems.push_back(make({4, 2, 32}, tokens, static_cast<std::uint64_t>(tokens)));
+  using view = kv_cache::view<float>;
+  std::vector<attention::sequence<view>> sequences;
+  std::vector<floats> out;
+  for (const problem& p : problems) out.emplace_back(p.query.size());
+  for (std::size_t i = 0; i < problems.size(); ++i) {
+    const problem& p = problems[i];
+    const int first = p.tokens / 2, n = p.tokens - first;
+    sequences.push_back({{p.query.data() + std::ptrdiff_t{first} * p.columns(), n, p.columns()},
+                         {out[i].data(), n, p.columns()},
+                         view::of_rows(p.key.data(), p.value.data(), 2, 32, p.tokens),
+                         first,
+                         static_cast<int>(i)});
+  }
+  attention::attend(exec, attention::full{}, problems[0].heads, std::span<const attention::sequence<view>>(sequences));
+  for (std::size_t i = 0; i < problems.size(); ++i) {
+    const int first = problems[i].tokens / 2, n = problems[i].tokens - first;
+    out[i].resize(static_cast<std::size_t>(n) * 128);
+    CHECK(same(out[i], attend(exec, attention::full{}, problems[i], sequences[i].cache, first, n)));
+  }
+}
+
+TEST_CASE("a ring gives the same bits as a cache that forgets nothing") {
+  const execution::cpu::context exec({.threads = 2});
+  const problem p = make({4, 2, 32}, 700, 8);
+  const kv_cache::shape shape{1, 2, 32};
+  const attention::softmax<attention::sliding_window<90>> mixer{};
+  const floats want = in_chunks(exec, mixer, p, kv_cache::contiguous<f16>::cache(shape, 700), 700);
+  for (const int chunk : {1, 37, 64}) {
+    CHECK(same(want, in_chunks(exec, mixer, p, kv_cache::ring<f16>::cache(shape, 90, chunk), chunk)));
+  }
+}
+
+namespace {
+struct hide_all : attention::no_hooks {
+  bool visible(attention::position) const { return false; }
+};
+struct hide_some : attention::no_hooks {  // by a score of -infinity, and whole tiles of them
+  float score(float s, attention::position p) const { return p.key / 64 % 2 == 0 && p.query > 64 ? -INFINITY : s; }
+};
+}  // namespace
+
+TEST_CASE("a query without a visible key gets zeros, and scores of -infinity count for nothing") {
+  const execution::cpu::context exec({.threads = 1});
+  const problem p = make({4, 2, 32}, 200, 9);
+  const auto view = kv_cache::view<float>::of_rows(p.key.data(), p.value.data(), 2, 32, p.tokens);
+  for (const float x : attend(exec, attention::softmax<hide_all>{}, p, view, 0, p.tokens)) CHECK(x == 0.0f);
+  const attention::softmax<hide_some> some{};
+  CHECK(worst(attend(exec, some, p, view, 0, p.tokens), oracle::softmax_attention(some, p.heads, p.query, p.key, p.value, 0)) < tolerance);
+}
+
+TEST_CASE("what lies in the cache behind the query is never looked at") {
+  const execution::cpu::context exec({.threads = 1});
+  problem p = make({4, 2, 32}, 130, 10);
+  const auto view = [&] { return kv_cache::view<float>::of_rows(p.key.data(), p.value.data(), 2, 32, p.tokens); };
+  const floats clean = attend(exec, attention::full{}, p, view(), 0, 130);
+  for (std::size_t i = 100 * 64; i < p.key.size(); ++i) p.key[i] = NAN, p.value[i] = INFINITY;
+  floats dirty = attend(exec, attention::full{}, p, view(), 0, 130);
+  CHECK(std::memcmp(clean.data(), dirty.data(), 100 * 128 * sizeof(float)) == 0);
+}
+
+TEST_CASE("bad shapes are refused before anything is computed") {
+  const execution::cpu::context exec({.threads = 1});
+  const problem p = make({4, 2, 32}, 20, 11);
+  auto view = kv_cache::view<float>::of_rows(p.key.data(), p.value.data(), 2, 32, p.tokens);
+  const auto code = [&](head_layout heads, int first) {
+    floats out(p.query.size(), -7.0f);
+    const attention::sequence<kv_cache::view<float>> s{{p.query.data(), 20, 128}, {out.data(), 20, 128}, view, first, 0};
+    try {
+      attention::attend(exec, attention::full{}, heads, std::span(&s, 1));
+    } catch (const error& e) {
+      CHECK(out[0] == -7.0f);
+      return e.code();
+    }
+    return error_code::io;
+  };
+  CHECK(code({4, 3, 32}, 0) == error_code::invalid_argument);
+  CHECK(code({4, 2, 0}, 0) == error_code::invalid_argument);
+  CHECK(code({1, 1, 1024}, 0) == error_code::invalid_argument);
+  CHECK(code({4, 2, 16}, 0) == error_code::mismatch);
+  CHECK(code({4, 2, 32}, 3) == error_code::mismatch);
+  CHECK(code({4, 2, 32}, 0) == error_code::io);  // nothing thrown
+}
