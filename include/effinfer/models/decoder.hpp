@@ -1,0 +1,243 @@
+#pragma once
+// The decoder-only transformer block that Llama, Mistral, Qwen and the linear-attention model share:
+//
+//   x += mixer_output(mixer(rotary(norm(query)), rotary(norm(key)), value))     with query, key, value of rms_norm(x)
+//   x += down(silu(gate(y)) * up(y))                                            with y = rms_norm(x)
+//
+// Source: Touvron et al., "LLaMA" (2023), section 2.2, and each model's report for its additions. Letters: T tokens of a pass,
+// E width, H heads, K kv heads, D head size, F feed-forward width, V vocabulary.
+
+#include <effinfer/core/matrix_view.hpp>
+#include <effinfer/execution/cpu.hpp>
+#include <effinfer/layers/elementwise.hpp>
+#include <effinfer/layers/rms_norm.hpp>
+#include <effinfer/layers/rotary_embedding.hpp>
+#include <effinfer/models/mixer.hpp>
+#include <effinfer/models/weights.hpp>
+#include <effinfer/quantization/matmul.hpp>
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <stop_token>
+#include <utility>
+#include <vector>
+
+namespace effinfer::inline v0::models {
+
+/// A decoder with its weights; constant after `load`, shared by any number of sessions and threads. This is the floor for
+/// logits: no text, no sampling.
+///
+/// `Mixer` (models/mixer.hpp) holds the attention policy and what it remembers; `Quantization` says how weights are stored.
+///
+/// Exact: the hidden state of a token is bit for bit the same however a sequence is cut into passes, whatever else is in
+/// the pass, and on any number of threads.
+template <class Mixer, class Quantization>
+class decoder {
+ public:
+  using state = typename Mixer::state;
+  using mixer_settings = typename Mixer::settings;
+  /// True where a session may go on beyond its context, letting go of the oldest tokens.
+  static constexpr bool slides = Mixer::slides;
+
+  /// One sequence's part of a pass: `tokens` go behind the `position` tokens that `of` holds.
+  struct item {
+    state* of = nullptr;
+    std::span<const int> tokens;
+    int position = 0;
+    int length = 0;  ///< tokens of the sequence behind the whole prompt that this pass is a part of (for dynamic_ntk)
+  };
+
+  /// Scratch memory for passes of up to `tokens` tokens; one thread at a time.
+  class workspace {
+   public:
+    workspace() = default;
+    workspace(const checkpoint::model_config& config, int tokens);
+
+   private:
+    friend decoder;
+    int tokens_ = 0;
+    std::vector<float> floats_;
+    std::vector<std::byte> product_;
+    std::vector<float> logits_;
+    matrix_view<float> x_, normed_, query_, key_, value_, mixed_, gate_, up_, turns_;
+  };
+
+  static decoder load(std::shared_ptr<const checkpoint::model_files> files, mixer_settings settings, const Quantization& policy,
+                      const execution::cpu& where, const progress_callback& progress) {
+    return decoder(std::move(files), std::move(settings), policy, where, progress);
+  }
+
+  [[nodiscard]] const checkpoint::model_config& config() const { return files_->config(); }
+  [[nodiscard]] const checkpoint::model_files& files() const { return *files_; }
+  [[nodiscard]] const execution::cpu::context& execution() const { return *execution_; }
+  [[nodiscard]] const decoder_weights& weights() const { return weights_; }
+  /// A number that differs between models and between policies whose sessions can't be exchanged.
+  [[nodiscard]] std::uint64_t fingerprint() const { return fingerprint_; }
+
+  /// What one sequence of up to `context_tokens` tokens remembers, empty, for passes of up to `pass_tokens`.
+  [[nodiscard]] state make_state(int context_tokens, int pass_tokens) const {
+    return state(config(), settings_, context_tokens, pass_tokens);
+  }
+  static std::uint64_t state_bytes(const checkpoint::model_config& config, const mixer_settings& settings, int context_tokens,
+                                   int pass_tokens) {
+    return state::bytes(config, settings, context_tokens, pass_tokens);
+  }
+
+  [[nodiscard]] workspace make_workspace(int tokens) const { return workspace(config(), tokens); }
+  static std::uint64_t workspace_bytes(const checkpoint::model_config& config, int tokens) {
+    return (static_cast<std::uint64_t>(tokens) * floats_per_token(config) + static_cast<std::uint64_t>(config.vocabulary_size)) *
+               sizeof(float) +
+           product_bytes(config, tokens);
+  }
+
+  /// Runs all layers over the tokens of `items` (together at most the workspace's). Afterwards `logits` gives the logits behind any
+  /// of them: rows are counted through the items in order. The caller has checked ids and room.
+  ///
+  /// Returns false, with the states as before, if `stop` asked for it: it is looked at before every layer.
+  bool forward(std::span<const item> items, workspace& w, const std::stop_token& stop) const;
+
+  /// Logits [V] behind row `row` of the last pass; valid until the next call with this workspace.
+  std::span<const float> logits(workspace& w, int row) const {
+    const matrix_view<float> out(w.logits_.data(), 1, config().vocabulary_size);
+    logits(w, row, out);
+    return w.logits_;
+  }
+  /// Logits behind rows [first, first + out.rows) of the last pass. Shapes: out [rows, V].
+  void logits(workspace& w, int first, matrix_view<float> out) const {
+    const auto x = w.x_.middle_rows(first, out.rows);
+    const auto normed = w.normed_.middle_rows(first, out.rows);
+    layers::rms_norm(*execution_, x, weights_.final_norm.data(), config().norm_epsilon, normed);
+    product(prepare(normed, w, weights_.output), weights_.output, out);
+  }
+
+ private:
+  decoder(std::shared_ptr<const checkpoint::model_files> files, mixer_settings settings, const Quantization& policy,
+          const execution::cpu& where, const progress_callback& progress)
+      : files_(std::move(files)),
+        settings_(std::move(settings)),
+        execution_(std::make_unique<execution::cpu::context>(where)),
+        weights_(weight_loader<Quantization>(*files_, policy).load(*execution_, progress)),
+        mixer_(config(), settings_) {
+    fingerprint_ = 14695981039346656037ULL;  // FNV-1a over what a saved state depends on
+    const auto mix = [this](std::uint64_t value) {
+      for (int i = 0; i < 8; ++i) fingerprint_ = (fingerprint_ ^ ((value >> (8 * i)) & 0xff)) * 1099511628211ULL;
+    };
+    for (const std::uint64_t value : {config().layers, config().width, config().heads, config().kv_heads, config().head_size,
+                                      config().vocabulary_size, config().feed_forward_width}) {
+      mix(value);
+    }
+    mix(weights_.bytes_per_token);
+    mix(Mixer::kind);
+    // A sample of the weights themselves tells two models of one shape apart.
+    for (const block_weights& b : weights_.blocks) {
+      for (std::ptrdiff_t i = 0; i < b.query.weight.row_bytes; ++i) mix(std::to_integer<std::uint64_t>(b.query.weight.data[i]));
+    }
+  }
+
+  static std::uint64_t floats_per_token(const checkpoint::model_config& c) {
+    const auto e = static_cast<std::uint64_t>(c.width), f = static_cast<std::uint64_t>(c.feed_forward_width);
+    const auto q = static_cast<std::uint64_t>(c.heads) * static_cast<std::uint64_t>(c.head_size);
+    const auto kv = static_cast<std::uint64_t>(c.kv_heads) * static_cast<std::uint64_t>(c.head_size);
+    return 2 * e + 2 * q + 2 * kv + 2 * f + static_cast<std::uint64_t>(c.rope.rotary_size);
+  }
+  static std::uint64_t product_bytes(const checkpoint::model_config& c, int tokens) {
+    const std::ptrdiff_t widest = std::max({c.width, c.feed_forward_width, c.heads * c.head_size});
+    return quantization::matmul_workspace_bytes<typename Quantization::formats>(tokens, widest);
+  }
+
+  /// x as the products with `layers` read it: rounded to 8 bits, once for all of them, where one has integer weights.
+  template <class... Layers>
+  quantization::prepared_activations prepare(matrix_view<const float> x, workspace& w, const Layers&... layers) const {
+    const auto has_float_weights = [](const linear_layer& l) { return block_size(l.weight.format) == 1 && block_bytes(l.weight.format) != 0; };
+    if (!(has_float_weights(layers) && ...)) return quantization::prepare(*execution_, x, w.product_);
+    quantization::prepared_activations p;
+    p.values = x;
+    return p;
+  }
+  void product(const quantization::prepared_activations& x, const linear_layer& l, matrix_view<float> y) const {
+    quantization::matmul<typename Quantization::formats>(*execution_, x, l.weight, y, l.bias_or_null());
+  }
+
+  std::shared_ptr<const checkpoint::model_files> files_;
+  mixer_settings settings_;
+  std::unique_ptr<execution::cpu::context> execution_;
+  decoder_weights weights_;
+  Mixer mixer_;
+  std::uint64_t fingerprint_ = 0;
+};
+
+template <class Mixer, class Quantization>
+decoder<Mixer, Quantization>::workspace::workspace(const checkpoint::model_config& c, int tokens) : tokens_(tokens) {
+  const auto t = static_cast<std::size_t>(tokens);
+  floats_.resize(t * floats_per_token(c));
+  product_.resize(product_bytes(c, tokens));
+  logits_.resize(static_cast<std::size_t>(c.vocabulary_size));
+  float* next = floats_.data();
+  const auto take = [&](std::ptrdiff_t columns) {
+    const matrix_view<float> view(next, tokens, columns);
+    next += tokens * columns;
+    return view;
+  };
+  const std::ptrdiff_t q = std::ptrdiff_t{c.heads} * c.head_size, kv = std::ptrdiff_t{c.kv_heads} * c.head_size;
+  x_ = take(c.width);
+  normed_ = take(c.width);
+  query_ = take(q);
+  mixed_ = take(q);
+  key_ = take(kv);
+  value_ = take(kv);
+  gate_ = take(c.feed_forward_width);
+  up_ = take(c.feed_forward_width);
+  turns_ = take(c.rope.rotary_size);
+}
+
+template <class Mixer, class Quantization>
+bool decoder<Mixer, Quantization>::forward(std::span<const item> items, workspace& w, const std::stop_token& stop) const {
+  const checkpoint::model_config& c = config();
+  const auto& exec = *execution_;
+
+  std::ptrdiff_t total = 0;
+  for (const item& i : items) {
+    for (std::size_t t = 0; t < i.tokens.size(); ++t, ++total) {
+      quantization::decode_row(weights_.embedding, i.tokens[t], w.x_.row(total));
+      if (const auto* rotary = mixer_.rotary()) rotary->turns(i.position + static_cast<int>(t), i.length, w.turns_.row(total));
+    }
+  }
+  const auto turns = w.turns_.middle_rows(0, total);
+  const auto x = w.x_.middle_rows(0, total), normed = w.normed_.middle_rows(0, total);
+  const auto query = w.query_.middle_rows(0, total), mixed = w.mixed_.middle_rows(0, total);
+  const auto key = w.key_.middle_rows(0, total), value = w.value_.middle_rows(0, total);
+  const auto gate = w.gate_.middle_rows(0, total), up = w.up_.middle_rows(0, total);
+
+  for (int layer = 0; layer < c.layers; ++layer) {
+    if (stop.stop_requested()) {
+      for (const item& i : items) i.of->abandon();
+      return false;
+    }
+    const block_weights& b = weights_.blocks[static_cast<std::size_t>(layer)];
+    layers::rms_norm(exec, x, b.mixer_norm.data(), c.norm_epsilon, normed);
+    const auto normed_input = prepare(normed, w, b.query, b.key, b.value);
+    product(normed_input, b.query, query);
+    product(normed_input, b.key, key);
+    product(normed_input, b.value, value);
+    if (c.qk_norm) {
+      layers::head_rms_norm(exec, query, c.head_size, b.query_norm.data(), c.norm_epsilon);
+      layers::head_rms_norm(exec, key, c.head_size, b.key_norm.data(), c.norm_epsilon);
+    }
+    mixer_.mix(exec, layer, items, turns, query, key, value, mixed);
+    product(prepare(mixed, w, b.mixer_output), b.mixer_output, normed);
+    layers::add(exec, x, normed);
+
+    layers::rms_norm(exec, x, b.feed_forward_norm.data(), c.norm_epsilon, normed);
+    const auto gated_input = prepare(normed, w, b.gate, b.up);
+    product(gated_input, b.gate, gate);
+    product(gated_input, b.up, up);
+    layers::swiglu(exec, gate, up, gate);
+    product(prepare(gate, w, b.down), b.down, normed);
+    layers::add(exec, x, normed);
+  }
+  for (const item& i : items) i.of->commit(static_cast<int>(i.tokens.size()));
+  return true;
+}
+
+}  // namespace effinfer::inline v0::models

@@ -1,0 +1,287 @@
+#pragma once
+// The token mixer of a block and what it remembers: softmax attention over a KV cache, or linear attention over a
+// recurrent state. Both turn the queries, keys and values of a pass into mixed values and have the same members, so that
+// the decoder knows no difference.
+
+#include <effinfer/attention/cpu/linear.hpp>
+#include <effinfer/attention/cpu/softmax.hpp>
+#include <effinfer/attention/linear.hpp>
+#include <effinfer/attention/sliding_window.hpp>
+#include <effinfer/attention/softmax.hpp>
+#include <effinfer/checkpoint/model_config.hpp>
+#include <effinfer/core/error.hpp>
+#include <effinfer/core/matrix_view.hpp>
+#include <effinfer/execution/cpu.hpp>
+#include <effinfer/kv_cache/contiguous.hpp>
+#include <effinfer/kv_cache/recurrent_state.hpp>
+#include <effinfer/kv_cache/ring.hpp>
+#include <effinfer/layers/rotary_embedding.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace effinfer::inline v0::models {
+
+namespace detail {
+
+inline kv_cache::shape cache_shape(const checkpoint::model_config& c) { return {c.layers, c.kv_heads, c.head_size}; }
+
+/// The `Modifier` in softmax<Modifiers...> that is a sliding window, as a width; 0 without one.
+template <class Mixer>
+int stated_window(const Mixer&) {
+  return 0;
+}
+template <class First, class... Rest>
+int stated_window(const attention::softmax<First, Rest...>& mixer) {
+  if constexpr (requires { mixer.first.window; }) {
+    return mixer.first.window;
+  } else {
+    return stated_window(mixer.rest);
+  }
+}
+
+template <class Mixer>
+struct add_window;
+template <class... Modifiers>
+struct add_window<attention::softmax<Modifiers...>> {
+  using type = attention::softmax<Modifiers..., attention::sliding_window<>>;
+  /// `mixer` with one more window behind it.
+  static type with(const attention::softmax<Modifiers...>& mixer, int window) {
+    attention::sliding_window<> w;
+    w.window = window;
+    return type(mixer.template get<Modifiers>()..., w);
+  }
+};
+
+template <class Cache>
+inline constexpr bool is_ring = false;
+template <class T>
+inline constexpr bool is_ring<kv_cache::ring<T>> = true;
+
+}  // namespace detail
+
+/// Softmax attention under `Attention` = softmax<modifiers...>, keys and values in `Cache`. With `FromCheckpoint` each layer also
+/// has the window that the checkpoint gives it. On a ring a session slides: a token sees at most the session's context.
+template <class Attention, class Cache, bool FromCheckpoint>
+class softmax_mixer {
+  static constexpr bool ring = detail::is_ring<Cache>;
+  static constexpr bool windowed = FromCheckpoint || ring;
+  using kernel_mixer = typename std::conditional_t<windowed, detail::add_window<Attention>, std::type_identity<Attention>>::type;
+  static constexpr int unlimited = std::numeric_limits<int>::max();
+
+ public:
+  static constexpr std::uint64_t kind = 1 + 2 * sizeof(typename Cache::element_type) + (ring ? 1 : 0);
+  static constexpr bool slides = ring;
+  struct settings {
+    Attention attention;
+    std::vector<int> windows;  ///< [layers]; `unlimited` where a layer sees all
+  };
+
+  /// Errors: `mismatch` (the policy's window is wider than the checkpoint's, or `full` meets a window), those of the modifiers.
+  static settings configure(const checkpoint::model_config& c, const Attention& attention) {
+    attention.validate();
+    settings s{attention, {}};
+    const int stated = detail::stated_window(attention);
+    for (const int own : c.windows) {
+      if (!FromCheckpoint && own != 0 && (stated == 0 || stated > own)) {
+        throw error(error_code::mismatch, c.file,
+                    "the checkpoint was trained with a sliding window of " + std::to_string(own) + ", and the pipeline pins " +
+                        (stated == 0 ? std::string("attention::full") : "a window of " + std::to_string(stated)),
+                    "pin a window no wider than that, or drop the attention policy to take the checkpoint's");
+      }
+      s.windows.push_back(stated != 0 ? stated : own != 0 ? own : unlimited);
+    }
+    return s;
+  }
+
+  /// One sequence's keys and values, for passes of up to `pass` tokens.
+  class state {
+   public:
+    state(const checkpoint::model_config& c, const settings& s, int context, int pass)
+        : cache_(make(c, s, context, pass)), context_(context) {}
+    static std::uint64_t bytes(const checkpoint::model_config& c, const settings& s, int context, int pass) {
+      if constexpr (ring) {
+        return Cache::cache::footprint(detail::cache_shape(c), window(s, context), pass);
+      } else {
+        return Cache::cache::footprint(detail::cache_shape(c), context);
+      }
+    }
+    bool truncate(int position) { return cache_.truncate(position); }
+    void clear() { cache_.clear(); }
+    void mark() {}
+    bool rollback() { return false; }
+    void abandon() {}
+    void commit(int tokens) { cache_.commit(tokens); }
+    void save(std::vector<std::byte>& out) const { cache_.save(out); }
+    void load(std::span<const std::byte> in, int tokens) {
+      const std::size_t read = cache_.load(in);
+      if (read != in.size()) throw error(error_code::malformed, "session.restore", "there are bytes behind the end");
+      if (cache_.length() != tokens) throw error(error_code::malformed, "session.restore", "tokens and keys differ in number");
+    }
+
+   private:
+    friend softmax_mixer;
+    /// Every layer's ring is as long as the widest window needs.
+    static int window(const settings& s, int context) {
+      return std::min(context, *std::max_element(s.windows.begin(), s.windows.end()));
+    }
+    static typename Cache::cache make(const checkpoint::model_config& c, const settings& s, int context, int pass) {
+      if constexpr (ring) {
+        return typename Cache::cache(detail::cache_shape(c), window(s, context), pass);
+      } else {
+        return typename Cache::cache(detail::cache_shape(c), context);
+      }
+    }
+    typename Cache::cache cache_;
+    int context_;
+  };
+
+  softmax_mixer(const checkpoint::model_config& c, const settings& s)
+      : settings_(s), rotary_(c.rope), layout_{c.heads, c.kv_heads, c.head_size, 1.0F / std::sqrt(static_cast<float>(c.head_size))} {}
+
+  /// mixed = attention of the pass's queries over everything up to each of them. `query` and `key` are turned in place.
+  /// Shapes: query, mixed [T, H*D]; key, value [T, K*D]; turns [T, R].
+  template <class Item>
+  void mix(const execution::cpu::context& exec, int layer, std::span<const Item> items, matrix_view<const float> turns,
+           matrix_view<float> query, matrix_view<float> key, matrix_view<float> value, matrix_view<float> mixed) const {
+    layers::rotate(exec, rotary_, turns, layout_.head_size, query);
+    layers::rotate(exec, rotary_, turns, layout_.head_size, key);
+    using view = typename Cache::view;
+    std::vector<attention::sequence<view>> sequences;
+    std::ptrdiff_t row = 0;
+    for (std::size_t i = 0; i < items.size(); ++i) {
+      const auto count = static_cast<std::ptrdiff_t>(items[i].tokens.size());
+      const view cache = items[i].of->cache_.write(exec, layer, key.middle_rows(row, count), value.middle_rows(row, count));
+      sequences.push_back({query.middle_rows(row, count), mixed.middle_rows(row, count), cache, items[i].position, static_cast<int>(i)});
+      row += count;
+      // Sequences of unlike context see windows of unlike width on a ring: each run of equal ones is one call.
+      const bool last = i + 1 == items.size() || (ring && items[i + 1].of->context_ != items[i].of->context_);
+      if (!last) continue;
+      attention::attend(exec, at(layer, items[i].of->context_), layout_, std::span<const attention::sequence<view>>(sequences));
+      sequences.clear();
+    }
+  }
+
+  [[nodiscard]] const layers::rotary_embedding* rotary() const { return &rotary_; }
+
+ private:
+  [[nodiscard]] kernel_mixer at(int layer, int context) const {
+    if constexpr (windowed) {
+      const int own = settings_.windows[static_cast<std::size_t>(layer)];
+      return detail::add_window<Attention>::with(settings_.attention, ring ? std::min(own, context) : own);
+    } else {
+      return settings_.attention;
+    }
+  }
+
+  settings settings_;
+  layers::rotary_embedding rotary_;
+  attention::head_layout layout_;
+};
+
+/// Linear attention: no rotary embedding, a state of fixed size.
+template <class Linear>
+class linear_mixer {
+ public:
+  static constexpr std::uint64_t kind = 2;
+  static constexpr bool slides = true;
+  struct settings {
+    Linear linear;
+  };
+
+  /// Errors: `mismatch` (the checkpoint decays and the policy doesn't, or has no rates).
+  static settings configure(const checkpoint::model_config& c, const Linear& linear) {
+    bool decays = false;
+    for (const float g : c.decay) decays = decays || g != 1.0F;
+    if constexpr (!std::is_same_v<decltype(linear.decay), attention::decay_per_head>) {
+      if (decays && std::is_same_v<decltype(linear.decay), attention::no_decay>) {
+        throw error(error_code::mismatch, c.file + ": field decay", "the checkpoint's state decays, and the pipeline pins attention::no_decay",
+                    "use attention::linear<attention::elu_plus_one, attention::decay_per_head>, or drop the attention policy");
+      }
+    }
+    return {linear};
+  }
+
+  /// One sequence's state, and a copy of it to go back to.
+  class state {
+   public:
+    state(const checkpoint::model_config& c, const settings&, int, int) : memory_(c.layers, c.heads, c.head_size) {}
+    static std::uint64_t bytes(const checkpoint::model_config& c, const settings&, int, int) {
+      return kv_cache::recurrent_state::footprint(c.layers, c.heads, c.head_size);
+    }
+    bool truncate(int position) {
+      if (dirty_ && position != 0) return false;
+      if (position == 0) {
+        clear();
+        return true;
+      }
+      return memory_.truncate(position);
+    }
+    void clear() {
+      memory_.clear();
+      dirty_ = false;
+    }
+    void mark() { memory_.snapshot(marked_); }
+    bool rollback() {
+      dirty_ = false;
+      return memory_.rollback(marked_);
+    }
+    /// A pass was given up between two layers: some have read its tokens and some have not.
+    void abandon() { dirty_ = true; }
+    void commit(int tokens) { memory_.commit(tokens); }
+    void save(std::vector<std::byte>& out) const { memory_.save(out); }
+    void load(std::span<const std::byte> in, int tokens) {
+      const std::size_t read = memory_.load(in);
+      if (read != in.size()) throw error(error_code::malformed, "session.restore", "there are bytes behind the end");
+      if (memory_.length() != tokens) throw error(error_code::malformed, "session.restore", "tokens and state differ in number");
+    }
+
+   private:
+    friend linear_mixer;
+    kv_cache::recurrent_state memory_;
+    kv_cache::recurrent_state::mark marked_;
+    bool dirty_ = false;
+  };
+
+  linear_mixer(const checkpoint::model_config& c, const settings& s)
+      : linear_(s.linear), decay_(c.decay), layout_{c.heads, c.kv_heads, c.head_size, 1.0F} {
+    if (decay_.empty()) decay_.assign(static_cast<std::size_t>(c.heads), 1.0F);
+  }
+
+  template <class Item>
+  void mix(const execution::cpu::context& exec, int layer, std::span<const Item> items, matrix_view<const float>,
+           matrix_view<float> query, matrix_view<float> key, matrix_view<float> value, matrix_view<float> mixed) const {
+    std::vector<attention::recurrent_sequence> sequences;
+    std::ptrdiff_t row = 0;
+    for (const Item& i : items) {
+      const auto count = static_cast<std::ptrdiff_t>(i.tokens.size());
+      sequences.push_back({query.middle_rows(row, count), key.middle_rows(row, count), value.middle_rows(row, count),
+                           mixed.middle_rows(row, count), i.of->memory_.view(layer)});
+      row += count;
+    }
+    attention::attend(exec, at(), layout_, std::span<const attention::recurrent_sequence>(sequences));
+  }
+
+  [[nodiscard]] const layers::rotary_embedding* rotary() const { return nullptr; }
+
+ private:
+  [[nodiscard]] Linear at() const {
+    Linear mixer = linear_;
+    if constexpr (std::is_same_v<decltype(mixer.decay), attention::decay_per_head>) {
+      if (mixer.decay.rates == nullptr) mixer.decay.rates = decay_.data();
+    }
+    return mixer;
+  }
+
+  Linear linear_;
+  std::vector<float> decay_;
+  attention::head_layout layout_;
+};
+
+}  // namespace effinfer::inline v0::models

@@ -1,0 +1,199 @@
+#pragma once
+// A decoder's weights: found by role in a checkpoint, checked against its configuration, quantized on load where the
+// quantization policy asks for it, else used as they lie in the mapped file.
+
+#include <effinfer/checkpoint/model_files.hpp>
+#include <effinfer/core/error.hpp>
+#include <effinfer/execution/cpu.hpp>
+#include <effinfer/models/weight_names.hpp>
+#include <effinfer/quantization/formats.hpp>
+#include <effinfer/quantization/policy.hpp>
+#include <effinfer/quantization/quantize.hpp>
+#include <effinfer/quantization/weight_matrix.hpp>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace effinfer::inline v0::models {
+
+/// Called while loading with what is being done and how much of it is done, in [0, 1].
+using progress_callback = std::function<void(std::string_view stage, double done)>;
+
+/// y = x w^T + bias; `bias` is empty where there is none.
+struct linear_layer {
+  quantization::weight_matrix weight;
+  std::vector<float> bias;
+
+  [[nodiscard]] const float* bias_or_null() const { return bias.empty() ? nullptr : bias.data(); }
+};
+
+/// The weights of one block. Norms and biases are kept in float, they are small.
+struct block_weights {
+  std::vector<float> mixer_norm;         ///< [E]
+  std::vector<float> feed_forward_norm;  ///< [E]
+  std::vector<float> query_norm;         ///< [D], empty without head norms
+  std::vector<float> key_norm;           ///< [D], empty without head norms
+  linear_layer query;                    ///< [H*D, E]
+  linear_layer key;                      ///< [K*D, E]
+  linear_layer value;                    ///< [K*D, E]
+  linear_layer mixer_output;             ///< [E, H*D]
+  linear_layer gate;                     ///< [F, E]
+  linear_layer up;                       ///< [F, E]
+  linear_layer down;                     ///< [E, F]
+};
+
+/// All weights of a decoder. Views point into the mapped files (which must outlive this) or into own storage.
+struct decoder_weights {
+  std::vector<block_weights> blocks;
+  quantization::weight_matrix embedding;  ///< [V, E], rows are looked up
+  std::vector<float> final_norm;          ///< [E]
+  linear_layer output;                    ///< [V, E]
+  std::vector<quantization::owned_weight_matrix> storage;
+
+  std::uint64_t owned_bytes = 0;      ///< quantized copies, norms, biases
+  std::uint64_t bytes_per_token = 0;  ///< read by one token's pass: all but the embedding rows not looked up
+};
+
+/// Finds, checks and, where the policy says so, quantizes the weights of a checkpoint, or only counts what that would take.
+template <class Quantization>
+class weight_loader {
+ public:
+  weight_loader(const checkpoint::model_files& files, const Quantization& policy)
+      : files_(files), config_(files.config()), policy_(policy) {}
+
+  /// Errors: `missing` (a tensor isn't there), `mismatch` (its shape is not what the configuration says, or its values can't be
+  /// quantized), `unsupported` (a format that nothing computes, or a checkpoint that is quantized already under a policy that
+  /// quantizes).
+  decoder_weights load(const execution::cpu::context& exec, const progress_callback& progress) {
+    exec_ = &exec;
+    progress_ = &progress;
+    const decoder_weights counted = visit();  // every error of shape or format comes before the first allocation
+    total_bytes_ = counted.bytes_per_token;
+    allocate_ = true;
+    decoder_weights weights = visit();
+    report("loading", 1.0);
+    return weights;
+  }
+
+  /// The bytes that `load` would own. Errors: those of `load` that shapes and formats tell.
+  std::uint64_t owned_bytes() { return visit().owned_bytes; }
+
+ private:
+  decoder_weights visit() {
+    decoder_weights w;
+    const std::int64_t e = config_.width, f = config_.feed_forward_width, v = config_.vocabulary_size;
+    const std::int64_t q = std::int64_t{config_.heads} * config_.head_size;
+    const std::int64_t kv = std::int64_t{config_.kv_heads} * config_.head_size;
+    const checkpoint::tensor& embedding = tensor(weight_role::embedding, 0, v, e);
+    w.embedding = stored(embedding);
+    w.blocks.resize(static_cast<std::size_t>(config_.layers));
+    for (int i = 0; i < config_.layers; ++i) {
+      block_weights& b = w.blocks[static_cast<std::size_t>(i)];
+      b.mixer_norm = vector(w, weight_role::mixer_norm, i, e);
+      b.query = linear(w, weight_role::query, i, q, e, config_.attention_bias);
+      b.key = linear(w, weight_role::key, i, kv, e, config_.attention_bias);
+      b.value = linear(w, weight_role::value, i, kv, e, config_.attention_bias);
+      if (config_.qk_norm) {
+        b.query_norm = vector(w, weight_role::query_norm, i, config_.head_size);
+        b.key_norm = vector(w, weight_role::key_norm, i, config_.head_size);
+      }
+      b.mixer_output = linear(w, weight_role::mixer_output, i, e, q, config_.attention_output_bias);
+      b.feed_forward_norm = vector(w, weight_role::feed_forward_norm, i, e);
+      b.gate = linear(w, weight_role::gate, i, f, e, config_.mlp_bias);
+      b.up = linear(w, weight_role::up, i, f, e, config_.mlp_bias);
+      b.down = linear(w, weight_role::down, i, e, f, config_.mlp_bias);
+    }
+    w.final_norm = vector(w, weight_role::final_norm, 0, e);
+    w.output = config_.tied_embeddings ? linear_from(w, weight_role::output, embedding)
+                                       : linear(w, weight_role::output, 0, v, e, false);
+    return w;
+  }
+
+  /// A tensor whose shape is checked: [rows, columns], or [rows] where columns is 0.
+  const checkpoint::tensor& tensor(weight_role role, int layer, std::int64_t rows, std::int64_t columns,
+                                   std::string_view suffix = "weight") {
+    const checkpoint::tensor& t = files_.at(weight_name(role, layer, files_.is_gguf(), suffix));
+    std::vector<std::int64_t> expected{rows};
+    if (columns != 0) expected.push_back(columns);
+    if (t.shape != expected) {
+      throw error(error_code::mismatch, t.file + ": tensor " + t.name,
+                  "its shape is " + text(t.shape) + ", the configuration asks for " + text(expected));
+    }
+    return t;
+  }
+
+  static std::string text(const std::vector<std::int64_t>& shape) {
+    std::string s = "[";
+    for (const std::int64_t n : shape) s += (s.size() > 1 ? ", " : "") + std::to_string(n);
+    return s + "]";
+  }
+
+  quantization::weight_matrix stored(const checkpoint::tensor& t) {
+    if (t.format == weight_format::other) {
+      throw error(error_code::unsupported, t.file + ": tensor " + t.name, "its format isn't computed here",
+                  "convert it to F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K or Q6_K");
+    }
+    return quantization::packed_rows(t.format, t.data.data(), t.shape[0], t.shape[1]);
+  }
+
+  std::vector<float> vector(decoder_weights& w, weight_role role, int layer, std::int64_t size, std::string_view suffix = "weight") {
+    const checkpoint::tensor& t = tensor(role, layer, size, 0, suffix);
+    if (block_size(t.format) != 1 || t.format == weight_format::other) {
+      throw error(error_code::unsupported, t.file + ": tensor " + t.name, "a norm or bias must be F32, F16 or BF16");
+    }
+    w.owned_bytes += static_cast<std::uint64_t>(size) * sizeof(float);
+    if (!allocate_) return {};
+    std::vector<float> values(static_cast<std::size_t>(size));
+    quantization::decode_row(quantization::packed_rows(t.format, t.data.data(), 1, size), 0, values.data());
+    return values;
+  }
+
+  linear_layer linear(decoder_weights& w, weight_role role, int layer, std::int64_t rows, std::int64_t columns, bool bias) {
+    linear_layer l = linear_from(w, role, tensor(role, layer, rows, columns));
+    if (bias) l.bias = vector(w, role, layer, rows, "bias");
+    return l;
+  }
+
+  linear_layer linear_from(decoder_weights& w, weight_role role, const checkpoint::tensor& t) {
+    linear_layer l;
+    l.weight = stored(t);
+    const auto use = role == weight_role::output ? quantization::matrix_use::output : quantization::matrix_use::projection;
+    const quantization::storage target = policy_.target(use, t.format, t.shape[1]);
+    if (target.format == t.format) {
+      w.bytes_per_token += t.data.size();
+      return l;
+    }
+    if (block_size(t.format) != 1) {
+      throw error(error_code::unsupported, t.file + ": tensor " + t.name,
+                  "it is stored as " + std::string(to_string(t.format)) + ", and " + std::string(Quantization::name) +
+                      " quantizes floating-point weights only",
+                  "use quantization::none, which computes with " + std::string(to_string(t.format)) + " as stored");
+    }
+    const auto bytes = quantization::owned_weight_matrix::bytes(target.format, t.shape[0], t.shape[1], target.group);
+    w.owned_bytes += bytes;
+    w.bytes_per_token += bytes;
+    if (!allocate_) return l;
+    w.storage.push_back(quantization::quantize(*exec_, target, l.weight, {.name = t.file + ": tensor " + t.name, .progress = {}}));
+    l.weight = w.storage.back().view();
+    report("quantizing", total_bytes_ == 0 ? 1.0 : static_cast<double>(w.bytes_per_token) / static_cast<double>(total_bytes_));
+    return l;
+  }
+
+  void report(std::string_view stage, double done) const {
+    if (progress_ != nullptr && *progress_) (*progress_)(stage, done);
+  }
+
+  const checkpoint::model_files& files_;
+  const checkpoint::model_config& config_;
+  const Quantization& policy_;
+  const execution::cpu::context* exec_ = nullptr;
+  const progress_callback* progress_ = nullptr;
+  std::uint64_t total_bytes_ = 0;
+  bool allocate_ = false;
+};
+
+}  // namespace effinfer::inline v0::models

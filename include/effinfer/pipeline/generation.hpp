@@ -1,0 +1,331 @@
+#pragma once
+// A text being generated: a lazy range of pieces. Each step of the iterator runs the model just far enough for the
+// next piece that may be shown: whole UTF-8 characters, and nothing that may yet turn out to be a stop string.
+
+#include <effinfer/core/random.hpp>
+#include <effinfer/decoding/policy.hpp>
+#include <effinfer/decoding/speculative.hpp>
+#include <effinfer/decoding/stop.hpp>
+#include <effinfer/pipeline/session.hpp>
+#include <effinfer/text/stream_decoder.hpp>
+#include <effinfer/text/tokenizer.hpp>
+
+#include <chrono>
+#include <algorithm>
+#include <cstdint>
+#include <iterator>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stop_token>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace effinfer::inline v0 {
+
+/// Why a generation ended.
+enum class finish_reason {
+  running,       ///< it hasn't
+  length,        ///< max_tokens were generated
+  stop_token,    ///< the model gave an end-of-text token
+  stop_text,     ///< a stop string came up; it is not part of the text
+  context_full,  ///< the context holds no further token
+  cancelled,     ///< the caller asked
+};
+
+constexpr std::string_view to_string(finish_reason reason) noexcept {
+  switch (reason) {
+    case finish_reason::running: return "running";
+    case finish_reason::length: return "length";
+    case finish_reason::stop_token: return "stop_token";
+    case finish_reason::stop_text: return "stop_text";
+    case finish_reason::context_full: return "context_full";
+    case finish_reason::cancelled: return "cancelled";
+  }
+  return "unknown";
+}
+
+/// What one generation should do. `Decoding` is the pipeline's decoding policy.
+template <class Decoding>
+struct generate_options {
+  int max_tokens = 256;             ///< at most this many tokens
+  std::uint64_t seed = 0;           ///< the same seed gives the same text, whatever the threads or the batch
+  Decoding decoding = {};           ///< the policy's run-time parameters
+  std::vector<std::string> stop = {};  ///< texts that end the generation
+  std::vector<int> stop_tokens = {};   ///< tokens that end it, besides the checkpoint's own
+  bool ignore_end_of_text = false;  ///< go on behind the checkpoint's end-of-text tokens
+  bool add_special_tokens = true;   ///< let the tokenizer put its beginning-of-text token in front
+  std::stop_token cancel = {};      ///< ends prefill or generation between two layers
+};
+
+/// How long it took.
+struct generation_statistics {
+  int prompt_tokens = 0;
+  int generated_tokens = 0;
+  int forward_passes = 0;        ///< of the decode phase; fewer than generated_tokens where speculation helped
+  double prefill_seconds = 0;
+  double decode_seconds = 0;
+
+  [[nodiscard]] double prefill_tokens_per_second() const { return prefill_seconds > 0 ? prompt_tokens / prefill_seconds : 0; }
+  /// The first token comes out of the prefill, so it isn't counted.
+  [[nodiscard]] double decode_tokens_per_second() const {
+    return decode_seconds > 0 ? (generated_tokens - 1) / decode_seconds : 0;
+  }
+};
+
+/// The range that `pipeline::generate` returns. Single pass; move-only.
+///
+/// Exact: the tokens are a pure function of the prompt, the seed, the options and the build; a speculative policy gives the
+/// same tokens as its rule alone.
+template <class Decoder, class Decoding>
+class generation {
+ public:
+  class iterator;
+  struct sentinel {};
+
+  /// Reads the prompt at the first `begin()`, not here. `sequence` must outlive this object.
+  generation(std::shared_ptr<const text::tokenizer> tokenizer, session<Decoder>& sequence, std::vector<int> prompt,
+             generate_options<Decoding> options)
+      : tokenizer_(std::move(tokenizer)),
+        sequence_(&sequence),
+        prompt_(std::move(prompt)),
+        options_(std::move(options)),
+        decoder_(*tokenizer_),
+        stop_(options_.stop),
+        scratch_(sequence_->model().execution().set()) {
+    validate();
+  }
+  /// The same on a session of its own.
+  generation(std::shared_ptr<const text::tokenizer> tokenizer, session<Decoder>&& sequence, std::vector<int> prompt,
+             generate_options<Decoding> options)
+      : owned_(std::make_unique<session<Decoder>>(std::move(sequence))),
+        tokenizer_(std::move(tokenizer)),
+        sequence_(owned_.get()),
+        prompt_(std::move(prompt)),
+        options_(std::move(options)),
+        decoder_(*tokenizer_),
+        stop_(options_.stop),
+        scratch_(sequence_->model().execution().set()) {
+    validate();
+  }
+  generation(generation&&) noexcept = default;
+  generation& operator=(generation&&) noexcept = default;
+  generation(const generation&) = delete;
+  generation& operator=(const generation&) = delete;
+
+  iterator begin() {
+    advance();
+    return iterator(this);
+  }
+  sentinel end() const { return {}; }
+
+  /// Runs to the end and returns the whole text.
+  std::string text() {
+    std::string all;
+    for (const std::string_view piece : *this) all += piece;
+    return all;
+  }
+
+  [[nodiscard]] finish_reason finished() const { return reason_; }
+  /// The ids generated so far; the end-of-text token is not among them.
+  [[nodiscard]] std::span<const int> tokens() const { return generated_; }
+  [[nodiscard]] const generation_statistics& statistics() const { return statistics_; }
+
+  /// True where no further piece will come.
+  [[nodiscard]] bool over() const { return done_ && piece_.empty(); }
+
+ private:
+  using clock = std::chrono::steady_clock;
+
+  void validate() {
+    if (options_.max_tokens < 0) {
+      throw error(error_code::invalid_argument, "generate_options.max_tokens",
+                  std::to_string(options_.max_tokens) + " is negative");
+    }
+    if (prompt_.empty()) {
+      throw error(error_code::invalid_argument, "generate: prompt", "the prompt has no tokens",
+                  "give at least one character, or a model with a beginning-of-text token");
+    }
+    if (static_cast<long long>(prompt_.size()) > sequence_->room()) {
+      throw error(error_code::context_overflow, "generate: prompt",
+                  std::to_string(prompt_.size()) + " tokens do not fit the " + std::to_string(sequence_->room()) +
+                      " left of a context of " + std::to_string(sequence_->context_tokens()),
+                  "raise session_options.context_tokens, or choose kv_cache::ring to let the oldest tokens go");
+    }
+    options_.decoding.validate();
+    statistics_.prompt_tokens = static_cast<int>(prompt_.size());
+  }
+
+  /// Makes piece_ the next text to show; leaves it empty at the end.
+  void advance() {
+    piece_.clear();
+    while (piece_.empty() && !done_) {
+      if (next_pending_ == pending_.size()) {
+        if (reason_ != finish_reason::running || !step()) {
+          finish_text();
+          break;
+        }
+      }
+      take(pending_[next_pending_++]);
+    }
+  }
+
+  /// One token of the plain sequence: ends the generation, or becomes text.
+  void take(int token) {
+    if (is_stop(token)) return end(finish_reason::stop_token);
+    generated_.push_back(token);
+    statistics_.generated_tokens = static_cast<int>(generated_.size());
+    piece_ += stop_.push(decoder_.push(token));
+    if (stop_.stopped()) return end(finish_reason::stop_text);
+    if (static_cast<int>(generated_.size()) >= options_.max_tokens) end(finish_reason::length);
+  }
+
+  void end(finish_reason reason) {
+    reason_ = reason;
+    next_pending_ = pending_.size();  // what speculation accepted behind the end is dropped
+  }
+
+  void finish_text() {
+    if (reason_ != finish_reason::stop_text) {
+      piece_ += stop_.push(decoder_.finish());
+      if (stop_.stopped()) {
+        reason_ = finish_reason::stop_text;
+      } else {
+        piece_ += stop_.finish();
+      }
+    }
+    done_ = true;
+  }
+
+  [[nodiscard]] bool is_stop(int token) const {
+    for (const int id : options_.stop_tokens) {
+      if (id == token) return true;
+    }
+    if (options_.ignore_end_of_text) return false;
+    for (const int id : sequence_->model().config().eos_ids) {
+      if (id == token) return true;
+    }
+    return false;
+  }
+
+  /// Runs the model once and queues the tokens that it gives. False at the end.
+  bool step() {
+    if (options_.max_tokens == 0) {
+      reason_ = finish_reason::length;
+      return false;
+    }
+    const auto begin = clock::now();
+    const random_stream random{options_.seed};
+    try {
+      pending_.clear();
+      next_pending_ = 0;
+      if (!started_) {
+        const auto logits = sequence_->append(prompt_, options_.cancel);
+        started_ = true;
+        pending_.push_back(choose(logits, random));
+        statistics_.prefill_seconds = seconds(begin);
+        return true;
+      }
+      if (sequence_->room() < 1) {
+        reason_ = finish_reason::context_full;
+        return false;
+      }
+      decode(random);
+      statistics_.decode_seconds += seconds(begin);
+      ++statistics_.forward_passes;
+      return true;
+    } catch (const error& e) {
+      if (e.code() != error_code::cancelled) throw;
+      reason_ = finish_reason::cancelled;
+      return false;
+    }
+  }
+
+  static double seconds(clock::time_point begin) { return std::chrono::duration<double>(clock::now() - begin).count(); }
+
+  int choose(std::span<const float> logits, const random_stream& random) {
+    row_.assign(logits.begin(), logits.end());
+    return options_.decoding(row_, sequence_->tokens(), random, static_cast<std::uint64_t>(sequence_->position()), scratch_);
+  }
+
+  /// Reads the last chosen token (and drafts behind it) and queues what follows.
+  void decode(const random_stream& random) {
+    const int last = generated_.back();
+    if constexpr (decoding::is_speculative<Decoding>) {
+      const int most = std::min({options_.decoding.max_draft, sequence_->room() - 1,
+                                 options_.max_tokens - static_cast<int>(generated_.size()) - 1});
+      history_.assign(sequence_->tokens().begin(), sequence_->tokens().end());
+      history_.push_back(last);
+      if (most > 0) run_ = options_.decoding.drafter.propose(history_, most);
+      if (most > 0 && !run_.empty()) return decode_run(random);
+    }
+    const auto logits = sequence_->append(std::span(&last, 1), options_.cancel);
+    pending_.push_back(choose(logits, random));
+  }
+
+  /// Reads the last token and the drafts in run_ in one pass, and keeps what the rule itself would have chosen.
+  void decode_run(const random_stream& random)
+    requires decoding::is_speculative<Decoding>
+  {
+    const std::vector<int> drafts = run_;
+    decoding::verification verify(options_.decoding.rule, drafts, history_, random, history_.size(), scratch_);
+    run_.insert(run_.begin(), history_.back());
+    const int base = sequence_->position();
+    sequence_->mark();
+    bool valid = true;
+    sequence_->append(run_, options_.cancel, static_cast<int>(run_.size()), [&](int, std::span<const float> logits) {
+      if (!valid) return;
+      row_.assign(logits.begin(), logits.end());
+      valid = verify.next(row_);
+    });
+    pending_.assign(verify.accepted().begin(), verify.accepted().end());
+    sequence_->rollback(base + static_cast<int>(pending_.size()));
+  }
+
+  std::unique_ptr<session<Decoder>> owned_;
+  std::shared_ptr<const text::tokenizer> tokenizer_;
+  session<Decoder>* sequence_;
+  std::vector<int> prompt_;
+  generate_options<Decoding> options_;
+  text::stream_decoder decoder_;
+  decoding::stop_matcher stop_;
+  decoding::workspace scratch_;
+
+  bool started_ = false;
+  bool done_ = false;
+  finish_reason reason_ = finish_reason::running;
+  std::vector<int> generated_;
+  std::vector<int> pending_;
+  std::size_t next_pending_ = 0;
+  std::vector<int> history_;
+  std::vector<int> run_;
+  std::vector<float> row_;
+  std::string piece_;
+  generation_statistics statistics_;
+};
+
+/// Gives `std::string_view` pieces, each valid until the next step.
+template <class Decoder, class Decoding>
+class generation<Decoder, Decoding>::iterator {
+ public:
+  using iterator_concept = std::input_iterator_tag;
+  using value_type = std::string_view;
+  using difference_type = std::ptrdiff_t;
+
+  iterator() = default;
+  explicit iterator(generation* of) : of_(of) {}
+  std::string_view operator*() const { return of_->piece_; }
+  iterator& operator++() {
+    of_->advance();
+    return *this;
+  }
+  void operator++(int) { ++*this; }
+  friend bool operator==(const iterator& it, sentinel) { return it.of_->over(); }
+
+ private:
+  generation* of_ = nullptr;
+};
+
+}  // namespace effinfer::inline v0

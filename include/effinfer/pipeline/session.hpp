@@ -1,0 +1,275 @@
+#pragma once
+// One sequence of tokens on a model: the tokens, what the mixers remember of them, and the scratch memory that a
+// forward pass needs. The model itself is shared, constant, and used from any number of threads.
+
+#include <effinfer/core/error.hpp>
+#include <effinfer/models/decoder.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <stop_token>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace effinfer::inline v0 {
+
+/// How much a session holds.
+struct session_options {
+  int context_tokens = 0;   ///< positions kept; 0: the model's own maximum, but at most 4096
+  int prefill_chunk = 256;  ///< tokens a forward pass; more is faster and takes more memory; results don't depend on it
+};
+
+/// A sequence being read and written. Copying it forks it: both go on from the same point, independently.
+///
+/// One thread at a time may use a session; different sessions of one model may run at the same time.
+template <class Decoder>
+class session {
+ public:
+  using decoder_type = Decoder;
+
+  /// Allocates all that the session will ever need. Errors: `invalid_argument` (options out of range).
+  session(std::shared_ptr<const Decoder> model, session_options options)
+      : model_(std::move(model)),
+        options_(checked(model_->config(), options)),
+        state_(model_->make_state(options_.context_tokens, options_.prefill_chunk)),
+        workspace_(model_->make_workspace(options_.prefill_chunk)) {
+    tokens_.reserve(static_cast<std::size_t>(options_.context_tokens));
+  }
+
+  /// The options with defaults filled in. Errors: `invalid_argument`.
+  static session_options checked(const checkpoint::model_config& config, session_options options) {
+    if (options.context_tokens < 0 || options.context_tokens > (1 << 24)) {
+      throw error(error_code::invalid_argument, "session_options.context_tokens",
+                  std::to_string(options.context_tokens) + " is not in [0, 16777216]");
+    }
+    if (options.prefill_chunk < 1 || options.prefill_chunk > 8192) {
+      throw error(error_code::invalid_argument, "session_options.prefill_chunk",
+                  std::to_string(options.prefill_chunk) + " is not in [1, 8192]");
+    }
+    if (options.context_tokens == 0) options.context_tokens = std::min(config.max_positions, 4096);
+    options.prefill_chunk = std::min(options.prefill_chunk, options.context_tokens);
+    return options;
+  }
+
+  [[nodiscard]] const Decoder& model() const { return *model_; }
+  /// The tokens so far, oldest first.
+  [[nodiscard]] std::span<const int> tokens() const { return tokens_; }
+  /// How many tokens there are; the next one gets this position.
+  [[nodiscard]] int position() const { return static_cast<int>(tokens_.size()); }
+  /// The most tokens this session holds; a sliding one (ring cache, recurrent state) holds any number.
+  [[nodiscard]] int context_tokens() const { return options_.context_tokens; }
+  /// How many more tokens fit.
+  [[nodiscard]] int room() const {
+    return Decoder::slides ? (1 << 30) - position() : options_.context_tokens - position();
+  }
+
+  /// Reads `tokens` and returns the logits [V] behind the last of them, valid until the next call.
+  ///
+  /// Errors: `invalid_argument` (no tokens, or an id outside the vocabulary), `context_overflow` (more than `room()`), both before
+  /// anything changes; `cancelled` (asked through `stop`), with the session cut back to where it was.
+  std::span<const float> append(std::span<const int> tokens, const std::stop_token& stop = {}) {
+    return append(tokens, stop, 1, [](int, std::span<const float>) {});
+  }
+
+  /// The same, and calls `sink(position, logits[V])` for each of the last `rows` tokens in order: the logits
+  /// behind the token at `position`.
+  template <class Sink>
+  std::span<const float> append(std::span<const int> tokens, const std::stop_token& stop, int rows, Sink&& sink) {
+    check(tokens);
+    const int start = position();
+    const int total = static_cast<int>(tokens.size());
+    std::span<const float> logits;
+    for (int done = 0; done < total;) {
+      const int count = std::min(total - done, options_.prefill_chunk);
+      const typename Decoder::item item{&state_, tokens.subspan(static_cast<std::size_t>(done), static_cast<std::size_t>(count)),
+                                        position(), start + total};
+      if (!model_->forward(std::span(&item, 1), workspace_, stop)) {
+        truncate(start);
+        throw error(error_code::cancelled, "session.append", "stopped by the caller");
+      }
+      tokens_.insert(tokens_.end(), item.tokens.begin(), item.tokens.end());
+      const int first_wanted = std::max(0, total - std::max(rows, 1) - done);
+      for (int row = first_wanted; row < count; ++row) {
+        logits = model_->logits(workspace_, row);
+        sink(start + done + row, logits);
+      }
+      done += count;
+    }
+    return logits;
+  }
+
+  /// Forgets all tokens from `position` on. Cost: nothing for a cache that still holds what is left; where it
+  /// doesn't (a ring that has moved on, a recurrent state), the tokens left are read again.
+  /// Errors: `invalid_argument` (a position outside [0, position()]).
+  void truncate(int position) {
+    if (position < 0 || position > this->position()) {
+      throw error(error_code::invalid_argument, "session.truncate",
+                  std::to_string(position) + " is not in [0, " + std::to_string(this->position()) + "]");
+    }
+    if (state_.truncate(position)) {
+      tokens_.resize(static_cast<std::size_t>(position));
+      return;
+    }
+    const std::vector<int> kept(tokens_.begin(), tokens_.begin() + position);
+    state_.clear();
+    tokens_.clear();
+    if (!kept.empty()) append(kept);
+  }
+
+  /// Remembers this point so that `rollback` can come back to it cheaply also where `truncate` can't: a recurrent state
+  /// is copied; a cache needs nothing.
+  void mark() {
+    marked_ = position();
+    state_.mark();
+  }
+
+  /// `truncate(position)` for a position at or behind the marked one; a recurrent state goes back to its copy and reads
+  /// again only the tokens since.
+  void rollback(int position) {
+    if (position < marked_ || !state_.rollback()) return truncate(position);
+    const std::vector<int> kept(tokens_.begin() + marked_, tokens_.begin() + position);
+    tokens_.resize(static_cast<std::size_t>(marked_));
+    if (!kept.empty()) append(kept);
+  }
+
+  /// A copy that goes on independently.
+  [[nodiscard]] session fork() const { return *this; }
+
+  /// The session as bytes: tokens and what is remembered. Valid for the same model, policies and library version.
+  [[nodiscard]] std::vector<std::byte> save() const {
+    std::vector<std::byte> bytes;
+    const header h{magic, static_cast<std::uint32_t>(options_.context_tokens), static_cast<std::uint64_t>(tokens_.size()),
+                   model_->fingerprint()};
+    put(bytes, &h, sizeof h);
+    put(bytes, tokens_.data(), tokens_.size() * sizeof(int));
+    state_.save(bytes);
+    return bytes;
+  }
+
+  /// Becomes the session that `save` wrote. Errors: `malformed` (not such bytes, or cut short), `mismatch` (another model, or
+  /// another context size); the session is then unchanged.
+  void restore(std::span<const std::byte> bytes) {
+    header h{};
+    if (bytes.size() < sizeof h) throw error(error_code::malformed, "session.restore", "the bytes end inside the header");
+    std::memcpy(&h, bytes.data(), sizeof h);
+    if (h.magic != magic) throw error(error_code::malformed, "session.restore", "these bytes are not a saved session");
+    if (h.fingerprint != model_->fingerprint()) {
+      throw error(error_code::mismatch, "session.restore", "the bytes were saved with another model or other policies");
+    }
+    if (static_cast<int>(h.context_tokens) != options_.context_tokens) {
+      throw error(error_code::mismatch, "session.restore",
+                  "saved with context_tokens = " + std::to_string(h.context_tokens) + ", this session has " +
+                      std::to_string(options_.context_tokens));
+    }
+    bytes = bytes.subspan(sizeof h);
+    if (h.tokens > bytes.size() / sizeof(int)) {
+      throw error(error_code::malformed, "session.restore", "the bytes end inside the tokens");
+    }
+    std::vector<int> tokens(static_cast<std::size_t>(h.tokens));
+    std::memcpy(tokens.data(), bytes.data(), tokens.size() * sizeof(int));
+    auto state = model_->make_state(options_.context_tokens, options_.prefill_chunk);
+    state.load(bytes.subspan(tokens.size() * sizeof(int)), static_cast<int>(tokens.size()));
+    for (const int id : tokens) {
+      if (id < 0 || id >= model_->config().vocabulary_size) {
+        throw error(error_code::malformed, "session.restore", "token " + std::to_string(id) + " is outside the vocabulary");
+      }
+    }
+    state_ = std::move(state);
+    tokens_ = std::move(tokens);
+  }
+
+ private:
+  template <class>
+  friend class batch;
+
+  static constexpr std::uint32_t magic = 0x31534645;  // "EFS1"
+  struct header {
+    std::uint32_t magic;
+    std::uint32_t context_tokens;
+    std::uint64_t tokens;
+    std::uint64_t fingerprint;
+  };
+
+  static void put(std::vector<std::byte>& out, const void* data, std::size_t size) {
+    const auto* first = static_cast<const std::byte*>(data);
+    out.insert(out.end(), first, first + size);
+  }
+
+  void check(std::span<const int> tokens) const {
+    if (tokens.empty()) throw error(error_code::invalid_argument, "session.append", "there are no tokens to read");
+    for (const int id : tokens) {
+      if (id < 0 || id >= model_->config().vocabulary_size) {
+        throw error(error_code::invalid_argument, "session.append",
+                    "token " + std::to_string(id) + " is not in [0, " + std::to_string(model_->config().vocabulary_size) + ")");
+      }
+    }
+    if (static_cast<long long>(tokens.size()) > room()) {
+      throw error(error_code::context_overflow, "session.append",
+                  std::to_string(position()) + " + " + std::to_string(tokens.size()) + " tokens do not fit a context of " +
+                      std::to_string(options_.context_tokens),
+                  "raise session_options.context_tokens, or choose kv_cache::ring to let the oldest tokens go");
+    }
+  }
+
+  std::shared_ptr<const Decoder> model_;
+  session_options options_;
+  typename Decoder::state state_;
+  typename Decoder::workspace workspace_;
+  std::vector<int> tokens_;
+  int marked_ = 0;
+};
+
+/// Several sessions of one model, read one token each in a single pass: every weight is read once for all of them. Each
+/// session's logits are bit for bit those that it would get alone.
+template <class Decoder>
+class batch {
+ public:
+  /// Room for `max_sessions` sessions a step. Errors: `invalid_argument`.
+  batch(std::shared_ptr<const Decoder> model, int max_sessions) : model_(std::move(model)), max_sessions_(max_sessions) {
+    if (max_sessions < 1 || max_sessions > 8192) {
+      throw error(error_code::invalid_argument, "batch.max_sessions", std::to_string(max_sessions) + " is not in [1, 8192]");
+    }
+    workspace_ = model_->make_workspace(max_sessions);
+    logits_.resize(static_cast<std::size_t>(max_sessions) * static_cast<std::size_t>(model_->config().vocabulary_size));
+  }
+
+  /// Appends tokens[i] to *sessions[i]. Returns the logits, one row a session, valid until the next step.
+  ///
+  /// Shapes: sessions [N], tokens [N] -> [N, V]; N <= max_sessions; no session twice. Errors: as session::append.
+  matrix_view<const float> step(std::span<session<Decoder>* const> sessions, std::span<const int> tokens) {
+    if (sessions.size() != tokens.size() || sessions.empty() || static_cast<int>(sessions.size()) > max_sessions_) {
+      throw error(error_code::invalid_argument, "batch.step",
+                  std::to_string(sessions.size()) + " sessions and " + std::to_string(tokens.size()) +
+                      " tokens: both must be the same number in [1, " + std::to_string(max_sessions_) + "]");
+    }
+    std::vector<typename Decoder::item> items;
+    items.reserve(sessions.size());
+    for (std::size_t i = 0; i < sessions.size(); ++i) {
+      sessions[i]->check(tokens.subspan(i, 1));
+      for (std::size_t j = 0; j < i; ++j) {
+        if (sessions[j] == sessions[i]) {
+          throw error(error_code::invalid_argument, "batch.step", "session " + std::to_string(i) + " stands in the batch twice");
+        }
+      }
+      items.push_back({&sessions[i]->state_, tokens.subspan(i, 1), sessions[i]->position(), sessions[i]->position() + 1});
+    }
+    model_->forward(items, workspace_, {});
+    const auto n = static_cast<std::ptrdiff_t>(sessions.size());
+    const matrix_view<float> out(logits_.data(), n, model_->config().vocabulary_size);
+    model_->logits(workspace_, 0, out);
+    for (std::size_t i = 0; i < sessions.size(); ++i) sessions[i]->tokens_.push_back(tokens[i]);
+    return out;
+  }
+
+ private:
+  std::shared_ptr<const Decoder> model_;
+  int max_sessions_;
+  typename Decoder::workspace workspace_;
+  std::vector<float> logits_;
+};
+
+}  // namespace effinfer::inline v0

@@ -1,0 +1,123 @@
+// Whole models against Hugging Face transformers: tests/reference/make_references.py wrote the checkpoints and the answers.
+
+#include <effinfer/decoding/log_probability.hpp>
+#include <effinfer/model.hpp>
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <vector>
+
+namespace ei = effinfer;
+
+namespace {
+
+std::string read(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  REQUIRE_MESSAGE(file.good(), path);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+struct reference {
+  std::vector<int> prompt, greedy;
+  std::vector<float> log_probabilities;  // [prompt, V]
+
+  explicit reference(const std::string& folder) {
+    const ei::json::document document(read(folder + "/reference.json"), "reference.json");
+    for (const auto& id : document.root().at("prompt").elements()) prompt.push_back(static_cast<int>(id.integer()));
+    for (const auto& id : document.root().at("greedy").elements()) greedy.push_back(static_cast<int>(id.integer()));
+    const std::string bytes = read(folder + "/logprobs.f32");
+    log_probabilities.resize(bytes.size() / 4);
+    std::memcpy(log_probabilities.data(), bytes.data(), log_probabilities.size() * 4);
+    REQUIRE(greedy.size() == 64);
+  }
+};
+
+int argmax(std::span<const float> row) { return static_cast<int>(std::max_element(row.begin(), row.end()) - row.begin()); }
+
+/// The greatest distance of a log-probability from the reference, over the whole prompt; then checks 64 greedy tokens.
+template <class Model>
+double distance(const Model& model, const reference& expected, bool check_greedy = true) {
+  auto session = model.start({.context_tokens = 256, .prefill_chunk = 256});
+  const auto v = static_cast<std::size_t>(model.config().vocabulary_size);
+  REQUIRE(expected.log_probabilities.size() == expected.prompt.size() * v);
+  double worst = 0;
+  const auto last = session.append(expected.prompt, {}, static_cast<int>(expected.prompt.size()), [&](int position, std::span<const float> logits) {
+    const float* row = expected.log_probabilities.data() + static_cast<std::size_t>(position) * v;
+    for (std::size_t i = 0; i < v; ++i) {
+      const double d = std::abs(ei::decoding::log_probability(logits, static_cast<int>(i)) - static_cast<double>(row[i]));
+      worst = std::isnan(d) ? INFINITY : std::max(worst, d);
+    }
+  });
+  if (!check_greedy) return worst;
+  int next = argmax(last);
+  for (std::size_t step = 0; step < expected.greedy.size(); ++step) {
+    INFO("step " << step);
+    REQUIRE(next == expected.greedy[step]);
+    next = argmax(session.append(std::span(&next, 1)));
+  }
+  return worst;
+}
+
+using exact = ei::model<ei::kv_cache::contiguous<float>>;
+const std::string folder = std::string(EFFINFER_TEST_DATA) + "/models/";
+
+}  // namespace
+
+TEST_CASE("float checkpoints of every family give transformers' log-probabilities and greedy tokens") {
+  for (const std::string name : {"llama2", "llama3", "llama-linear-rope", "llama-dynamic-ntk", "llama-yarn", "llama-multi-query", "llama-sharded",
+                                 "llama-f16", "llama-bf16", "mistral", "mistral-nowindow", "qwen2", "qwen2-untied", "qwen3"}) {
+    CAPTURE(name);
+    const reference expected(folder + name);
+    CHECK(distance(exact::load(folder + name), expected) < 2e-4);
+  }
+}
+
+TEST_CASE("GGUF files of the same models give the same answers") {
+  for (const std::string name : {"llama2", "llama3", "llama-linear-rope", "mistral", "qwen2", "qwen3"}) {
+    CAPTURE(name);
+    const reference expected(folder + name);
+    CHECK(distance(exact::load(folder + name + "/model.gguf"), expected) < 2e-4);
+  }
+}
+
+TEST_CASE("every instruction set gives the same answers") {
+  using ei::execution::instruction_set;
+  for (const auto set : {instruction_set::portable, instruction_set::avx2, instruction_set::avx512}) {
+    CAPTURE(to_string(set));
+    for (const std::string name : {"llama3", "qwen3"}) {
+      const reference expected(folder + name);
+      using pinned = ei::model<ei::kv_cache::contiguous<float>, ei::execution::cpu>;
+      CHECK(distance(pinned::load(folder + name, {}, ei::execution::cpu{.threads = 2, .set = set}), expected) < 2e-4);
+    }
+  }
+}
+
+TEST_CASE("the linear decoder gives the recurrence's answers") {
+  const reference expected(folder + "linear");
+  CHECK(distance(ei::model<ei::models::linear_llama>::load(folder + "linear"), expected) < 2e-4);
+}
+
+TEST_CASE("a 16-bit cache stays near the float one") {
+  const reference expected(folder + "llama3");
+  const double f16 = distance(ei::model<>::load(folder + "llama3"), expected, false);
+  CHECK(f16 > 0);
+  CHECK(f16 < 2e-2);  // 11 bits of keys and values: 5e-4 relative, on scores of about 10
+}
+
+TEST_CASE("GGUF block formats are computed with as stored") {
+  // The reference decodes the weights and multiplies in float32; here activations are rounded to 8 bits as well, which
+  // the last column bounds: measured at half of it.
+  for (const std::string name : {"llama-q8_0", "llama-q4_0", "llama-q4_1", "llama-q5_0-q5_1", "llama-q4_k", "llama-q5_k", "llama-q6_k"}) {
+    CAPTURE(name);
+    const reference expected(folder + name);
+    const double d = distance(exact::load(folder + name + "/model.gguf"), expected, false);
+    MESSAGE(name << ": " << d);
+    CHECK(d < 0.25);
+  }
+}
