@@ -103,12 +103,16 @@ EFFINFER_ALWAYS_INLINE void store_ready(std::int8_t* p, const code_vector<Set>& 
 /// 64 codes of activations.
 template <instruction_set Set>
 struct activation_codes : code_vector<Set> {
-  EFFINFER_ALWAYS_INLINE void load(const std::int8_t* p, int /*offset*/) { load_ready<Set>(*this, p); }
+  EFFINFER_ALWAYS_INLINE void load(const std::int8_t* p, int /*offset*/ = 0) { load_ready<Set>(*this, p); }
 };
 #if EFFINFER_X86
 template <>
 struct activation_codes<instruction_set::avx512> : code_vector<instruction_set::avx512> {
   i32x16_memory start;
+  EFFINFER_ALWAYS_INLINE void load(const std::int8_t* p) {
+    unpacking::load_bytes<64>(all, p);
+    start = i32x16_memory{};
+  }
   EFFINFER_ALWAYS_INLINE void load(const std::int8_t* p, int offset) {
     unpacking::load_bytes<64>(all, p);
     minus_offset_sums(start, all, offset);

@@ -94,6 +94,9 @@ template <class Format>
 struct integer_rows {
   static constexpr int scale_stride = integer_panel_columns / Format::columns_a_scale;
   static constexpr int minimum_stride = integer_panel_columns / 32;
+  static constexpr bool scales_in_units = requires(const std::byte* p, f32x16<instruction_set::portable>& v) {
+    Format::load_scale_lanes(p, 0, v);
+  };
   /// Bytes of 64 columns, about.
   static constexpr int chunk_bytes = block_bytes(Format::name) > 0
                                          ? block_bytes(Format::name) * 64 / block_size(Format::name)
@@ -144,9 +147,13 @@ struct integer_rows {
     template <int... Row>
     static EFFINFER_ALWAYS_INLINE void load_scales(const weight_matrix& w, std::ptrdiff_t row, int first, int count,
                                                    float* scales, float* minimums, std::integer_sequence<int, Row...>) {
-      (Format::template load_scales<Set>(w, row + Row, first, count,
-                                         {scales + Row * scale_stride, minimums + Row * minimum_stride}),
-       ...);
+      if constexpr (scales_in_units) {
+        (Format::template load_minimums<Set>(w, row + Row, first, count, minimums + Row * minimum_stride), ...);
+      } else {
+        (Format::template load_scales<Set>(w, row + Row, first, count,
+                                           {scales + Row * scale_stride, minimums + Row * minimum_stride}),
+         ...);
+      }
     }
     template <int... Row, int... Chunk>
     EFFINFER_ALWAYS_INLINE void unit_step(const std::byte* unit, std::ptrdiff_t stride, int left, const float* w_scale,
@@ -163,7 +170,11 @@ struct integer_rows {
                                            std::integer_sequence<int, Row...>) {
       next.fetch<Rows * chunk_bytes>();
       activation_codes<Set> x;
-      x.load(p, Format::code_offset);
+      if constexpr (Format::code_offset == 0) {
+        x.load(p);
+      } else {
+        x.load(p, Format::code_offset);
+      }
       vector x_scale;
       spread_scales<Set, 32>(x_scale, p_scale);
       (add<Chunk, Row>(unit + Row * stride, left, w_scale + Row * scale_stride, x, x_scale), ...);
@@ -175,7 +186,11 @@ struct integer_rows {
       Format::template load_codes<Set, Chunk>(unit, left, w);
       make_ready<Set, Format::code_offset>(w);
       vector w_scale;
-      spread_scales<Set, Format::columns_a_scale>(w_scale, p_scale);
+      if constexpr (scales_in_units) {
+        Format::template load_scale_lanes<Set>(unit, left, w_scale);
+      } else {
+        spread_scales<Set, Format::columns_a_scale>(w_scale, p_scale);
+      }
       add_product<Set>(sum[Row], w, w_scale, x, x_scale);
     }
     template <int... Row>

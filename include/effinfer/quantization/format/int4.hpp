@@ -47,11 +47,11 @@ struct int4 {
     unpacking::gather_halves<Set, 2>(d, groups, scales);
     unpacking::gather_halves<Set, 2>(m, groups, minimums);
     if (w.group == 32) {
-      repeat<1>(scales, minimums, groups, out);
+      repeat<Set, 1>(scales, minimums, groups, out);
     } else if (w.group == 64) {
-      repeat<2>(scales, minimums, groups, out);
+      repeat<Set, 2>(scales, minimums, groups, out);
     } else {
-      repeat<4>(scales, minimums, groups, out);
+      repeat<Set, 4>(scales, minimums, groups, out);
     }
   }
 
@@ -85,13 +85,11 @@ struct int4 {
   }
 
  private:
-  template <int Times>
+  template <execution::instruction_set Set, int Times>
   static EFFINFER_ALWAYS_INLINE void repeat(const float* scales, const float* minimums, int groups,
                                             const scale_row& out) {
-    unpacking::repeat_each<Times>(scales, groups, out.scales);
-    unpacking::repeat_each<Times>(minimums, groups, out.minimums);
-    unpacking::zero_to_16(out.scales, groups * Times);
-    unpacking::zero_to_16(out.minimums, groups * Times);
+    unpacking::repeat_each<Set, Times>(scales, groups, out.scales);
+    unpacking::repeat_each<Set, Times>(minimums, groups, out.minimums);
   }
 
   struct fitted {

@@ -7,12 +7,8 @@
 
 namespace effinfer::inline v0::quantization::format {
 
-struct q5_0 : block_format<q5_0, weight_format::q5_0> {
-  static constexpr bool is_float = false;
-  static constexpr bool has_minimum = false;
-  static constexpr int columns_a_scale = 32;
+struct q5_0 : block_of_32<q5_0, weight_format::q5_0, false> {
   static constexpr int code_offset = 16;
-  static constexpr int columns_a_unit = 64;
 
   static void decode(const std::byte* block, float* out) {
     const float d = unpacking::load_half(block);
@@ -25,18 +21,10 @@ struct q5_0 : block_format<q5_0, weight_format::q5_0> {
     }
   }
 
-  template <execution::instruction_set Set>
-  static EFFINFER_ALWAYS_INLINE void load_scales(const weight_matrix& w, std::ptrdiff_t row, int first, int columns,
-                                                 const scale_row& out) {
-    const std::byte* p = block(w, row, first);
-    unpacking::gather_halves<Set, bytes_a_block>(p, columns / 32, out.scales);
-  }
-
-  /// Of two blocks, or of one twice where it is the row's last.
   template <execution::instruction_set Set, int Chunk>
   static EFFINFER_ALWAYS_INLINE void load_codes(const std::byte* unit, std::ptrdiff_t columns_left,
                                                 code_vector<Set>& v) {
-    const std::byte* second = unit + (columns_left > 32 ? bytes_a_block : 0);
+    const std::byte* second = second_block(unit, columns_left);
     unpacking::load_nibble_pair<Set>(v, unit + 6, second + 6);
     unpacking::add_fifth_bits<Set>(v, unit + 2, second + 2);
   }

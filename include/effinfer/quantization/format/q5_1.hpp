@@ -7,12 +7,8 @@
 
 namespace effinfer::inline v0::quantization::format {
 
-struct q5_1 : block_format<q5_1, weight_format::q5_1> {
-  static constexpr bool is_float = false;
-  static constexpr bool has_minimum = true;
-  static constexpr int columns_a_scale = 32;
+struct q5_1 : block_of_32<q5_1, weight_format::q5_1, true> {
   static constexpr int code_offset = 0;
-  static constexpr int columns_a_unit = 64;
 
   static void decode(const std::byte* block, float* out) {
     const float d = unpacking::load_half(block), m = unpacking::load_half(block + 2);
@@ -25,19 +21,10 @@ struct q5_1 : block_format<q5_1, weight_format::q5_1> {
     }
   }
 
-  template <execution::instruction_set Set>
-  static EFFINFER_ALWAYS_INLINE void load_scales(const weight_matrix& w, std::ptrdiff_t row, int first, int columns,
-                                                 const scale_row& out) {
-    const std::byte* p = block(w, row, first);
-    unpacking::gather_halves<Set, bytes_a_block>(p, columns / 32, out.scales);
-    unpacking::gather_halves<Set, bytes_a_block>(p + 2, columns / 32, out.minimums);
-  }
-
-  /// Of two blocks, or of one twice where it is the row's last.
   template <execution::instruction_set Set, int Chunk>
   static EFFINFER_ALWAYS_INLINE void load_codes(const std::byte* unit, std::ptrdiff_t columns_left,
                                                 code_vector<Set>& v) {
-    const std::byte* second = unit + (columns_left > 32 ? bytes_a_block : 0);
+    const std::byte* second = second_block(unit, columns_left);
     unpacking::load_nibble_pair<Set>(v, unit + 8, second + 8);
     unpacking::add_fifth_bits<Set>(v, unit + 4, second + 4);
   }

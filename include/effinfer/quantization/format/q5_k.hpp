@@ -33,15 +33,9 @@ struct q5_k : block_format<q5_k, weight_format::q5_k> {
                                                  const scale_row& out) {
     const std::byte* p = block(w, row, first);
     const int blocks = columns / 256;
-    float d[16], m[16];
-    unpacking::gather_halves<Set, bytes_a_block>(p, blocks, d);
-    unpacking::gather_halves<Set, bytes_a_block>(p + 2, blocks, m);
-    for (int b = 0; b < blocks; ++b) {
-      const k_scales s(p + b * bytes_a_block + 4);
-      unpacking::eight_products<Set>(s.scale, d[b], out.scales + b * 8);
-      unpacking::eight_products<Set>(s.minimum, -m[b], out.minimums + b * 8);
-    }
-    unpacking::zero_to_16(out.minimums, blocks * 8);
+    for (int b = 0; b < blocks; ++b)
+      load_k_scales<Set>(p + b * bytes_a_block, out.scales + b * 8, out.minimums + b * 8);
+    for (int i = blocks * 8; i % 16 != 0; ++i) out.minimums[i] = 0;
   }
 
   template <execution::instruction_set Set, int Chunk>
