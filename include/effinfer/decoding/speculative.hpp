@@ -55,6 +55,10 @@ class verification {
   std::size_t known_;
 };
 
+/// True of speculative<...>: a generation loop then drafts and verifies.
+template <class T>
+inline constexpr bool is_speculative = false;
+
 /// `Drafter` guesses up to `max_draft` tokens a pass, `Rule` decides.
 ///
 /// Exact: the text is that of `Rule` alone. As a strategy for one position it is `Rule`.
@@ -62,6 +66,8 @@ class verification {
 template <class Drafter, class Rule = greedy>
 struct speculative {
   static_assert(check_drafter<Drafter>::complete && check_strategy<Rule>::complete);
+  static_assert(!is_speculative<Rule>,
+                "effinfer: speculative<Drafter, Rule> can't be the rule of another: give it the rule inside.");
   using slot = effinfer::slot::decoding;
   using drafter_type = Drafter;
   using rule_type = Rule;
@@ -100,9 +106,6 @@ struct speculative {
   }
 };
 
-template <class T>
-inline constexpr bool is_speculative = false;
-/// True of speculative<...>: a generation loop then drafts and verifies.
 template <class Drafter, class Rule>
 inline constexpr bool is_speculative<speculative<Drafter, Rule>> = true;
 
