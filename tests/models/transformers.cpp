@@ -1,5 +1,7 @@
 // Whole models against Hugging Face transformers: tests/reference/make_references.py wrote the checkpoints and the answers.
 
+#include "oracle.hpp"
+
 #include <effinfer/decoding/log_probability.hpp>
 #include <effinfer/model.hpp>
 
@@ -103,21 +105,60 @@ TEST_CASE("the linear decoder gives the recurrence's answers") {
   CHECK(distance(ei::model<ei::models::linear_llama>::load(folder + "linear"), expected) < 2e-4);
 }
 
-TEST_CASE("a 16-bit cache stays near the float one") {
-  const reference expected(folder + "llama3");
-  const double f16 = distance(ei::model<>::load(folder + "llama3"), expected, false);
-  CHECK(f16 > 0);
-  CHECK(f16 < 2e-2);  // 11 bits of keys and values: 5e-4 relative, on scores of about 10
+namespace {
+
+/// Root mean square of the distance from `expected` over all positions and tokens.
+double spread(const std::vector<oracle::row>& rows, const reference& expected) {
+  double sum = 0;
+  std::size_t n = 0;
+  for (const auto& row : rows) {
+    for (const double p : row) {
+      const double d = p - static_cast<double>(expected.log_probabilities[n++]);
+      sum += d * d;
+    }
+  }
+  return std::sqrt(sum / static_cast<double>(n));
 }
 
-TEST_CASE("GGUF block formats are computed with as stored") {
-  // The reference decodes the weights and multiplies in float32; here activations are rounded to 8 bits as well, which
-  // the last column bounds: measured at half of it.
+template <class Model>
+std::vector<oracle::row> log_probabilities(const Model& model, const reference& expected) {
+  std::vector<oracle::row> rows;
+  auto session = model.start({.context_tokens = 256});
+  session.append(expected.prompt, {}, static_cast<int>(expected.prompt.size()), [&](int, std::span<const float> logits) {
+    rows.emplace_back();
+    for (int i = 0; i < static_cast<int>(logits.size()); ++i) rows.back().push_back(ei::decoding::log_probability(logits, i));
+  });
+  return rows;
+}
+
+}  // namespace
+
+TEST_CASE("the oracle itself is right") {
+  const reference expected(folder + "llama2");
+  const auto files = ei::checkpoint::model_files::open(folder + "llama2");
+  CHECK(spread(oracle::llama(files, {})(expected.prompt), expected) < 1e-4);
+}
+
+TEST_CASE("a 16-bit cache costs what rounding keys and values costs") {
+  const reference expected(folder + "llama2");
+  const auto files = ei::checkpoint::model_files::open(folder + "llama2");
+  const double by_rounding = spread(oracle::llama(files, {.cache_to_f16 = true})(expected.prompt), expected);
+  const double ours = spread(log_probabilities(ei::model<>::load(folder + "llama2"), expected), expected);
+  CAPTURE(by_rounding);
+  CHECK(ours > 0);
+  CHECK(ours < 2 * by_rounding + 1e-5);
+}
+
+TEST_CASE("GGUF block formats are computed with as stored, at the cost of rounding activations to 8 bits") {
   for (const std::string name : {"llama-q8_0", "llama-q4_0", "llama-q4_1", "llama-q5_0-q5_1", "llama-q4_k", "llama-q5_k", "llama-q6_k"}) {
     CAPTURE(name);
     const reference expected(folder + name);
-    const double d = distance(exact::load(folder + name + "/model.gguf"), expected, false);
-    MESSAGE(name << ": " << d);
-    CHECK(d < 0.25);
+    const auto files = ei::checkpoint::model_files::open(folder + name + "/model.gguf");
+    const double exactly = spread(oracle::llama(files, {})(expected.prompt), expected);
+    CHECK(exactly < 1e-4);
+    const double by_rounding = spread(oracle::llama(files, {.activations_to_int8 = true})(expected.prompt), expected);
+    const double ours = spread(log_probabilities(exact::load(folder + name + "/model.gguf"), expected), expected);
+    CAPTURE(by_rounding);
+    CHECK(ours < 2 * by_rounding + 1e-5);
   }
 }
