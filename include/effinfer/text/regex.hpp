@@ -9,6 +9,9 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #endif
 #include <pcre2.h>
+#if PCRE2_MAJOR == 10 && PCRE2_MINOR < 40
+#error "effinfer's tokenizers need PCRE2 10.40 or later: older ones don't know the property White_Space"
+#endif
 
 #include <cstddef>
 #include <memory>
