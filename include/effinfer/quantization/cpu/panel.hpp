@@ -62,6 +62,15 @@ EFFINFER_ALWAYS_INLINE void gather_halves(const std::byte* first, std::ptrdiff_t
   for (i = 0; i < count; i += 16) execution::f32x16<Set>::load(halves + i).store(out + i);
 }
 
+/// The `count` f16 at p as floats, then zeros up to a multiple of 16.
+template <instruction_set Set>
+EFFINFER_ALWAYS_INLINE void widen_halves(const std::byte* p, std::ptrdiff_t count, float* out) {
+  using vector = execution::f32x16<Set>;
+  const auto* halves = reinterpret_cast<const f16*>(p);
+  for (; count >= 16; count -= 16, halves += 16, out += 16) vector::load(halves).store(out);
+  if (count > 0) vector::load_first(halves, count).store(out);
+}
+
 #if EFFINFER_X86
 inline EFFINFER_TARGET_AVX512 void halves_to_lanes_avx512(execution::detail::f32x16_memory& v, const std::byte* a,
                                                           const std::byte* b) {
@@ -113,11 +122,9 @@ EFFINFER_ALWAYS_INLINE void eight_products(const std::int8_t* s, float factor, f
 /// out[i] = in[i / Times], for `count` values of `in` and on to a whole number of vectors of 16, for which `in` has room.
 template <instruction_set Set, int Times>
 EFFINFER_ALWAYS_INLINE void repeat_each(const float* in, std::ptrdiff_t count, float* out) {
-  static_assert(Times == 1 || Times == 2 || Times == 4);
+  static_assert(Times == 2 || Times == 4);
   for (std::ptrdiff_t i = 0; i < count; i += 16 / Times) {
-    if constexpr (Times == 1) {
-      execution::f32x16<Set>::load(in + i).store(out + i);
-    } else if constexpr (Set == instruction_set::portable) {
+    if constexpr (Set == instruction_set::portable) {
       for (int j = 0; j < 16; ++j) out[i * Times + j] = in[i + j / Times];
     } else if constexpr (Times == 2) {
       twice_each_avx2(in + i, out + i * 2);

@@ -97,10 +97,7 @@ struct integer_rows {
   static constexpr bool scales_in_units = requires(const std::byte* p, f32x16<instruction_set::portable>& v) {
     Format::load_scale_lanes(p, 0, v);
   };
-  /// Bytes of 64 columns, about.
-  static constexpr int chunk_bytes = block_bytes(Format::name) > 0
-                                         ? block_bytes(Format::name) * 64 / block_size(Format::name)
-                                         : Format::columns_a_unit / 64 * 64 / (Format::code_offset == 128 ? 1 : 2);
+  static constexpr int chunk_bytes = Format::bytes_a_chunk;
 
   template <instruction_set Set, int Rows>
   struct tile {

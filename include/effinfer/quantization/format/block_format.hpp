@@ -15,6 +15,7 @@ struct block_format {
   static constexpr weight_format name = Name;
   static constexpr int columns_a_block = block_size(Name);
   static constexpr int bytes_a_block = block_bytes(Name);
+  static constexpr int bytes_a_chunk = bytes_a_block * 64 / columns_a_block;  ///< 64 columns, scales included
 
   /// Where the codes of a unit of columns (format's `columns_a_unit`) begin, and the bytes that a unit takes.
   static constexpr EFFINFER_ALWAYS_INLINE std::ptrdiff_t unit_offset(std::ptrdiff_t column) {

@@ -19,6 +19,7 @@ struct int4 {
   static constexpr int columns_a_scale = 32;  // as products want it: a group's is repeated
   static constexpr int code_offset = 0;
   static constexpr int columns_a_unit = 64;
+  static constexpr int bytes_a_chunk = 40;  ///< 64 columns and their scales, at most
 
   static const std::byte* group_scales(const weight_matrix& w, std::ptrdiff_t row) {
     return w.row(row) + (w.columns + 63) / 64 * 32;
@@ -43,15 +44,13 @@ struct int4 {
     const std::byte* d = group_scales(w, row) + first / w.group * 2;
     const std::byte* m = d + w.columns / w.group * 2;
     const int groups = columns / w.group;
-    float scales[integer_panel_columns / 32], minimums[integer_panel_columns / 32];
-    unpacking::gather_halves<Set, 2>(d, groups, scales);
-    unpacking::gather_halves<Set, 2>(m, groups, minimums);
     if (w.group == 32) {
-      repeat<Set, 1>(scales, minimums, groups, out);
+      unpacking::widen_halves<Set>(d, groups, out.scales);
+      unpacking::widen_halves<Set>(m, groups, out.minimums);
     } else if (w.group == 64) {
-      repeat<Set, 2>(scales, minimums, groups, out);
+      widen_and_repeat<Set, 2>(d, m, groups, out);
     } else {
-      repeat<Set, 4>(scales, minimums, groups, out);
+      widen_and_repeat<Set, 4>(d, m, groups, out);
     }
   }
 
@@ -86,10 +85,13 @@ struct int4 {
 
  private:
   template <execution::instruction_set Set, int Times>
-  static EFFINFER_ALWAYS_INLINE void repeat(const float* scales, const float* minimums, int groups,
-                                            const scale_row& out) {
-    unpacking::repeat_each<Set, Times>(scales, groups, out.scales);
-    unpacking::repeat_each<Set, Times>(minimums, groups, out.minimums);
+  static EFFINFER_ALWAYS_INLINE void widen_and_repeat(const std::byte* d, const std::byte* m, int groups,
+                                                      const scale_row& out) {
+    float values[integer_panel_columns / 64];
+    unpacking::widen_halves<Set>(d, groups, values);
+    unpacking::repeat_each<Set, Times>(values, groups, out.scales);
+    unpacking::widen_halves<Set>(m, groups, values);
+    unpacking::repeat_each<Set, Times>(values, groups, out.minimums);
   }
 
   struct fitted {

@@ -14,6 +14,7 @@ struct int8 {
   static constexpr int columns_a_scale = 32;  // as products want it: all of a row's are equal
   static constexpr int code_offset = 128;
   static constexpr int columns_a_unit = 64;
+  static constexpr int bytes_a_chunk = 64;  ///< 64 columns
 
   static void decode_row(const weight_matrix& w, std::ptrdiff_t row, float* out) {
     for (std::ptrdiff_t i = 0; i < w.columns; ++i) {
