@@ -153,9 +153,14 @@ class query_tile {
     }
 
     const auto& cache = sequence_->cache;
+    coming_rows<element> values, keys;
+    if (rows_ <= 8) {
+      values = {cache.value(kv_head_, tile + first), cache.row_stride};
+      if (tile + tile_keys < keys_.end) keys = {cache.key(kv_head_, tile + tile_keys), cache.row_stride};
+    }
     execution::dispatch<score_tile<element>>(
         set_, typename score_tile<element>::args{query_, rows_, cache.key(kv_head_, tile + first), cache.row_stride, last - first,
-                                                 heads_.head_size, scores_ + first, score_stride, copy_});
+                                                 heads_.head_size, scores_ + first, score_stride, copy_, values});
     if constexpr (Mixer::changes_scores || Mixer::hides_keys) {
       const bool all = !Mixer::hides_keys || mixer_.all_visible(whole);
       if (Mixer::changes_scores || !all) {
@@ -166,7 +171,7 @@ class query_tile {
     execution::dispatch<weigh_tile>(set_, weigh_tile::args{rows_, begin_, end_, scores_, &part_, part_out_, heads_.head_size});
     execution::dispatch<mix_tile<element>>(
         set_, typename mix_tile<element>::args{scores_, score_stride, rows_, begin_, end_, cache.value(kv_head_, tile),
-                                               cache.row_stride, heads_.head_size, part_out_});
+                                               cache.row_stride, heads_.head_size, part_out_, keys});
   }
 
   execution::instruction_set set_;

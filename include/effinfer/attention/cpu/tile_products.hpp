@@ -27,6 +27,19 @@ inline constexpr int tile_floats = 32 * 256;
 /// D rounded up to whole vectors: the stride of scratch rows.
 constexpr int padded(int head_size) { return (head_size + 15) / 16 * 16; }
 
+/// The tile that comes next: its rows are on their way from memory while this one is computed. Only where few query rows share
+/// a tile, as then memory is the limit; null otherwise.
+template <class T>
+struct coming_rows {
+  const T* start = nullptr;
+  std::ptrdiff_t stride = 0;
+
+  EFFINFER_ALWAYS_INLINE void fetch(int row, int size) const {
+    const char* p = reinterpret_cast<const char*>(start + row * stride);
+    for (int i = 0; i < size * static_cast<int>(sizeof(T)); i += 64) __builtin_prefetch(p + i);
+  }
+};
+
 /// Rows x Keys dot products in registers. Index sequences and not loops: registers can't be indexed.
 template <instruction_set Set, int Rows, int Keys>
 struct score_block {
@@ -75,6 +88,7 @@ struct score_tile {
     float* s;  ///< [rows, keys and up to 15 more that are overwritten], s_stride apart
     std::ptrdiff_t s_stride;
     T* copy;   ///< scratch, [16, padded D]
+    coming_rows<T> next;
   };
 
   template <instruction_set Set>
@@ -98,7 +112,12 @@ struct score_tile {
     float* s = a.s + r * a.s_stride;
     const int whole = size == a.size ? a.keys / Keys * Keys : 0;
     score_block<Set, Rows, Keys> block;
-    for (int n = 0; n < whole; n += Keys) block.run(q, size, a.k + n * a.k_stride, a.k_stride, size, s + n, a.s_stride);
+    for (int n = 0; n < whole; n += Keys) {
+      if (r == 0 && a.next.start != nullptr) {
+        for (int i = 0; i < Keys; ++i) a.next.fetch(n + i, size);
+      }
+      block.run(q, size, a.k + n * a.k_stride, a.k_stride, size, s + n, a.s_stride);
+    }
     // The last few keys, and heads of odd size, are copied to where whole vectors can be read.
     for (int n = whole; n < a.keys; n += Keys) {
       T* copy = a.copy;
@@ -123,9 +142,10 @@ struct mix_block {
   /// out[r] += sum over n in [begin, end) of p[r][n] v[n], 16 Vectors dimensions; of the only vector the first `left` alone.
   template <class T>
   EFFINFER_ALWAYS_INLINE void run(const float* p, std::ptrdiff_t p_stride, const T* v, std::ptrdiff_t v_stride, int begin, int end,
-                                  float* out, std::ptrdiff_t out_stride, int left = 16) {
+                                  float* out, std::ptrdiff_t out_stride, int left, const coming_rows<T>& next, int size) {
     load(out, out_stride, all{});
     for (int n = begin; n < end; ++n) {
+      if (next.start != nullptr) next.fetch(n, size);
       step(p + n, p_stride, v + n * v_stride, left, std::make_integer_sequence<int, Rows>{},
            std::make_integer_sequence<int, Vectors>{});
     }
@@ -166,6 +186,7 @@ struct mix_tile {
     std::ptrdiff_t v_stride;
     int size;    ///< D
     float* out;  ///< [rows, padded D]
+    coming_rows<T> next;
   };
 
   template <instruction_set Set>
@@ -193,12 +214,13 @@ struct mix_tile {
     int d = 0;
     mix_block<Set, Rows, Vectors> wide;
     for (; d + 16 * Vectors <= a.size; d += 16 * Vectors) {
-      wide.run(p, a.p_stride, a.v + d, a.v_stride, begin, end, out + d, stride);
+      wide.run(p, a.p_stride, a.v + d, a.v_stride, begin, end, out + d, stride, 16, r + d == 0 ? a.next : coming_rows<T>{}, a.size);
     }
     if (d == a.size) return;
     mix_block<Set, Rows, 1> narrow;
     for (; d < a.size; d += 16) {
-      narrow.run(p, a.p_stride, a.v + d, a.v_stride, begin, end, out + d, stride, a.size - d < 16 ? a.size - d : 16);
+      narrow.run(p, a.p_stride, a.v + d, a.v_stride, begin, end, out + d, stride, a.size - d < 16 ? a.size - d : 16,
+                 coming_rows<T>{}, 0);
     }
   }
 };
