@@ -155,6 +155,7 @@ class generation {
                   "raise session_options.context_tokens, or choose kv_cache::ring to let the oldest tokens go");
     }
     options_.decoding.validate();
+    decoder_.prime(prompt_);  // whether the first piece begins with a space depends on what stands before it
     statistics_.prompt_tokens = static_cast<int>(prompt_.size());
   }
 
