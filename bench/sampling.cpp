@@ -65,7 +65,8 @@ BENCHMARK_CAPTURE(choose, top_p_peaked_temperature, top_p{.p = 0.9f, .temperatur
 BENCHMARK_CAPTURE(choose, top_p_flat, top_p{.p = 0.9f}, flat)->Apply(vocabularies);
 BENCHMARK_CAPTURE(choose, min_p_peaked, min_p{.p = 0.05f}, peaked)->Apply(vocabularies);
 BENCHMARK_CAPTURE(choose, sample_all,
-                  sample{.temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f, .repetition_penalty = 1.1f}, peaked)
+                  sample{.temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f, .repetition_penalty = 1.1f},
+                  peaked)
     ->Apply(vocabularies);
 
 void score(benchmark::State& state) {

@@ -1,4 +1,4 @@
-// testing/decoding.hpp: all of the library's policies pass, and each way of breaking the promise is found.
+// testing/decoding_conformance.hpp: all of the library's policies pass, and each way of breaking the promise is found.
 
 #include <effinfer/decoding/chain.hpp>
 #include <effinfer/decoding/greedy.hpp>
@@ -9,7 +9,7 @@
 #include <effinfer/decoding/temperature.hpp>
 #include <effinfer/decoding/top_k.hpp>
 #include <effinfer/decoding/top_p.hpp>
-#include <effinfer/testing/decoding.hpp>
+#include <effinfer/testing/decoding_conformance.hpp>
 
 #include <doctest/doctest.h>
 
