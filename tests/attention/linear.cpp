@@ -5,7 +5,7 @@
 #include <effinfer/attention/cpu/linear_chunked.hpp>
 #include <effinfer/attention/cpu/linear_parallel.hpp>
 
-#include "attention/oracle.hpp"
+#include <effinfer/testing/attention_oracle.hpp>
 
 #include <doctest/doctest.h>
 
@@ -29,9 +29,9 @@ struct problem {
 
   problem(head_layout h, int t, std::uint64_t seed) : heads(h), tokens(t) {
     const auto n = static_cast<std::size_t>(t) * static_cast<std::size_t>(h.head_size);
-    query = oracle::numbers(n * static_cast<std::size_t>(h.heads), seed, 3.0f);
-    key = oracle::numbers(n * static_cast<std::size_t>(h.kv_heads), seed + 1, 3.0f);
-    value = oracle::numbers(n * static_cast<std::size_t>(h.kv_heads), seed + 2);
+    query = testing::numbers(n * static_cast<std::size_t>(h.heads), seed, 3.0f);
+    key = testing::numbers(n * static_cast<std::size_t>(h.kv_heads), seed + 1, 3.0f);
+    value = testing::numbers(n * static_cast<std::size_t>(h.kv_heads), seed + 2);
     for (int i = 0; i < h.heads; ++i) rates.push_back(i == 0 ? 1.0f : 1.0f - 0.5f / static_cast<float>(i * i));
   }
   mixer_type mixer() const {

@@ -8,7 +8,7 @@
 #include <effinfer/kv_cache/contiguous.hpp>
 #include <effinfer/kv_cache/ring.hpp>
 
-#include "attention/oracle.hpp"
+#include <effinfer/testing/attention_oracle.hpp>
 
 #include <doctest/doctest.h>
 
@@ -45,9 +45,9 @@ problem make(head_layout heads, int tokens, std::uint64_t seed) {
   problem p{heads, tokens, {}, {}, {}};
   p.heads.scale = 1.0f / std::sqrt(static_cast<float>(heads.head_size));
   const auto n = static_cast<std::size_t>(tokens);
-  p.query = oracle::numbers(n * static_cast<std::size_t>(p.columns()), seed, 4.0f);
-  p.key = oracle::numbers(n * static_cast<std::size_t>(p.kv_columns()), seed + 1, 2.0f);
-  p.value = oracle::numbers(n * static_cast<std::size_t>(p.kv_columns()), seed + 2);
+  p.query = testing::numbers(n * static_cast<std::size_t>(p.columns()), seed, 4.0f);
+  p.key = testing::numbers(n * static_cast<std::size_t>(p.kv_columns()), seed + 1, 2.0f);
+  p.value = testing::numbers(n * static_cast<std::size_t>(p.kv_columns()), seed + 2);
   for (auto* v : {&p.key, &p.value}) {
     for (float& x : *v) x = std::round(x * 64.0f) / 64.0f;  // eight bits
   }
@@ -105,7 +105,7 @@ TEST_CASE("every head size, grouping and instruction set agrees with the oracle"
     for (const head_layout heads : {head_layout{1, 1, 1}, {2, 1, 7}, {3, 3, 8}, {4, 2, 24}, {6, 2, 16}, {5, 1, 80}, {8, 1, 64},
                                     {33, 1, 40}, {2, 2, 128}, {7, 7, 96}, {4, 1, 256}, {2, 1, 300}, {3, 1, 512}}) {
       const problem p = make(heads, 150, 3);
-      const auto want = oracle::softmax_attention(attention::full{}, p.heads, p.query, p.key, p.value, 0);
+      const auto want = testing::softmax_attention(attention::full{}, p.heads, p.query, p.key, p.value, 0);
       const auto view = kv_cache::view<float>::of_rows(p.key.data(), p.value.data(), heads.kv_heads, heads.head_size, p.tokens);
       CHECK(worst(attend(exec, attention::full{}, p, view, 0, p.tokens), want) < tolerance);
       CHECK(same(attend(exec, attention::full{}, p, view, 0, p.tokens),
@@ -116,12 +116,12 @@ TEST_CASE("every head size, grouping and instruction set agrees with the oracle"
 
 TEST_CASE("a prefill cut anywhere gives the same bits, on caches of every type, alone or in a batch, on any number of threads") {
   const execution::cpu::context one({.threads = 1}), three({.threads = 3});
-  const std::vector<float> slopes = attention::alibi_slopes(6), sink = oracle::numbers(6, 9);
+  const std::vector<float> slopes = attention::alibi_slopes(6), sink = testing::numbers(6, 9);
   const auto run = [&](const auto& mixer, const problem& p, auto type) {
     using cache = typename kv_cache::contiguous<decltype(type)>::cache;
     const kv_cache::shape shape{1, p.heads.kv_heads, p.heads.head_size};
     const floats whole = in_chunks(one, mixer, p, cache(shape, p.tokens), p.tokens);
-    CHECK(worst(whole, oracle::softmax_attention(mixer, p.heads, p.query, p.key, p.value, 0)) < tolerance);
+    CHECK(worst(whole, testing::softmax_attention(mixer, p.heads, p.query, p.key, p.value, 0)) < tolerance);
     for (const int chunk : {1, 5, 63, 64, 200}) {
       CAPTURE(chunk);
       CHECK(same(whole, in_chunks(one, mixer, p, cache(shape, p.tokens), chunk)));
@@ -193,7 +193,7 @@ TEST_CASE("a query without a visible key gets zeros, and scores of -infinity cou
   const auto view = kv_cache::view<float>::of_rows(p.key.data(), p.value.data(), 2, 32, p.tokens);
   for (const float x : attend(exec, attention::softmax<hide_all>{}, p, view, 0, p.tokens)) CHECK(x == 0.0f);
   const attention::softmax<hide_some> some{};
-  CHECK(worst(attend(exec, some, p, view, 0, p.tokens), oracle::softmax_attention(some, p.heads, p.query, p.key, p.value, 0)) < tolerance);
+  CHECK(worst(attend(exec, some, p, view, 0, p.tokens), testing::softmax_attention(some, p.heads, p.query, p.key, p.value, 0)) < tolerance);
 }
 
 TEST_CASE("what lies in the cache behind the query is never looked at") {
