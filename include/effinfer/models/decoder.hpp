@@ -123,9 +123,9 @@ class decoder {
     const auto mix = [this](std::uint64_t value) {
       for (int i = 0; i < 8; ++i) fingerprint_ = (fingerprint_ ^ ((value >> (8 * i)) & 0xff)) * 1099511628211ULL;
     };
-    for (const std::uint64_t value : {config().layers, config().width, config().heads, config().kv_heads, config().head_size,
+    for (const int value : {config().layers, config().width, config().heads, config().kv_heads, config().head_size,
                                       config().vocabulary_size, config().feed_forward_width}) {
-      mix(value);
+      mix(static_cast<std::uint64_t>(value));
     }
     mix(weights_.bytes_per_token);
     mix(Mixer::kind);
