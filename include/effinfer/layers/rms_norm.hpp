@@ -4,6 +4,7 @@
 #include <effinfer/core/matrix_view.hpp>
 #include <effinfer/execution/cpu.hpp>
 #include <effinfer/execution/vector.hpp>
+#include <effinfer/layers/elementwise.hpp>
 
 #include <cmath>
 #include <cstddef>
@@ -60,7 +61,21 @@ inline void rms_norm(const execution::cpu::context& exec, matrix_view<const floa
   });
 }
 
-/// The same on each head of each row, in place (Qwen3's norm of query and key). Shapes: x [T, heads * head_size], weight [head_size].
+/// x += residual, then out = rms_norm(x): the residual sum of a block and the norm that follows it, with x read once for both.
+///
+/// Shapes: x, residual, out [T, E], weight [E]; out may be residual. Exact: bit for bit `add` and then `rms_norm`.
+inline void add_rms_norm(const execution::cpu::context& exec, matrix_view<float> x, matrix_view<const float> residual, const float* weight,
+                         float epsilon, matrix_view<float> out) {
+  exec.parallel_for(x.rows, 16, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
+    for (std::ptrdiff_t t = begin; t < end; ++t) {
+      execution::dispatch<detail::add_row>(exec.set(), detail::add_row::args{residual.row(t), x.row(t), x.columns});
+      const detail::rms_norm_row::args args{x.row(t), weight, out.row(t), x.columns, epsilon};
+      execution::dispatch<detail::rms_norm_row>(exec.set(), args);
+    }
+  });
+}
+
+/// rms_norm on each head of each row, in place (Qwen3's norm of query and key). Shapes: x [T, heads * head_size], weight [head_size].
 inline void head_rms_norm(const execution::cpu::context& exec, matrix_view<float> x, int head_size, const float* weight, float epsilon) {
   exec.parallel_for(x.rows, 16, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
     for (std::ptrdiff_t t = begin; t < end; ++t) {

@@ -1,0 +1,12 @@
+// expect: effinfer: kv_cache policy needs  using element_type = float, effinfer::f16 or effinfer::bf16;
+#include <effinfer/kv_cache/contiguous.hpp>
+
+namespace ei = effinfer;
+
+struct integers : ei::kv_cache::contiguous<float> {
+#ifdef EFFINFER_BAD
+  using element_type = int;
+#endif
+};
+
+static_assert(ei::kv_cache::check_kv_cache<integers>::complete);
