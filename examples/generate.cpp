@@ -2,8 +2,8 @@
 //
 //   generate --model models/shakespeare-llama --prompt "ROMEO:" --max-tokens 200 --temperature 0.8
 //
-// Text goes to stdout, everything else to stderr. Weights are chosen at run time here, so three pipelines (and one for linear
-// models) are compiled; a program that knows what it wants compiles one.
+// Text goes to stdout, everything else to stderr. Options choose among three pipelines (full, windowed and linear attention);
+// a program that knows what it wants compiles one.
 
 #include "command_line.hpp"
 
@@ -101,28 +101,29 @@ int run(const arguments& a, const std::string& attention, const Values&... value
   return 0;
 }
 
-template <class Quantization>
 int choose(const arguments& a) {
   using decoding = ei::decoding::speculative<ei::decoding::prompt_lookup<3>, ei::decoding::sample>;
+  using ei::execution::cpu;
+  using ei::quantization::at_load;
+  const at_load weights{a.weights == "int8"   ? at_load::choice::int8
+                        : a.weights == "int4" ? at_load::choice::int4_32
+                                              : at_load::choice::none};
   if (ei::checkpoint::model_files::open(a.model).config().architecture == "effinfer_linear") {
     if (a.attention != "full") throw std::runtime_error("--attention: a linear-attention model has no window");
-    return run<ei::pipeline<ei::models::linear_llama, Quantization, decoding, ei::execution::cpu>>(a, "linear");
+    return run<ei::pipeline<ei::models::linear_llama, at_load, decoding, cpu>>(a, "linear", weights);
   }
-  if (a.attention == "full") return run<ei::pipeline<Quantization, decoding, ei::execution::cpu>>(a, "full");
+  if (a.attention == "full") return run<ei::pipeline<at_load, decoding, cpu>>(a, "full", weights);
   if (a.attention.rfind("window:", 0) != 0) throw std::runtime_error("--attention: " + a.attention + " is neither full nor window:N");
-  const int window = std::stoi(a.attention.substr(7));
-  return run<ei::pipeline<ei::attention::sliding_window<>, Quantization, decoding, ei::execution::cpu>>(
-      a, a.attention, ei::attention::sliding_window<>{.window = window});
+  ei::attention::sliding_window<> window;
+  window.window = std::atoi(a.attention.c_str() + 7);
+  return run<ei::pipeline<ei::attention::sliding_window<>, at_load, decoding, cpu>>(a, a.attention, weights, window);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   try {
-    const arguments a = parse(argc, argv);
-    if (a.weights == "int8") return choose<ei::quantization::int8>(a);
-    if (a.weights == "int4") return choose<ei::quantization::int4<32>>(a);
-    return choose<ei::quantization::none>(a);
+    return choose(parse(argc, argv));
   } catch (const std::exception& e) {
     std::cerr << "generate: " << e.what() << std::endl;
     return 1;

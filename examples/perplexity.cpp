@@ -69,7 +69,11 @@ std::vector<double> score(const Pipeline& llm, const std::vector<int>& tokens, i
 
 template <class Pipeline>
 int run(const arguments& a) {
-  const auto llm = Pipeline::load(a.model, {.progress = command_line::progress_bar}, ei::execution::cpu{.threads = a.threads});
+  using ei::quantization::at_load;
+  const at_load weights{a.weights == "int8"   ? at_load::choice::int8
+                        : a.weights == "int4" ? at_load::choice::int4_32
+                                              : at_load::choice::none};
+  const auto llm = Pipeline::load(a.model, {.progress = command_line::progress_bar}, ei::execution::cpu{.threads = a.threads}, weights);
   const auto tokens = llm.tokenizer().encode(command_line::read_text(a.text), {.add_special_tokens = false});
   const auto scores = score(llm, tokens, a.context);
   double sum = 0;
@@ -86,23 +90,18 @@ int run(const arguments& a) {
   return 0;
 }
 
-template <class Quantization>
-int choose(const arguments& a) {
-  // Exact keys and values: this program is for comparing numbers.
-  if (ei::checkpoint::model_files::open(a.model).config().architecture == "effinfer_linear") {
-    return run<ei::pipeline<ei::models::linear_llama, Quantization>>(a);
-  }
-  return run<ei::pipeline<Quantization, ei::kv_cache::contiguous<float>>>(a);
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
   try {
     const arguments a = parse(argc, argv);
-    if (a.weights == "int8") return choose<ei::quantization::int8>(a);
-    if (a.weights == "int4") return choose<ei::quantization::int4<32>>(a);
-    return choose<ei::quantization::none>(a);
+    // Exact keys and values: this program is for comparing numbers.
+    using ei::execution::cpu;
+    using ei::quantization::at_load;
+    if (ei::checkpoint::model_files::open(a.model).config().architecture == "effinfer_linear") {
+      return run<ei::pipeline<ei::models::linear_llama, at_load, cpu>>(a);
+    }
+    return run<ei::pipeline<at_load, ei::kv_cache::contiguous<float>, cpu>>(a);
   } catch (const std::exception& e) {
     std::cerr << "perplexity: " << e.what() << std::endl;
     return 1;

@@ -21,4 +21,5 @@
 #include <effinfer/decoding/top_k.hpp>
 #include <effinfer/decoding/top_p.hpp>
 #include <effinfer/pipeline.hpp>
+#include <effinfer/quantization/at_load.hpp>
 #include <effinfer/version.hpp>

@@ -2,7 +2,8 @@
 // Quantization policies: how the weight matrices of a model are stored in memory. (How bits are laid out is a
 // format's matter: format/, one file each.)
 //
-// What there is: none (as the checkpoint stores them; the default), int8, int4<Group>.
+// What there is: none (as the checkpoint stores them; the default), int8, int4<Group>, at_load (one of these, chosen when the
+// program runs).
 //
 // To add a policy: a struct with the members of `none` (none.hpp). To add a format: one file in format/ (README.md there
 // shows q8_0 in full) and its name in core/weight_format.hpp and formats.hpp; kernels need no change.
@@ -33,10 +34,10 @@ struct storage {
 /// A policy in the quantization slot with all of its members.
 template <class T>
 concept quantization_policy = policy_of<T, slot::quantization> &&
-    requires(matrix_use use, weight_format stored, std::ptrdiff_t columns) {
+    requires(const T& t, matrix_use use, weight_format stored, std::ptrdiff_t columns) {
   std::string_view(T::name);
   typename T::formats;
-  { T::target(use, stored, columns) } -> std::same_as<storage>;
+  { t.target(use, stored, columns) } -> std::same_as<storage>;
 };
 
 /// The same, as sentences, one a missing member. `static_assert(check_policy<T>())`.
@@ -52,11 +53,11 @@ constexpr bool check_policy() {
       "effinfer: quantization policy needs  using formats = effinfer::quantization::formats<...>;  the formats "
       "that its products meet");
   static_assert(
-      requires(matrix_use u, weight_format f, std::ptrdiff_t c) {
-        { T::target(u, f, c) } -> std::same_as<storage>;
+      requires(const T& t, matrix_use u, weight_format f, std::ptrdiff_t c) {
+        { t.target(u, f, c) } -> std::same_as<storage>;
       },
-      "effinfer: quantization policy needs  static constexpr storage target(matrix_use, weight_format stored, "
-      "std::ptrdiff_t columns);");
+      "effinfer: quantization policy needs  storage target(matrix_use, weight_format stored, std::ptrdiff_t columns) "
+      "const;");
   return quantization_policy<T>;
 }
 

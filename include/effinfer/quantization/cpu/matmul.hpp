@@ -105,13 +105,12 @@ void run_rows(execution::instruction_set set, const prepared_activations& p, con
 template <class Format>
 void run_product(const execution::cpu::context& exec, const prepared_activations& p, const weight_matrix& w,
                  matrix_view<float> y, const float* bias) {
-  // Parts of about 128 KiB of weights, so that a part stays in the second-level cache while tokens pass by, but enough of
-  // them to go round, and none below some ten microseconds of work.
+  // Enough parts to go round, none below some ten microseconds of work. With several tokens, of at most 128 KiB of
+  // weights, so that a part stays in the second-level cache while tokens pass by.
   const std::ptrdiff_t quads = (w.rows + panel_rows - 1) / panel_rows;
-  const std::ptrdiff_t by_cache = (128 << 10) / std::max<std::ptrdiff_t>(panel_rows * w.row_bytes, 1);
-  const std::ptrdiff_t by_threads = quads / (4 * exec.threads());
-  const std::ptrdiff_t by_work = (1 << 16) / std::max<std::ptrdiff_t>(panel_rows * w.columns * y.rows, 1);
-  const std::ptrdiff_t grain = std::max({std::min(by_cache, by_threads), by_work, std::ptrdiff_t{1}});
+  std::ptrdiff_t grain = quads / (8 * exec.threads());
+  if (y.rows > 1) grain = std::min(grain, (128 << 10) / std::max<std::ptrdiff_t>(panel_rows * w.row_bytes, 1));
+  grain = std::max({grain, (1 << 16) / std::max<std::ptrdiff_t>(panel_rows * w.columns * y.rows, 1), std::ptrdiff_t{1}});
   const product_part<Format> part{exec.set(), p, w, y, bias};
   exec.parallel_for(quads, grain, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
     begin *= panel_rows, end = std::min(end * panel_rows, w.rows);

@@ -20,9 +20,15 @@ struct row_product_args {
   const float* bias;  ///< [rows of w], or null
 };
 
-/// Fetches the rows after the ones in work, line by line, as these are read: they lie next in memory.
-struct next_rows {
+/// Fetches rows to come, line by line, as the ones in work are read: they lie next in memory. A whole number of tiles
+/// ahead, and at least 24 KiB: about what is on its way from memory at any time at full rate, and half of a first-level
+/// cache. (Measured, for rows of 2 to 8 KB: 0.8 of the read bandwidth with one tile ahead, 0.9 so, 0.6 with 4 KiB.)
+struct rows_ahead {
   const std::byte* p;
+
+  EFFINFER_ALWAYS_INLINE rows_ahead(const std::byte* tile, std::ptrdiff_t tile_bytes)
+      : p(tile + (tile_bytes > 0 ? ((24 << 10) + tile_bytes - 1) / tile_bytes * tile_bytes : 0)) {}
+
   template <int Bytes>
   EFFINFER_ALWAYS_INLINE void fetch() {
     __builtin_prefetch(p);
@@ -47,7 +53,7 @@ struct float_rows {
       const std::ptrdiff_t stride = a.w->row_bytes;
       const std::byte* w = a.w->row(row);
       const float* x = a.x;
-      next_rows next{w + Rows * stride};
+      rows_ahead next(w, Rows * stride);
       begin(rows);
       std::ptrdiff_t left = a.w->columns;
       for (; left >= 16; left -= 16, w += step_bytes, x += 16) {
@@ -112,7 +118,7 @@ struct integer_rows {
       alignas(64) float minimums[Rows * minimum_stride];
       const std::ptrdiff_t stride = a.w->row_bytes;
       const std::byte* unit = a.w->row(row);
-      next_rows next{unit + Rows * stride};
+      rows_ahead next(unit, Rows * stride);
       const std::int8_t* x = a.codes;
       const float* x_scale = a.x_scales;
       begin(rows);
@@ -154,7 +160,7 @@ struct integer_rows {
     }
     template <int... Row, int... Chunk>
     EFFINFER_ALWAYS_INLINE void unit_step(const std::byte* unit, std::ptrdiff_t stride, int left, const float* w_scale,
-                                          const std::int8_t* x, const float* x_scale, next_rows& next,
+                                          const std::int8_t* x, const float* x_scale, rows_ahead& next,
                                           std::integer_sequence<int, Row...> rows,
                                           std::integer_sequence<int, Chunk...>) {
       (chunk_step<Chunk>(unit, stride, left, w_scale + Chunk * (64 / Format::columns_a_scale), x + Chunk * 64,
@@ -163,7 +169,7 @@ struct integer_rows {
     }
     template <int Chunk, int... Row>
     EFFINFER_ALWAYS_INLINE void chunk_step(const std::byte* unit, std::ptrdiff_t stride, int left, const float* w_scale,
-                                           const std::int8_t* p, const float* p_scale, next_rows& next,
+                                           const std::int8_t* p, const float* p_scale, rows_ahead& next,
                                            std::integer_sequence<int, Row...>) {
       next.fetch<Rows * chunk_bytes>();
       activation_codes<Set> x;
