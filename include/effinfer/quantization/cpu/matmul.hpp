@@ -110,7 +110,8 @@ void run_product(const execution::cpu::context& exec, const prepared_activations
   const std::ptrdiff_t quads = (w.rows + panel_rows - 1) / panel_rows;
   std::ptrdiff_t grain = quads / (8 * exec.threads());
   if (y.rows > 1) grain = std::min(grain, (128 << 10) / std::max<std::ptrdiff_t>(panel_rows * w.row_bytes, 1));
-  grain = std::max({grain, (1 << 16) / std::max<std::ptrdiff_t>(panel_rows * w.columns * y.rows, 1), std::ptrdiff_t{1}});
+  grain =
+      std::max({grain, (1 << 16) / std::max<std::ptrdiff_t>(panel_rows * w.columns * y.rows, 1), std::ptrdiff_t{1}});
   const product_part<Format> part{exec.set(), p, w, y, bias};
   exec.parallel_for(quads, grain, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
     begin *= panel_rows, end = std::min(end * panel_rows, w.rows);
