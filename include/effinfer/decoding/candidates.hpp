@@ -5,8 +5,8 @@
 // Numbers: weights are integers (cpu/weights.hpp), so sums are exact and no order of summation shows. The draw takes 48
 // random bits and walks the tokens left by rising id.
 //
-// Cost for V tokens: one pass for the maxima of blocks of 128; one with e^x where the total is needed (top-p, an unfiltered
-// draw); after that only the blocks that reach a threshold are visited, and sorting is confined to the few tokens at the cut.
+// Cost for V tokens: one pass for the maxima of groups of 16; one with e^x where the total is needed (top-p, an unfiltered
+// draw); after that only the groups that reach a threshold are visited, and sorting is confined to the few tokens at the cut.
 
 #include <effinfer/core/error.hpp>
 #include <effinfer/core/random.hpp>
@@ -59,8 +59,10 @@ class candidates {
     if (temperature < 0x1p-60f) return keep_only(likeliest());
     const float factor = 1.0f / temperature;
     execution::dispatch<cpu::rescale>(scratch_.instructions, logits_.data(), tokens(), maximum_, factor);
-    auto& maxima = scratch_.block_maxima;
-    execution::dispatch<cpu::rescale>(scratch_.instructions, maxima.data(), cpu::blocks(tokens()), maximum_, factor);
+    for (auto* maxima : {&scratch_.group_maxima, &scratch_.block_maxima}) {
+      const auto count = static_cast<std::ptrdiff_t>(maxima->size());
+      execution::dispatch<cpu::rescale>(scratch_.instructions, maxima->data(), count, maximum_, factor);
+    }
     maximum_ = 0;
   }
 
@@ -81,14 +83,18 @@ class candidates {
     if (!(p < 1.0f)) return;
     if (listed_) return keep_reaching(double{p} * static_cast<double>(sum_listed()));
     const double target = double{p} * static_cast<double>(sum_blocks_left());
-    // Mostly the nucleus lies within the tokens that stand out from seven blocks in eight.
-    const std::ptrdiff_t blocks = cpu::blocks(tokens());
-    const float outstanding = nth_greatest(scratch_.block_maxima, blocks, std::max<std::ptrdiff_t>(1, blocks / 8));
-    list(outstanding);
-    if (static_cast<double>(sum_listed()) >= target) return keep_reaching(target);
-    if (tokens() > 2 * sampled_tokens) return keep_reaching_in_row(p, target);
-    list(lowest);
-    keep_reaching(target);
+    // Where the greatest of each group together reach it, all tokens as great as these do.
+    reserve_list();
+    std::copy(scratch_.group_maxima.begin(), scratch_.group_maxima.begin() + cpu::groups(tokens()),
+              scratch_.values.begin());
+    set_list(cpu::groups(tokens()));
+    if (static_cast<double>(sum_listed()) >= target) {
+      const binning bin_of = fill_bins();
+      std::uint64_t reached = 0;
+      list(bin_of.edge(bin_reaching(target, reached) + 1));
+      if (static_cast<double>(sum_listed()) >= target) return keep_reaching(target);
+    }
+    keep_reaching_in_row(p, target);
   }
 
   /// Keeps the tokens at least p times as likely as the likeliest. p <= 0 keeps all.
@@ -154,10 +160,11 @@ class candidates {
   }
 
   void find_maximum() {
-    reserve(scratch_.block_maxima, cpu::blocks(tokens()));
-    float* maxima = scratch_.block_maxima.data();
-    execution::dispatch<cpu::find_block_maxima>(scratch_.instructions, logits_.data(), tokens(), maxima);
-    maximum_ = *std::max_element(maxima, maxima + cpu::blocks(tokens()));
+    scratch_.group_maxima.resize(index(cpu::groups(tokens())));
+    scratch_.block_maxima.resize(index(cpu::blocks(tokens())));
+    execution::dispatch<cpu::find_maxima>(scratch_.instructions, logits_.data(), tokens(), scratch_.group_maxima.data(),
+                                          scratch_.block_maxima.data());
+    maximum_ = *std::max_element(scratch_.block_maxima.begin(), scratch_.block_maxima.end());
   }
 
   /// Fills the block weights with those of logits >= threshold; returns their sum.
@@ -167,7 +174,7 @@ class candidates {
     std::uint64_t* sums = scratch_.block_weights.data();
     execution::dispatch<cpu::sum_block_weights>(
         scratch_.instructions,
-        cpu::sum_block_weights{logits_.data(), tokens(), scratch_.block_maxima.data(), maximum_, threshold, sums});
+        cpu::sum_block_weights{logits_.data(), tokens(), scratch_.group_maxima.data(), maximum_, threshold, sums});
     return std::accumulate(sums, sums + blocks, std::uint64_t{0});
   }
 
@@ -188,10 +195,13 @@ class candidates {
     for (std::ptrdiff_t block = first_block; block < end_block; ++block) {
       if (!(scratch_.block_maxima[index(block)] >= from)) continue;
       const std::ptrdiff_t end = std::min(tokens(), (block + 1) * cpu::block_tokens);
-      for (std::ptrdiff_t i = block * cpu::block_tokens; i < end; ++i) {
-        const float value = logits_[index(i)];
-        ids[n] = static_cast<int>(i);  // no branch, as none could be foretold
-        n += static_cast<int>(value >= from) & static_cast<int>(value < below);
+      for (std::ptrdiff_t first = block * cpu::block_tokens; first < end; first += cpu::group_tokens) {
+        if (!(scratch_.group_maxima[index(first / cpu::group_tokens)] >= from)) continue;
+        for (std::ptrdiff_t i = first; i < std::min(end, first + cpu::group_tokens); ++i) {
+          const float value = logits_[index(i)];
+          ids[n] = static_cast<int>(i);  // no branch, as none could be foretold
+          n += static_cast<int>(value >= from) & static_cast<int>(value < below);
+        }
       }
     }
     for (std::ptrdiff_t i = 0; i < n; ++i) scratch_.values[index(i)] = logits_[index(ids[i])];
@@ -270,6 +280,10 @@ class candidates {
     [[nodiscard]] int operator()(float value) const {
       return static_cast<int>(std::min((top - value) * bins_per_unit, last));
     }
+    /// About the greatest value of a bin; the lowest float for what would follow the last one.
+    [[nodiscard]] float edge(int bin) const {
+      return static_cast<float>(bin) <= last ? top - static_cast<float>(bin) / bins_per_unit : lowest;
+    }
   };
 
   /// Adds up the list's weights by bin.
@@ -332,11 +346,12 @@ class candidates {
     keep_if([c](float value, int id, std::uint64_t) { return value > c.value || (value == c.value && id <= c.id); });
   }
 
-  /// The same for a nucleus too large to list. A sample of the vocabulary brackets its edge; only the tokens in the bracket are listed,
-  /// and the row gets a threshold. A sample that misleads costs time: the bracket's ends are then left out.
+  /// The same for a nucleus of very many tokens. A sample of the vocabulary brackets its edge; only the tokens in the bracket are
+  /// listed, and the row gets a threshold. A sample that misleads costs time: the bracket is then moved.
   void keep_reaching_in_row(float p, double target) {
     std::ptrdiff_t n = 0;
-    for (std::ptrdiff_t i = 0; i < tokens(); i += tokens() / sampled_tokens) {
+    const std::ptrdiff_t step = std::max<std::ptrdiff_t>(1, tokens() / sampled_tokens);
+    for (std::ptrdiff_t i = 0; i < tokens(); i += step) {
       scratch_.values[index(n)] = logits_[index(i)];
       n += logits_[index(i)] >= threshold_;
     }
@@ -344,18 +359,21 @@ class candidates {
     const auto sampled = static_cast<double>(sum_listed());
     const binning bin_of = fill_bins();
     std::uint64_t reached = 0;
-    const auto edge = [&](int bin) { return bin_of.top - static_cast<float>(bin) / bin_of.bins_per_unit; };
-    float upper = edge(bin_reaching((double{p} - 0.02) * sampled, reached));
-    const int lower_bin = bin_reaching((double{p} + 0.02) * sampled, reached = 0);
-    float lower = static_cast<float>(lower_bin) < bin_of.last ? edge(lower_bin + 1) : lowest;
+    float upper = bin_of.edge(bin_reaching((double{p} - 0.02) * sampled, reached));
+    float lower = bin_of.edge(bin_reaching((double{p} + 0.02) * sampled, reached = 0) + 1);
 
     reached = sum_blocks(upper);
     if (static_cast<double>(reached) >= target) {
+      lower = upper;
       upper = infinity;
       reached = sum_blocks(upper);
     }
     list(lower, upper);
-    if (static_cast<double>(reached + sum_listed()) < target) list(lowest, upper);
+    for (float width = std::max(0.25f, std::min(upper, maximum_) - lower);
+         static_cast<double>(reached + sum_listed()) < target && lower > lowest; width *= 2) {
+      lower = std::max(lowest, lower - width);
+      list(lower, upper);
+    }
     const cut c = find_cut(target, reached);
     for (std::ptrdiff_t i = c.order_begin; i < c.order_end; ++i) {
       const int at = scratch_.order[index(i)];

@@ -24,7 +24,8 @@ struct workspace {
 
   execution::instruction_set instructions = execution::best_instruction_set();
 
-  std::vector<float> block_maxima;           ///< the greatest logit of each block of tokens
+  std::vector<float> group_maxima;           ///< the greatest logit of each group of tokens
+  std::vector<float> block_maxima;           ///< and of each block
   std::vector<std::uint64_t> block_weights;  ///< the sum of each block's weights
   std::vector<int> ids;                      ///< candidates, by rising id
   std::vector<float> values;                 ///< their logits

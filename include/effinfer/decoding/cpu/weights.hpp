@@ -16,28 +16,37 @@
 
 namespace effinfer::inline v0::decoding::cpu {
 
-inline constexpr std::ptrdiff_t block_tokens = 128;  // 8 cache lines; a vocabulary of 128k has 1002 blocks
-inline constexpr int weight_bits = 42;               // 2^21 tokens of the greatest weight fit 64 bits
+// Maxima are kept of groups, one vector each, and of blocks of eight groups; sums of blocks only, as adding up the lanes of a
+// vector costs as much as e^x.
+inline constexpr std::ptrdiff_t group_tokens = 16;
+inline constexpr std::ptrdiff_t block_tokens = 128;
+inline constexpr int weight_bits = 42;  // 2^21 tokens of the greatest weight fit 64 bits
 inline constexpr std::uint64_t greatest_weight = std::uint64_t{1} << weight_bits;
 /// Below `maximum - weightless` all weights are 0: ln 2^42 = 29.11.
 inline constexpr float weightless = 30.0f;
 inline constexpr std::ptrdiff_t most_tokens = std::ptrdiff_t{1} << 21;
 
+constexpr std::ptrdiff_t groups(std::ptrdiff_t tokens) { return (tokens + group_tokens - 1) / group_tokens; }
 constexpr std::ptrdiff_t blocks(std::ptrdiff_t tokens) { return (tokens + block_tokens - 1) / block_tokens; }
 
-/// maxima[b] = the greatest of logits[128 b, 128 b + 128); NaN counts as -infinity.
-struct find_block_maxima {
+/// The greatest logit of each group and of each block; NaN counts as -infinity.
+struct find_maxima {
   template <execution::instruction_set Set>
-  static EFFINFER_ALWAYS_INLINE void run(const float* logits, std::ptrdiff_t tokens, float* maxima) {
+  static EFFINFER_ALWAYS_INLINE void run(const float* logits, std::ptrdiff_t tokens, float* of_groups,
+                                         float* of_blocks) {
     using vector = execution::f32x16<Set>;
     constexpr float lowest = -std::numeric_limits<float>::infinity();
+    const vector none = vector::broadcast(lowest);
     for (std::ptrdiff_t first = 0; first < tokens; first += block_tokens) {
       const std::ptrdiff_t end = first + block_tokens < tokens ? first + block_tokens : tokens;
-      vector greatest = vector::broadcast(lowest);
-      std::ptrdiff_t i = first;
-      for (; i + 16 <= end; i += 16) greatest = max(vector::load(logits + i), greatest);  // keeps the right one at NaN
-      if (i < end) greatest = max(vector::load_first(logits + i, end - i, lowest), greatest);
-      *maxima++ = greatest.max_lane();
+      float greatest = lowest;
+      for (std::ptrdiff_t i = first; i < end; i += group_tokens) {
+        const vector x = i + 16 <= end ? vector::load(logits + i) : vector::load_first(logits + i, end - i, lowest);
+        const float of_group = max(x, none).max_lane();  // `max` keeps the right one at NaN
+        *of_groups++ = of_group;
+        greatest = of_group > greatest ? of_group : greatest;
+      }
+      *of_blocks++ = greatest;
     }
   }
 };
@@ -123,12 +132,12 @@ EFFINFER_ALWAYS_INLINE void relative_likelihood(execution::f32x16<Set>& x, const
 
 }  // namespace detail
 
-/// sums[b] = the weights of those of block b's logits that are at least `threshold`, added up; maxima as find_block_maxima gives
-/// them. No value may be above `maximum`, which is finite.
+/// sums[b] = the weights of those of block b's logits that are at least `threshold`, added up; group_maxima as
+/// find_maxima gives them. No value may be above `maximum`, which is finite.
 struct sum_block_weights {
   const float* logits;
   std::ptrdiff_t tokens;
-  const float* maxima;
+  const float* group_maxima;
   float maximum;
   float threshold;
   std::uint64_t* sums;
@@ -141,11 +150,10 @@ struct sum_block_weights {
     for (std::ptrdiff_t block = 0; block * block_tokens < a.tokens; ++block) {
       const std::ptrdiff_t first = block * block_tokens;
       const std::ptrdiff_t end = first + block_tokens < a.tokens ? first + block_tokens : a.tokens;
-      a.sums[block] = 0;
-      if (a.maxima[block] < a.threshold) continue;
       detail::split_weights<Set> sum, next;
       sum.clear();
-      for (std::ptrdiff_t i = first; i < end; i += 16) {
+      for (std::ptrdiff_t i = first; i < end; i += group_tokens) {
+        if (a.group_maxima[i / group_tokens] < a.threshold) continue;
         const vector x = i + 16 <= end ? vector::load(a.logits + i) : vector::load_first(a.logits + i, end - i, lowest);
         vector e = x;
         detail::relative_likelihood<Set>(e, m);
