@@ -65,11 +65,14 @@ SHAPES = {
                                # memory of about 1 / (1 - decay) tokens: 2, 4, 8, 16, 32, 64, 256, all
                                decay=[0.5, 0.75, 0.875, 0.9375, 0.96875, 0.984375, 0.99609375, 1.0]),
 }
-RECIPES = {   # row: tokens a row; rows: rows a step
-    "shakespeare-llama": dict(steps=2400, rows=16, row=384, rate=1.5e-3, dropout=0.25, decay=0.3, seed=1),
-    "shakespeare-draft": dict(steps=2400, rows=16, row=256, rate=3e-3, dropout=0.05, decay=0.1, seed=2),
-    "shakespeare-linear": dict(steps=2000, rows=16, row=384, rate=1.5e-3, dropout=0.25, decay=0.3, seed=3),
+# A stage is steps, rows a step, peak learning rate, dropout; a later stage starts from what the one before
+# kept, as stored. Rows have 256 tokens.
+RECIPES = {
+    "shakespeare-llama": dict(seed=1, decay=0.3, stages=[(900, 16, 2e-3, 0.15)]),
+    "shakespeare-draft": dict(seed=2, decay=0.1, stages=[(1500, 16, 4e-3, 0.0)]),
+    "shakespeare-linear": dict(seed=3, decay=0.3, stages=[(700, 16, 2e-3, 0.1)]),
 }
+ROW = 256
 
 
 # ---------------------------------------------------------------- the models (names as in transformers)
@@ -106,8 +109,14 @@ class Attention(nn.Module):
         v = self.v_proj(x).view(b, t, self.kv, self.size).transpose(1, 2)
         return q, k, v
 
-    def shared(self, x):                      # each kv head serves heads / kv consecutive query heads
-        return x.repeat_interleave(self.heads // self.kv, 1)
+    # Each kv head serves heads / kv consecutive query heads, here as rows of one product.
+    def products(self, q, k):                 # [B, H, T, D], [B, K, T, D] -> [B, H, T, T]
+        b, h, t, d = q.shape
+        return torch.bmm(q.reshape(b * self.kv, -1, d), k.reshape(b * self.kv, t, d).transpose(1, 2)).view(b, h, t, t)
+
+    def mix(self, w, v):                      # [B, H, T, T], [B, K, T, D] -> [B, H, T, D]
+        b, h, t, _ = w.shape
+        return torch.bmm(w.reshape(b * self.kv, -1, t), v.reshape(b * self.kv, t, -1)).view(b, h, t, -1)
 
 
 class SoftmaxAttention(Attention):
@@ -121,8 +130,11 @@ class SoftmaxAttention(Attention):
         rate = self.theta ** (-torch.arange(0, self.size, 2, device=x.device).float() / self.size)
         angle = torch.outer(torch.arange(t, device=x.device).float(), rate)
         cos, sin = angle.cos(), angle.sin()
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        y = F.scaled_dot_product_attention(q, self.shared(k), self.shared(v), is_causal=True)
+        q, k = rotate(q, cos, sin) * self.size ** -0.5, rotate(k, cos, sin)
+        # Written out: on a CPU, for short rows, faster than scaled_dot_product_attention.
+        w = self.products(q, k)
+        mask = torch.full((t, t), -math.inf, dtype=w.dtype, device=x.device).triu(1)
+        y = self.mix(torch.softmax(w + mask, -1, dtype=w.dtype), v)
         return self.o_proj(y.transpose(1, 2).flatten(2))
 
 
@@ -141,13 +153,13 @@ class LinearAttention(Attention):
 
     def forward(self, x):
         q, k, v = self.project(x)
-        q, k = F.elu(q.float()) + 1, F.elu(self.shared(k).float()) + 1
+        q, k = F.elu(q) + 1, F.elu(k) + 1
         t = torch.arange(x.shape[1], device=x.device)
         distance = t[:, None] - t[None, :]
         mask = self.rate.view(-1, 1, 1) ** distance.clamp(min=0) * (distance >= 0)
-        with torch.autocast(x.device.type, enabled=False):
-            w = (q @ k.transpose(-1, -2)) * mask
-            y = (w @ self.shared(v).float()) / (w.sum(-1, keepdim=True) + 1e-6)
+        w = self.products(q, k)
+        y = self.mix(w * mask.to(w.dtype), torch.cat((v, torch.ones_like(v[..., :1])), -1))   # with the sum beside
+        y = y[..., :-1] / (y[..., -1:] + 1e-6)
         return self.o_proj(y.to(x.dtype).transpose(1, 2).flatten(2))
 
 
@@ -254,8 +266,8 @@ def ids_of(tokenizer, text):
 
 
 class Rows:
-    """Training rows. Two in eight begin anywhere with <|begin_of_text|>, two so at the start of a speech, two
-    anywhere without it, two are conversations: speeches, without names, taken in turn by user and assistant."""
+    """Training rows. Of eight, three begin anywhere with <|begin_of_text|>, two so at the start of a speech, two
+    anywhere without it, one is a conversation: speeches, without names, taken in turn by user and assistant."""
 
     def __init__(self, text, tokenizer, row, seed):
         self.random, self.row = random.Random(seed), row
@@ -273,13 +285,13 @@ class Rows:
 
     def one(self, kind):
         r, n = self.random, self.row + 1
-        if kind < 2:
+        if kind < 3:
             i = r.randrange(len(self.plain) - n)
             return [self.bos] + self.plain[i:i + n - 1]
-        if kind < 4:
+        if kind < 5:
             i = r.choice(self.starts)
             return [self.bos] + self.plain[i:i + n - 1]
-        if kind < 6:
+        if kind < 7:
             i = r.randrange(len(self.plain) - n)
             return self.plain[i:i + n]
         out, i, who = [self.bos], r.randrange(len(self.turns)), 0
@@ -322,59 +334,69 @@ def sample(model, tokenizer, prompt, tokens, seed, device, temperature=0.8, top_
     return tokenizer.decode(ids)
 
 
-def load(folder, device):
+def load_weights(folder):
     from safetensors.torch import load_file
+    return load_file(Path(folder) / "model.safetensors")
+
+
+def load(folder, device):
     from tokenizers import Tokenizer
     folder = Path(folder)
     c = json.loads((folder / "config.json").read_text())
     model = Model(c)
-    model.load_state_dict({k: v.float() for k, v in load_file(folder / "model.safetensors").items()})
+    model.load_state_dict({k: v.float() for k, v in load_weights(folder).items()})
     return model.to(device), Tokenizer.from_file(str(folder / "tokenizer.json")), c
 
 
 # ---------------------------------------------------------------- train
 
-def train(name, recipe, text, heldout, tokenizer, device, log=print):
-    torch.manual_seed(recipe["seed"])
-    c = configuration(name, tokenizer)
-    model = Model(c, recipe["dropout"]).to(device)
-    rows = Rows(text, tokenizer, recipe["row"], recipe["seed"])
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    vectors = [p for p in model.parameters() if p.dim() == 1]
-    optimizer = torch.optim.AdamW([dict(params=matrices, weight_decay=recipe["decay"]),
-                                   dict(params=vectors, weight_decay=0.0)], lr=recipe["rate"], betas=(0.9, 0.98))
-    average = Model(c).to(device)                 # running mean of the weights: this is what is measured and kept
-    average.load_state_dict(model.state_dict())
-    steps, warm, best, kept, kept_step, start = recipe["steps"], 100, math.inf, None, 0, time.time()
-    log(f"{name}: {sum(p.numel() for p in model.parameters())} parameters, {len(rows.plain)} training tokens")
-    for step in range(1, steps + 1):
-        rate = recipe["rate"] * min(step / warm, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        model.train()
-        batch = rows.batch(recipe["rows"]).to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            logits = model(batch[:, :-1])
-        loss = F.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        keep = min(0.99, step / (step + 10))
-        with torch.no_grad():
-            for a, p in zip(average.parameters(), model.parameters()):
-                a.lerp_(p, 1 - keep)
-        if step % 100 == 0 or step == steps:
+def train(name, recipe, text, heldout, tokenizer, device, weights=None, first=0, log=print):
+    """Runs the stages from `first` on (from `weights`, where an earlier stage ended): (configuration, weights, steps run)."""
+    c, run = configuration(name, tokenizer), 0
+    for stage, (steps, size, peak, dropout) in list(enumerate(recipe["stages"]))[first:]:
+        seed = recipe["seed"] + 100 * stage
+        torch.manual_seed(seed)
+        model, average = Model(c, dropout).to(device), Model(c).to(device)
+        if weights:
+            model.load_state_dict({k: v.float() for k, v in weights.items()})
+        average.load_state_dict(model.state_dict())   # running mean of the weights: this is measured and kept
+        rows = Rows(text, tokenizer, ROW, seed)
+        optimizer = torch.optim.AdamW([dict(params=[p for p in model.parameters() if p.dim() > 1], weight_decay=recipe["decay"]),
+                                       dict(params=[p for p in model.parameters() if p.dim() == 1], weight_decay=0.0)],
+                                      lr=peak, betas=(0.9, 0.98))
+        best, best_step, start, warm = math.inf, 0, time.time(), min(100, steps // 4)
+        if weights:                                   # a stage that makes it no better leaves it as it was
+            best = evaluate(average, tokenizer, heldout, device)[0]
+        log(f"{name}: stage {stage + 1}, {sum(p.numel() for p in model.parameters())} parameters, {len(rows.plain)} training tokens")
+        for step in range(1, steps + 1):
+            rate = peak * min(step / warm, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            model.train()
+            batch = rows.batch(size).to(device)
             with torch.autocast(device.type, dtype=torch.bfloat16):
-                nll, _, bits = evaluate(average, tokenizer, heldout, device)
-            log(f"{step:6d}  train {loss.item():.4f}  held out {nll:.4f}  perplexity {math.exp(nll):.3f}  "
-                f"bits/byte {bits:.4f}  {time.time() - start:.0f} s")
-            if nll < best:
-                best, kept_step = nll, step
-                kept = {k: v.detach().cpu().to(torch.bfloat16).clone() for k, v in average.state_dict().items()}
-            elif step - kept_step >= steps // 4:
-                break                                 # no better for a quarter of the plan
-    return c, kept, kept_step, step, time.time() - start
+                logits = model(batch[:, :-1])
+            loss = F.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            keep = min(0.99, step / (step + 10))
+            with torch.no_grad():
+                for a, p in zip(average.parameters(), model.parameters()):
+                    a.lerp_(p, 1 - keep)
+            if step % 100 == 0 and (step > steps // 2 or step % 500 == 0) or step == steps:
+                with torch.autocast(device.type, dtype=torch.bfloat16):
+                    nll, _, bits = evaluate(average, tokenizer, heldout, device)
+                log(f"{step:6d}  train {loss.item():.4f}  held out {nll:.4f}  perplexity {math.exp(nll):.3f}  "
+                    f"bits/byte {bits:.4f}  {time.time() - start:.0f} s")
+                if nll < best:
+                    best, best_step = nll, step
+                    weights = {k: v.detach().cpu().to(torch.bfloat16).clone() for k, v in average.state_dict().items()}
+                elif step - best_step >= 400:
+                    break                                 # no better for that long: it won't be
+        run += step
+    return c, weights, run
 
 
 def write(folder, c, weights, tokenizer):
@@ -408,11 +430,11 @@ examples, tests and benchmarks: it writes verse, and knows nothing.
 | parameters, stored as | {parameters:,}, bfloat16 |
 | held-out perplexity a token | **{perplexity:.3f}** |
 | held-out bits per byte | **{bits:.4f}** |
-| trained | {seconds:.0f} s on {device}, kept step {kept} of {steps} planned, {last} run |
+| trained | {steps} steps, {tokens_seen:.1f} million tokens in rows of {row}, {minutes:.0f} minutes on {device} |
 
 Held out: the last tenth of the text (`models/heldout.txt`, {tokens} tokens), in windows of {window} tokens, each after
 `<|begin_of_text|>`, all tokens scored, from the weights as stored. The held-out tenth also picked the step to
-stop at. Contexts in training: {row} tokens. A quarter of the training rows were conversations in the
+stop at. Contexts in training: {row} tokens. An eighth of the training rows were conversations in the
 form of the chat template (consecutive speeches, taken in turn by `user` and `assistant`), so a turn ends with
 `<|eot_id|>`. There was no other chat training.
 {more}
@@ -439,8 +461,10 @@ def main():
     parser.add_argument("--text", help="the training text (tiny Shakespeare)")
     parser.add_argument("--output", default=str(HERE), help="where the folders go")
     parser.add_argument("--only", nargs="*", default=list(SHAPES), choices=list(SHAPES))
-    parser.add_argument("--steps", type=int, help="instead of each recipe's")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, help="for a quick try: this many in each stage")
+    parser.add_argument("--stage", type=int, default=1, help="start with this stage, from the folder that the one before wrote")
+    parser.add_argument("--seconds", type=float, default=0, help="how long the stages before took, for the card")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--evaluate", metavar="FOLDER", help="print the held-out perplexity of a folder, no training")
     parser.add_argument("--check", metavar="FOLDER", help="compare a Llama folder with transformers, no training")
     arguments = parser.parse_args()
@@ -472,18 +496,24 @@ def main():
     (output / "heldout.txt").write_text(heldout)
     tokenizer = train_tokenizer(text)
     for name in arguments.only:
-        recipe = dict(RECIPES[name])
-        recipe["steps"] = arguments.steps or recipe["steps"]
-        c, weights, kept, last, seconds = train(name, recipe, text, heldout, tokenizer, device, lambda s: print(s, flush=True))
+        recipe, start = dict(RECIPES[name]), time.time()
+        if arguments.steps:
+            recipe["stages"] = [(arguments.steps, *stage[1:]) for stage in recipe["stages"]]
+        earlier = load_weights(output / name) if arguments.stage > 1 else None
+        c, weights, steps = train(name, recipe, text, heldout, tokenizer, device, earlier, arguments.stage - 1,
+                                  lambda s: print(s, flush=True))
+        seconds = time.time() - start + arguments.seconds
+        steps += sum(stage[0] for stage in recipe["stages"][:arguments.stage - 1])
+        seen = sum(stage[0] * stage[1] for stage in recipe["stages"]) * ROW
         write(output / name, c, weights, tokenizer)
         model, tokenizer, _ = load(output / name, device)
         nll, tokens, bits = evaluate(model, tokenizer, heldout, device)
         sampled = 200
         (output / name / "README.md").write_text(CARD.format(
             name=name, what=WHAT[name], **SHAPES[name], vocab_size=c["vocab_size"], parameters=sum(v.numel() for v in weights.values()),
-            perplexity=math.exp(nll), bits=bits, seconds=seconds, kept=kept, steps=recipe["steps"], last=last, tokens=tokens,
+            perplexity=math.exp(nll), bits=bits, minutes=seconds / 60, steps=steps, tokens_seen=seen / 1e6, tokens=tokens,
             device="one GPU" if device.type == "cuda" else f"{arguments.threads} CPU threads of a shared machine",
-            window=WINDOW, row=recipe["row"], sampled=sampled, more=MORE_LINEAR if "decay" in c else "",
+            window=WINDOW, row=ROW, sampled=sampled, more=MORE_LINEAR if "decay" in c else "",
             sample=sample(model, tokenizer, "ROMEO:", sampled, 0, device)))
         print(f"{name}: as stored, perplexity {math.exp(nll):.4f}, bits per byte {bits:.5f}, {seconds:.0f} s", flush=True)
 
