@@ -228,6 +228,16 @@ TEST_CASE("the draw takes the token in whose share of [0, 1) the random number f
   }
 }
 
+TEST_CASE("of a million equally likely tokens the draw takes number floor(u V): all 48 bits of u count") {
+  workspace scratch;
+  std::vector<float> logits(1000003, -3.0f);
+  for (std::uint64_t position = 0; position < 30; ++position) {
+    const random_stream random{17};
+    const double u = double{random.uniform(position, 0)} + double{random.uniform(position, 1)} * 0x1p-24;
+    CHECK(candidates(logits, scratch).draw(random, position) == static_cast<int>(u * 1000003));
+  }
+}
+
 TEST_CASE("draws follow the exact distribution, whatever the filter") {
   const std::size_t size = 300;
   const auto logits = reference::logits(size, 5, 2);
