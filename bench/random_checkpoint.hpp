@@ -28,11 +28,14 @@ inline void write(const std::string& folder, const shape& s) {
   namespace fs = std::filesystem;
   if (fs::exists(folder + "/model.safetensors")) return;
   fs::create_directories(folder);
-  std::ofstream(folder + "/config.json")
-      << "{\"model_type\":\"llama\",\"hidden_size\":" << s.width << ",\"intermediate_size\":" << s.feed_forward_width
-      << ",\"num_hidden_layers\":" << s.layers << ",\"num_attention_heads\":" << s.heads << ",\"num_key_value_heads\":" << s.kv_heads
-      << ",\"head_dim\":" << s.head_size << ",\"vocab_size\":" << s.vocabulary
-      << ",\"max_position_embeddings\":8192,\"rms_norm_eps\":1e-5,\"rope_theta\":500000.0,\"tie_word_embeddings\":true}";
+  std::ofstream(folder + "/config.json") << "{\"model_type\":\"llama\",\"hidden_size\":" << s.width
+                                         << ",\"intermediate_size\":" << s.feed_forward_width
+                                         << ",\"num_hidden_layers\":" << s.layers
+                                         << ",\"num_attention_heads\":" << s.heads
+                                         << ",\"num_key_value_heads\":" << s.kv_heads << ",\"head_dim\":" << s.head_size
+                                         << ",\"vocab_size\":" << s.vocabulary
+                                         << ",\"max_position_embeddings\":8192,\"rms_norm_eps\":1e-5,\"rope_theta\":"
+                                            "500000.0,\"tie_word_embeddings\":true}";
   std::vector<std::pair<std::string, std::vector<int>>> tensors{{"model.embed_tokens.weight", {s.vocabulary, s.width}}};
   for (int l = 0; l < s.layers; ++l) {
     const std::string p = "model.layers." + std::to_string(l) + ".";
@@ -60,8 +63,8 @@ inline void write(const std::string& folder, const shape& s) {
     std::string text;
     for (const int d : dims) text += (text.empty() ? "" : ",") + std::to_string(d);
     const std::uint64_t end = offset + 2 * values_of(dims);
-    header += (offset == 0 ? "\"" : ",\"") + name + "\":{\"dtype\":\"BF16\",\"shape\":[" + text + "],\"data_offsets\":[" +
-              std::to_string(offset) + "," + std::to_string(end) + "]}";
+    header += (offset == 0 ? "\"" : ",\"") + name + "\":{\"dtype\":\"BF16\",\"shape\":[" + text +
+              "],\"data_offsets\":[" + std::to_string(offset) + "," + std::to_string(end) + "]}";
     offset = end;
   }
   header += "}";

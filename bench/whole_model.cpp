@@ -40,7 +40,8 @@ const model& loaded(weights::choice choice) {
   static weights::choice which{};
   if (!held || which != choice) {
     held.reset();
-    held = std::make_unique<model>(model::load(folder, {.progress = {}, .session = {.context_tokens = 1024}}, weights{choice}));
+    held = std::make_unique<model>(
+        model::load(folder, {.progress = {}, .session = {.context_tokens = 1024}}, weights{choice}));
     which = choice;
   }
   return *held;
@@ -119,7 +120,8 @@ int main(int argc, char** argv) {
     const std::string a = argv[i];
     if (a.rfind("--shape=", 0) == 0) {
       name = a.substr(8);
-      if (name != "qwen2-0.5b" && name != "llama-3.2-1b") return std::fprintf(stderr, "unknown shape %s\n", name.c_str()), 2;
+      if (name != "qwen2-0.5b" && name != "llama-3.2-1b")
+        return std::fprintf(stderr, "unknown shape %s\n", name.c_str()), 2;
       if (name == "llama-3.2-1b") shape = random_checkpoint::llama_3_2_1b;
     } else if (a.rfind("--folder=", 0) == 0) {
       folder = a.substr(9);
@@ -130,11 +132,13 @@ int main(int argc, char** argv) {
   if (folder.empty()) folder = (std::filesystem::temp_directory_path() / ("effinfer-bench-" + name)).string();
   random_checkpoint::write(folder, shape);
   using choice = weights::choice;
-  const std::pair<const char*, choice> all[] = {{"bf16", choice::none}, {"int8", choice::int8}, {"int4-32", choice::int4_32}};
+  const std::pair<const char*, choice> all[] = {
+      {"bf16", choice::none}, {"int8", choice::int8}, {"int4-32", choice::int4_32}};
   for (const auto& [label, c] : all) {
     const choice chosen = c;
     const auto add = [&](const char* what, auto f) {
-      return benchmark::RegisterBenchmark((std::string(what) + "/" + label).c_str(), [f, chosen](benchmark::State& s) { f(s, chosen); })
+      return benchmark::RegisterBenchmark((std::string(what) + "/" + label).c_str(),
+                                          [f, chosen](benchmark::State& s) { f(s, chosen); })
           ->Unit(benchmark::kMillisecond)
           ->UseRealTime();
     };

@@ -34,13 +34,14 @@ int main(int argc, char** argv) {
     std::vector<ei::text::chat_message> messages;
     if (!system.empty()) messages.push_back({.role = "system", .content = system});
     auto session = llm.start();
-    const auto piece_of = [&](std::optional<int> id) { return id ? std::string(llm.tokenizer().token_text(*id)) : std::string(); };
+    const auto piece_of = [&](std::optional<int> id) {
+      return id ? std::string(llm.tokenizer().token_text(*id)) : std::string();
+    };
     for (std::string line; std::cout << "> " << std::flush, std::getline(std::cin, line) && !line.empty();) {
       messages.push_back({.role = "user", .content = line});
-      const std::string prompt =
-          chat_template->render(messages, {.add_generation_prompt = true,
-                                           .bos_token = piece_of(llm.tokenizer().bos()),
-                                           .eos_token = piece_of(llm.tokenizer().eos())});
+      const std::string prompt = chat_template->render(messages, {.add_generation_prompt = true,
+                                                                  .bos_token = piece_of(llm.tokenizer().bos()),
+                                                                  .eos_token = piece_of(llm.tokenizer().eos())});
       // The template writes the special tokens itself. What the session has read already needn't be read again.
       auto tokens = llm.tokenizer().encode(prompt, {.add_special_tokens = false});
       std::size_t common = 0;

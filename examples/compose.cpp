@@ -13,7 +13,8 @@ void show(const char* name, const std::string& path) {
   const auto bytes = Pipeline::memory_footprint(path);
   const auto llm = Pipeline::load(path);
   auto generation = llm.generate("ROMEO:\n", {.max_tokens = 40, .seed = 1});
-  std::cout << "--- " << name << ": " << bytes.owned_bytes << " bytes of own weights, " << bytes.state_bytes << " of cache\n"
+  std::cout << "--- " << name << ": " << bytes.owned_bytes << " bytes of own weights, " << bytes.state_bytes
+            << " of cache\n"
             << generation.text() << "\n";
 }
 

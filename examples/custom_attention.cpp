@@ -21,7 +21,8 @@ int main(int argc, char** argv) {
   try {
     using pipeline = ei::pipeline<dilated, ei::decoding::greedy>;
     const auto llm = pipeline::load(argc > 1 ? argv[1] : "models/shakespeare-llama", {}, dilated{{}, 48});
-    for (const std::string_view piece : llm.generate("First Citizen:\n", {.max_tokens = 80})) std::cout << piece << std::flush;
+    for (const std::string_view piece : llm.generate("First Citizen:\n", {.max_tokens = 80}))
+      std::cout << piece << std::flush;
     std::cout << "\n";
   } catch (const ei::error& e) {
     std::cerr << e.what() << "\n";

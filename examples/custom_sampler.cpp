@@ -25,7 +25,8 @@ int main(int argc, char** argv) {
   try {
     using pipeline = ei::pipeline<ei::decoding::chain<at_most, ei::decoding::top_p>>;
     const auto llm = pipeline::load(argc > 1 ? argv[1] : "models/shakespeare-llama");
-    for (const std::string_view piece : llm.generate("JULIET:\n", {.max_tokens = 80, .seed = 3})) std::cout << piece << std::flush;
+    for (const std::string_view piece : llm.generate("JULIET:\n", {.max_tokens = 80, .seed = 3}))
+      std::cout << piece << std::flush;
     std::cout << "\n";
   } catch (const ei::error& e) {
     std::cerr << e.what() << "\n";

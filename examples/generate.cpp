@@ -39,14 +39,19 @@ arguments parse(int argc, char** argv) {
   app.add_option("--temperature", a.sample.temperature, "0 takes the likeliest token")->capture_default_str();
   app.add_option("--top-k", a.sample.top_k, "only the k likeliest; 0 is all")->capture_default_str();
   app.add_option("--top-p", a.sample.top_p, "only the likeliest that make up p")->capture_default_str();
-  app.add_option("--min-p", a.sample.min_p, "only those at least p times as likely as the likeliest")->capture_default_str();
-  app.add_option("--repetition-penalty", a.sample.repetition_penalty, "above 1 discourages repetition")->capture_default_str();
+  app.add_option("--min-p", a.sample.min_p, "only those at least p times as likely as the likeliest")
+      ->capture_default_str();
+  app.add_option("--repetition-penalty", a.sample.repetition_penalty, "above 1 discourages repetition")
+      ->capture_default_str();
   app.add_option("--seed", a.seed, "the same seed gives the same text")->capture_default_str();
   app.add_option("--threads", a.threads, "0 is one a core")->capture_default_str();
-  app.add_option("--context", a.context, "positions to keep; 0 is the model's maximum, at most 4096")->capture_default_str();
-  app.add_option("--weights", a.weights, "as-stored, int8 or int4")->check(CLI::IsMember({"as-stored", "int8", "int4"}));
+  app.add_option("--context", a.context, "positions to keep; 0 is the model's maximum, at most 4096")
+      ->capture_default_str();
+  app.add_option("--weights", a.weights, "as-stored, int8 or int4")
+      ->check(CLI::IsMember({"as-stored", "int8", "int4"}));
   app.add_option("--attention", a.attention, "full (as the checkpoint says), or window:N");
-  app.add_option("--decoding", a.decoding, "sample or prompt-lookup")->check(CLI::IsMember({"sample", "prompt-lookup"}));
+  app.add_option("--decoding", a.decoding, "sample or prompt-lookup")
+      ->check(CLI::IsMember({"sample", "prompt-lookup"}));
   app.add_option("--stop", a.stop, "end the text here; may be given several times");
   app.add_flag("--ignore-eos", a.ignore_eos, "go on behind an end-of-text token");
   app.add_flag("--json", a.json, "print one JSON object instead of the text");
@@ -61,9 +66,9 @@ arguments parse(int argc, char** argv) {
 
 template <class Pipeline, class... Values>
 int run(const arguments& a, const std::string& attention, const Values&... values) {
-  const Pipeline llm = Pipeline::load(
-      a.model, {.progress = command_line::progress_bar, .session = {.context_tokens = a.context}},
-      ei::execution::cpu{.threads = a.threads}, values...);
+  const Pipeline llm =
+      Pipeline::load(a.model, {.progress = command_line::progress_bar, .session = {.context_tokens = a.context}},
+                     ei::execution::cpu{.threads = a.threads}, values...);
   typename Pipeline::generate_options options;
   options.max_tokens = a.max_tokens;
   options.seed = a.seed;
@@ -80,9 +85,11 @@ int run(const arguments& a, const std::string& attention, const Values&... value
   const auto& s = generation.statistics();
   if (!a.json) {
     std::cout << std::endl;
-    std::fprintf(stderr, "\nprefill %d tokens, %.1f tokens/s; decode %d tokens, %.1f tokens/s; peak memory %.1f MB; ended by %s\n",
-                 s.prompt_tokens, s.prefill_tokens_per_second(), s.generated_tokens, s.decode_tokens_per_second(),
-                 static_cast<double>(command_line::peak_bytes()) / 1e6, std::string(to_string(generation.finished())).c_str());
+    std::fprintf(
+        stderr,
+        "\nprefill %d tokens, %.1f tokens/s; decode %d tokens, %.1f tokens/s; peak memory %.1f MB; ended by %s\n",
+        s.prompt_tokens, s.prefill_tokens_per_second(), s.generated_tokens, s.decode_tokens_per_second(),
+        static_cast<double>(command_line::peak_bytes()) / 1e6, std::string(to_string(generation.finished())).c_str());
     return 0;
   }
   std::string ids;
@@ -93,10 +100,11 @@ int run(const arguments& a, const std::string& attention, const Values&... value
             << ",\"prefill_tokens_per_second\":" << s.prefill_tokens_per_second()
             << ",\"decode_tokens_per_second\":" << s.decode_tokens_per_second()
             << ",\"forward_passes\":" << s.forward_passes << ",\"peak_bytes\":" << command_line::peak_bytes()
-            << ",\"pipeline\":{\"model\":" << json_string(llm.config().architecture) << ",\"attention\":" << json_string(attention)
-            << ",\"quantization\":" << json_string(a.weights) << ",\"decoding\":" << json_string(a.decoding)
-            << ",\"execution\":" << json_string("cpu, " + std::string(to_string(llm.decoder_model().execution().set())) + ", " +
-                                                std::to_string(llm.decoder_model().execution().threads()) + " threads")
+            << ",\"pipeline\":{\"model\":" << json_string(llm.config().architecture)
+            << ",\"attention\":" << json_string(attention) << ",\"quantization\":" << json_string(a.weights)
+            << ",\"decoding\":" << json_string(a.decoding) << ",\"execution\":"
+            << json_string("cpu, " + std::string(to_string(llm.decoder_model().execution().set())) + ", " +
+                           std::to_string(llm.decoder_model().execution().threads()) + " threads")
             << "}}" << std::endl;
   return 0;
 }
@@ -113,7 +121,8 @@ int choose(const arguments& a) {
     return run<ei::pipeline<ei::models::linear_llama, at_load, decoding, cpu>>(a, "linear", weights);
   }
   if (a.attention == "full") return run<ei::pipeline<at_load, decoding, cpu>>(a, "full", weights);
-  if (a.attention.rfind("window:", 0) != 0) throw std::runtime_error("--attention: " + a.attention + " is neither full nor window:N");
+  if (a.attention.rfind("window:", 0) != 0)
+    throw std::runtime_error("--attention: " + a.attention + " is neither full nor window:N");
   ei::attention::sliding_window<> window;
   window.window = std::atoi(a.attention.c_str() + 7);
   return run<ei::pipeline<ei::attention::sliding_window<>, at_load, decoding, cpu>>(a, a.attention, weights, window);

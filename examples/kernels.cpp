@@ -32,7 +32,8 @@ int main() {
                                                /*first_position=*/0,
                                                /*index=*/0};
   ei::attention::attend(exec, ei::attention::softmax<ei::attention::sliding_window<32>>{},
-                        {.heads = heads, .kv_heads = kv_heads, .head_size = head_size, .scale = 0.125F}, std::span(&sequence, 1));
+                        {.heads = heads, .kv_heads = kv_heads, .head_size = head_size, .scale = 0.125F},
+                        std::span(&sequence, 1));
 
   // A product with weights quantized to int4 in groups of 32: y [T, N] = x [T, M] w [N, M]^T.
   constexpr int outputs = 256, inputs = heads * head_size;

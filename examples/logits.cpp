@@ -25,8 +25,9 @@ int main(int argc, char** argv) {
 
     std::vector<int> ids(logits.size());
     std::iota(ids.begin(), ids.end(), 0);
-    std::partial_sort(ids.begin(), ids.begin() + 5, ids.end(),
-                      [&](int a, int b) { return logits[static_cast<std::size_t>(a)] > logits[static_cast<std::size_t>(b)]; });
+    std::partial_sort(ids.begin(), ids.begin() + 5, ids.end(), [&](int a, int b) {
+      return logits[static_cast<std::size_t>(a)] > logits[static_cast<std::size_t>(b)];
+    });
     for (int i = 0; i < 5; ++i) {
       const int id = ids[static_cast<std::size_t>(i)];
       std::cout << id << "  log p = " << ei::decoding::log_probability(logits, id) << "\n";

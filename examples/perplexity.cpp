@@ -33,7 +33,8 @@ arguments parse(int argc, char** argv) {
   app.add_option("--model", a.model, "Hugging Face folder, or .gguf file")->required();
   app.add_option("--text", a.text, "the text file; - is stdin")->required();
   app.add_option("--context", a.context, "tokens a window")->capture_default_str()->check(CLI::Range(2, 1 << 20));
-  app.add_option("--weights", a.weights, "as-stored, int8 or int4")->check(CLI::IsMember({"as-stored", "int8", "int4"}));
+  app.add_option("--weights", a.weights, "as-stored, int8 or int4")
+      ->check(CLI::IsMember({"as-stored", "int8", "int4"}));
   app.add_option("--threads", a.threads, "0 is one a core")->capture_default_str();
   app.add_flag("--json", a.json, "print one JSON object with each token's log-probability");
   try {
@@ -56,7 +57,8 @@ std::vector<double> score(const Pipeline& llm, const std::vector<int>& tokens, i
     const std::size_t end = std::min(tokens.size(), begin + static_cast<std::size_t>(window));
     std::vector<int> input;
     if (bos) input.push_back(*bos);
-    input.insert(input.end(), tokens.begin() + static_cast<std::ptrdiff_t>(begin), tokens.begin() + static_cast<std::ptrdiff_t>(end));
+    input.insert(input.end(), tokens.begin() + static_cast<std::ptrdiff_t>(begin),
+                 tokens.begin() + static_cast<std::ptrdiff_t>(end));
     session.truncate(0);
     session.append(input, {}, static_cast<int>(input.size()), [&](int position, std::span<const float> logits) {
       const auto next = static_cast<std::size_t>(position) + 1;
@@ -73,18 +75,20 @@ int run(const arguments& a) {
   const at_load weights{a.weights == "int8"   ? at_load::choice::int8
                         : a.weights == "int4" ? at_load::choice::int4_32
                                               : at_load::choice::none};
-  const auto llm = Pipeline::load(a.model, {.progress = command_line::progress_bar}, ei::execution::cpu{.threads = a.threads}, weights);
+  const auto llm = Pipeline::load(a.model, {.progress = command_line::progress_bar},
+                                  ei::execution::cpu{.threads = a.threads}, weights);
   const auto tokens = llm.tokenizer().encode(command_line::read_text(a.text), {.add_special_tokens = false});
   const auto scores = score(llm, tokens, a.context);
   double sum = 0;
   for (const double s : scores) sum += s;
   const double perplexity = std::exp(-sum / static_cast<double>(scores.size()));
   if (!a.json) {
-    std::printf("%zu tokens in windows of %d, weights %s: perplexity %.4f\n", scores.size(), a.context, a.weights.c_str(), perplexity);
+    std::printf("%zu tokens in windows of %d, weights %s: perplexity %.4f\n", scores.size(), a.context,
+                a.weights.c_str(), perplexity);
     return 0;
   }
-  std::printf("{\"tokens\":%zu,\"context\":%d,\"weights\":\"%s\",\"perplexity\":%.9g,\"log_probabilities\":[", scores.size(), a.context,
-              a.weights.c_str(), perplexity);
+  std::printf("{\"tokens\":%zu,\"context\":%d,\"weights\":\"%s\",\"perplexity\":%.9g,\"log_probabilities\":[",
+              scores.size(), a.context, a.weights.c_str(), perplexity);
   for (std::size_t i = 0; i < scores.size(); ++i) std::printf("%s%.9g", i == 0 ? "" : ",", scores[i]);
   std::puts("]}");
   return 0;

@@ -28,7 +28,8 @@ int main(int argc, char** argv) {
       });
     }
     for (std::thread& t : threads) t.join();
-    for (std::size_t i = 0; i < texts.size(); ++i) std::cout << "--- model " << i % 2 << ", seed " << i / 2 << "\n" << texts[i] << "\n";
+    for (std::size_t i = 0; i < texts.size(); ++i)
+      std::cout << "--- model " << i % 2 << ", seed " << i / 2 << "\n" << texts[i] << "\n";
 
     // A session can be forked: the prompt is read once, and both copies go on from there.
     auto session = models[0].start();

@@ -56,22 +56,24 @@ class model : private detail::check_composition<Policies...> {
   /// differ, naming both values.
   template <class... Values>
   static model load(const std::string& path, const load_options& options = {}, const Values&... values) {
-    return load(std::make_shared<const checkpoint::model_files>(checkpoint::model_files::open(path)), options, values...);
+    return load(std::make_shared<const checkpoint::model_files>(checkpoint::model_files::open(path)), options,
+                values...);
   }
   /// The same from files that are open already.
   template <class... Values>
   static model load(std::shared_ptr<const checkpoint::model_files> files, const load_options& options = {},
                     const Values&... values) {
     const auto settings = parts::settings(*files, values...);
-    return model(std::make_shared<const decoder>(
-                     decoder::load(std::move(files), settings, parts::template value<typename parts::quantization>(values...),
-                                   parts::template value<typename parts::execution>(values...), options.progress)),
+    return model(std::make_shared<const decoder>(decoder::load(
+                     std::move(files), settings, parts::template value<typename parts::quantization>(values...),
+                     parts::template value<typename parts::execution>(values...), options.progress)),
                  options.session);
   }
 
   /// What `load` and one session would take, exactly, from the headers alone. Errors: as `load`.
   template <class... Values>
-  static footprint memory_footprint(const std::string& path, const load_options& options = {}, const Values&... values) {
+  static footprint memory_footprint(const std::string& path, const load_options& options = {},
+                                    const Values&... values) {
     const auto files = checkpoint::model_files::open(path);
     const auto settings = parts::settings(files, values...);
     const auto session = session_type::checked(files.config(), options.session);

@@ -53,11 +53,13 @@ class pipeline : public model<Policies...> {
     return generate(this->start(), std::move(tokens), std::move(options));
   }
   /// Continues `tokens` behind what `sequence` holds already. The last generated token is not yet read into the session.
-  [[nodiscard]] generation_type generate(session_type& sequence, std::vector<int> tokens, generate_options options = {}) const {
+  [[nodiscard]] generation_type generate(session_type& sequence, std::vector<int> tokens,
+                                         generate_options options = {}) const {
     return generation_type(tokenizer_, sequence, std::move(tokens), std::move(options));
   }
   /// The same on a session that the generation owns.
-  [[nodiscard]] generation_type generate(session_type&& sequence, std::vector<int> tokens, generate_options options = {}) const {
+  [[nodiscard]] generation_type generate(session_type&& sequence, std::vector<int> tokens,
+                                         generate_options options = {}) const {
     return generation_type(tokenizer_, std::move(sequence), std::move(tokens), std::move(options));
   }
 

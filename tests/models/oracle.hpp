@@ -80,12 +80,15 @@ class llama {
 
  private:
   using role = ei::models::weight_role;
-  const ei::checkpoint::tensor& tensor(role r, int layer) { return files_.at(ei::models::weight_name(r, layer, files_.is_gguf())); }
+  const ei::checkpoint::tensor& tensor(role r, int layer) {
+    return files_.at(ei::models::weight_name(r, layer, files_.is_gguf()));
+  }
   row weight_row(role r, int layer, int i) {
     const auto& t = tensor(r, layer);
     const std::ptrdiff_t columns = t.shape.back();
     std::vector<float> values(static_cast<std::size_t>(columns));
-    const auto w = ei::quantization::packed_rows(t.format, t.data.data(), t.shape.size() == 2 ? t.shape[0] : 1, columns);
+    const auto w =
+        ei::quantization::packed_rows(t.format, t.data.data(), t.shape.size() == 2 ? t.shape[0] : 1, columns);
     ei::quantization::decode_row(w, i, values.data());
     return {values.begin(), values.end()};
   }

@@ -18,7 +18,8 @@ const std::string folder = std::string(EFFINFER_TEST_DATA) + "/models/";
 
 std::vector<int> some_tokens(int count, unsigned seed = 1) {
   std::vector<int> tokens;
-  for (int i = 0; i < count; ++i) tokens.push_back(static_cast<int>((seed = seed * 1664525U + 1013904223U) >> 16) % 90 + 3);
+  for (int i = 0; i < count; ++i)
+    tokens.push_back(static_cast<int>((seed = seed * 1664525U + 1013904223U) >> 16) % 90 + 3);
   return tokens;
 }
 
@@ -62,7 +63,8 @@ Model load(int threads = 2) {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("chunks, token by token and whole give the same bits", Model, ei::model<>, windowed, linear, linear_int8, quantized, capped) {
+TEST_CASE_TEMPLATE("chunks, token by token and whole give the same bits", Model, ei::model<>, windowed, linear,
+                   linear_int8, quantized, capped) {
   const Model model = load<Model>();
   const auto tokens = some_tokens(101);
   auto whole = model.start({.context_tokens = 128, .prefill_chunk = 128});
@@ -100,7 +102,8 @@ TEST_CASE_TEMPLATE("a batch gives each session what it gets alone", Model, ei::m
   CHECK(code_of([&] { batch.step(members, next); }) == ei::error_code::invalid_argument);
 }
 
-TEST_CASE_TEMPLATE("forked, cut back and restored sessions equal fresh ones", Model, ei::model<>, windowed, linear, quantized) {
+TEST_CASE_TEMPLATE("forked, cut back and restored sessions equal fresh ones", Model, ei::model<>, windowed, linear,
+                   quantized) {
   const Model model = load<Model>();
   const auto tokens = some_tokens(90), other = some_tokens(20, 7);
   auto fresh = model.start({.context_tokens = 128});
@@ -164,11 +167,13 @@ TEST_CASE("a contiguous cache overflows with an error, a ring slides") {
   using sliding = ei::model<ei::kv_cache::ring<float>>;
   using masked = ei::model<ei::attention::sliding_window<>, ei::kv_cache::contiguous<float>>;
   auto slides = sliding::load(folder + "llama-f16").start({.context_tokens = 32, .prefill_chunk = 8});
-  auto sees_all = masked::load(folder + "llama-f16", {}, [] {
-                    ei::attention::sliding_window<> w;
-                    w.window = 32;
-                    return w;
-                  }()).start({.context_tokens = 256});
+  auto sees_all = masked::load(folder + "llama-f16", {},
+                               [] {
+                                 ei::attention::sliding_window<> w;
+                                 w.window = 32;
+                                 return w;
+                               }())
+                      .start({.context_tokens = 256});
   const auto tokens = some_tokens(200);
   CHECK(same_bits(slides.append(tokens), sees_all.append(tokens)));
   CHECK(slides.position() == 200);
@@ -186,10 +191,12 @@ TEST_CASE("a window narrower than the checkpoint's is taken, a wider one is an e
   }
   CHECK(code_of([] { (void)ei::model<ei::attention::full>::load(folder + "mistral"); }) == ei::error_code::mismatch);
   CHECK(code_of([] { (void)ei::model<ei::models::qwen2>::load(folder + "llama3"); }) == ei::error_code::mismatch);
-  CHECK(code_of([] { (void)ei::model<ei::attention::grouped_query<4, 4>>::load(folder + "llama3"); }) == ei::error_code::mismatch);
+  CHECK(code_of([] { (void)ei::model<ei::attention::grouped_query<4, 4>>::load(folder + "llama3"); }) ==
+        ei::error_code::mismatch);
   CHECK_NOTHROW(ei::model<ei::attention::grouped_query<4, 2>>::load(folder + "llama3"));
   CHECK(code_of([] { (void)ei::model<>::load(folder + "linear"); }) == ei::error_code::mismatch);
-  CHECK(code_of([] { (void)ei::model<ei::quantization::int8>::load(folder + "llama-q4_k/model.gguf"); }) == ei::error_code::unsupported);
+  CHECK(code_of([] { (void)ei::model<ei::quantization::int8>::load(folder + "llama-q4_k/model.gguf"); }) ==
+        ei::error_code::unsupported);
 }
 
 TEST_CASE("cancelling leaves the session where it was, also in the middle of a prefill") {
@@ -203,7 +210,8 @@ TEST_CASE("cancelling leaves the session where it was, also in the middle of a p
       const auto stop_behind = [&](int position, std::span<const float>) {
         if (position == after + 15) stop.request_stop();
       };
-      CHECK(code_of([&] { session.append(some_tokens(50, 4), stop.get_token(), 50, stop_behind); }) == ei::error_code::cancelled);
+      CHECK(code_of([&] { session.append(some_tokens(50, 4), stop.get_token(), 50, stop_behind); }) ==
+            ei::error_code::cancelled);
       CHECK(session.position() == 20);
     }
     const auto tokens = some_tokens(5, 8);

@@ -40,7 +40,9 @@ struct reference {
   }
 };
 
-int argmax(std::span<const float> row) { return static_cast<int>(std::max_element(row.begin(), row.end()) - row.begin()); }
+int argmax(std::span<const float> row) {
+  return static_cast<int>(std::max_element(row.begin(), row.end()) - row.begin());
+}
 
 /// The greatest distance of a log-probability from the reference, over the whole prompt; then checks 64 greedy tokens.
 template <class Model>
@@ -49,13 +51,15 @@ double distance(const Model& model, const reference& expected, bool check_greedy
   const auto v = static_cast<std::size_t>(model.config().vocabulary_size);
   REQUIRE(expected.log_probabilities.size() == expected.prompt.size() * v);
   double worst = 0;
-  const auto last = session.append(expected.prompt, {}, static_cast<int>(expected.prompt.size()), [&](int position, std::span<const float> logits) {
-    const float* row = expected.log_probabilities.data() + static_cast<std::size_t>(position) * v;
-    for (std::size_t i = 0; i < v; ++i) {
-      const double d = std::abs(ei::decoding::log_probability(logits, static_cast<int>(i)) - static_cast<double>(row[i]));
-      worst = std::isnan(d) ? INFINITY : std::max(worst, d);
-    }
-  });
+  const auto last = session.append(
+      expected.prompt, {}, static_cast<int>(expected.prompt.size()), [&](int position, std::span<const float> logits) {
+        const float* row = expected.log_probabilities.data() + static_cast<std::size_t>(position) * v;
+        for (std::size_t i = 0; i < v; ++i) {
+          const double d =
+              std::abs(ei::decoding::log_probability(logits, static_cast<int>(i)) - static_cast<double>(row[i]));
+          worst = std::isnan(d) ? INFINITY : std::max(worst, d);
+        }
+      });
   if (!check_greedy) return worst;
   int next = argmax(last);
   for (std::size_t step = 0; step < expected.greedy.size(); ++step) {
@@ -72,8 +76,9 @@ const std::string folder = std::string(EFFINFER_TEST_DATA) + "/models/";
 }  // namespace
 
 TEST_CASE("float checkpoints of every family give transformers' log-probabilities and greedy tokens") {
-  for (const std::string name : {"llama2", "llama3", "llama-linear-rope", "llama-dynamic-ntk", "llama-yarn", "llama-multi-query", "llama-sharded",
-                                 "llama-f16", "llama-bf16", "mistral", "mistral-nowindow", "qwen2", "qwen2-untied", "qwen3"}) {
+  for (const std::string name :
+       {"llama2", "llama3", "llama-linear-rope", "llama-dynamic-ntk", "llama-yarn", "llama-multi-query",
+        "llama-sharded", "llama-f16", "llama-bf16", "mistral", "mistral-nowindow", "qwen2", "qwen2-untied", "qwen3"}) {
     CAPTURE(name);
     const reference expected(folder + name);
     CHECK(distance(exact::load(folder + name), expected) < 2e-4);
@@ -124,10 +129,12 @@ template <class Model>
 std::vector<oracle::row> log_probabilities(const Model& model, const reference& expected) {
   std::vector<oracle::row> rows;
   auto session = model.start({.context_tokens = 256});
-  session.append(expected.prompt, {}, static_cast<int>(expected.prompt.size()), [&](int, std::span<const float> logits) {
-    rows.emplace_back();
-    for (int i = 0; i < static_cast<int>(logits.size()); ++i) rows.back().push_back(ei::decoding::log_probability(logits, i));
-  });
+  session.append(expected.prompt, {}, static_cast<int>(expected.prompt.size()),
+                 [&](int, std::span<const float> logits) {
+                   rows.emplace_back();
+                   for (int i = 0; i < static_cast<int>(logits.size()); ++i)
+                     rows.back().push_back(ei::decoding::log_probability(logits, i));
+                 });
   return rows;
 }
 
@@ -150,7 +157,8 @@ TEST_CASE("a 16-bit cache costs what rounding keys and values costs") {
 }
 
 TEST_CASE("GGUF block formats are computed with as stored, at the cost of rounding activations to 8 bits") {
-  for (const std::string name : {"llama-q8_0", "llama-q4_0", "llama-q4_1", "llama-q5_0-q5_1", "llama-q4_k", "llama-q5_k", "llama-q6_k"}) {
+  for (const std::string name :
+       {"llama-q8_0", "llama-q4_0", "llama-q4_1", "llama-q5_0-q5_1", "llama-q4_k", "llama-q5_k", "llama-q6_k"}) {
     CAPTURE(name);
     const reference expected(folder + name);
     const auto files = ei::checkpoint::model_files::open(folder + name + "/model.gguf");

@@ -59,7 +59,9 @@ TEST_CASE("the same seed gives the same text on any number of threads, another s
 
 TEST_CASE("pieces are whole characters and add up to the decoded tokens") {
   const auto llm = sampled::load(llama);
-  auto generation = llm.generate("é, 你好 and 🙂", {.max_tokens = 80, .seed = 3, .decoding = {.temperature = 3.0F}, .ignore_end_of_text = true});
+  auto generation =
+      llm.generate("é, 你好 and 🙂",
+                   {.max_tokens = 80, .seed = 3, .decoding = {.temperature = 3.0F}, .ignore_end_of_text = true});
   std::string text;
   for (const std::string_view piece : generation) {
     CHECK(!piece.empty());
@@ -72,7 +74,8 @@ TEST_CASE("pieces are whole characters and add up to the decoded tokens") {
   CHECK(text == llm.tokenizer().decode(generation.tokens()));
 }
 
-TEST_CASE_TEMPLATE("prompt lookup gives the plain text token for token", Rule, ei::decoding::greedy, ei::decoding::sample, ei::decoding::top_p) {
+TEST_CASE_TEMPLATE("prompt lookup gives the plain text token for token", Rule, ei::decoding::greedy,
+                   ei::decoding::sample, ei::decoding::top_p) {
   using drafted = ei::decoding::speculative<ei::decoding::prompt_lookup<3>, Rule>;
   const std::string prompt = "To be, or not to be: to be, or not to be: to be, or not";
   const auto check = [&](const auto& plain, const auto& speculative) {
@@ -88,8 +91,10 @@ TEST_CASE_TEMPLATE("prompt lookup gives the plain text token for token", Rule, e
     CHECK(passes < tokens);
   };
   check(ei::pipeline<Rule>::load(llama), ei::pipeline<drafted>::load(llama));
-  check(ei::pipeline<Rule, ei::attention::sliding_window<24>>::load(llama), ei::pipeline<ei::attention::sliding_window<24>, drafted>::load(llama));
-  check(ei::pipeline<Rule, ei::models::linear_llama>::load(linear), ei::pipeline<ei::models::linear_llama, drafted>::load(linear));
+  check(ei::pipeline<Rule, ei::attention::sliding_window<24>>::load(llama),
+        ei::pipeline<ei::attention::sliding_window<24>, drafted>::load(llama));
+  check(ei::pipeline<Rule, ei::models::linear_llama>::load(linear),
+        ei::pipeline<ei::models::linear_llama, drafted>::load(linear));
 }
 
 TEST_CASE("stop strings, stop tokens, end of text and limits end a generation and say so") {
@@ -104,7 +109,8 @@ TEST_CASE("stop strings, stop tokens, end of text and limits end a generation an
 
   auto first = llm.generate("KING RICHARD", {.max_tokens = 40, .ignore_end_of_text = true});
   const auto tokens = ids(first);
-  auto by_token = llm.generate("KING RICHARD", {.max_tokens = 40, .stop_tokens = {tokens[0]}, .ignore_end_of_text = true});
+  auto by_token =
+      llm.generate("KING RICHARD", {.max_tokens = 40, .stop_tokens = {tokens[0]}, .ignore_end_of_text = true});
   CHECK(by_token.text().empty());
   CHECK(by_token.finished() == ei::finish_reason::stop_token);
 
@@ -112,7 +118,8 @@ TEST_CASE("stop strings, stop tokens, end of text and limits end a generation an
   CHECK(none.text().empty());
   CHECK(none.finished() == ei::finish_reason::length);
 
-  auto full = llm.generate(llm.start({.context_tokens = 24}), llm.tokenizer().encode("KING RICHARD"), {.max_tokens = 100, .ignore_end_of_text = true});
+  auto full = llm.generate(llm.start({.context_tokens = 24}), llm.tokenizer().encode("KING RICHARD"),
+                           {.max_tokens = 100, .ignore_end_of_text = true});
   (void)full.text();
   CHECK(full.finished() == ei::finish_reason::context_full);
 
@@ -126,9 +133,11 @@ TEST_CASE("stop strings, stop tokens, end of text and limits end a generation an
 TEST_CASE("bad prompts and options are typed errors, before the model runs") {
   const auto llm = sampled::load(llama);
   CHECK(error_of([&] { (void)llm.generate("abc\xff", {}); }).code() == ei::error_code::invalid_utf8);
-  CHECK(error_of([&] { (void)llm.generate("", {.add_special_tokens = false}); }).code() == ei::error_code::invalid_argument);
+  CHECK(error_of([&] { (void)llm.generate("", {.add_special_tokens = false}); }).code() ==
+        ei::error_code::invalid_argument);
   CHECK(error_of([&] { (void)llm.generate("a", {.max_tokens = -1}); }).code() == ei::error_code::invalid_argument);
-  CHECK(error_of([&] { (void)llm.generate("a", {.decoding = {.top_p = 2.0F}}); }).code() == ei::error_code::invalid_argument);
+  CHECK(error_of([&] { (void)llm.generate("a", {.decoding = {.top_p = 2.0F}}); }).code() ==
+        ei::error_code::invalid_argument);
   CHECK(error_of([&] { (void)llm.generate("a", {.stop = {""}}); }).code() == ei::error_code::invalid_argument);
   std::string book;
   for (int i = 0; i < 3000; ++i) book += "word ";
@@ -165,7 +174,8 @@ TEST_CASE("every quantization policy loads the shipped model and keeps its footp
     CHECK(!llm.generate("ROMEO:", {.max_tokens = 8, .seed = 2}).text().empty());
     return bytes.owned_bytes;
   };
-  const auto none = check(ei::quantization::none{}), int8 = check(ei::quantization::int8{}), int4 = check(ei::quantization::int4<32>{});
+  const auto none = check(ei::quantization::none{}), int8 = check(ei::quantization::int8{}),
+             int4 = check(ei::quantization::int4<32>{});
   CHECK(none < int4);
   CHECK(int4 < int8);
 }

@@ -34,7 +34,8 @@ inline model_config read_config_gguf(const gguf& file) {
     if (v == nullptr) return otherwise;
     const double n = v->number();
     if (!(n >= low && n <= high)) {
-      throw error(error_code::mismatch, v->where(), std::to_string(n) + " is not in [" + std::to_string(low) + ", " + std::to_string(high) + "]");
+      throw error(error_code::mismatch, v->where(),
+                  std::to_string(n) + " is not in [" + std::to_string(low) + ", " + std::to_string(high) + "]");
     }
     return n;
   };
@@ -59,7 +60,8 @@ inline model_config read_config_gguf(const gguf& file) {
   c.kv_heads = integer_or("attention.head_count_kv", 1, 65536, c.heads);
   c.head_size = integer_or("attention.key_length", 1, 65536, std::max(1, c.width / c.heads));
   if (integer_or("attention.value_length", 1, 65536, c.head_size) != c.head_size) {
-    throw error(error_code::unsupported, c.file + ": " + key("attention.value_length"), "a value size other than the key size isn't computed here");
+    throw error(error_code::unsupported, c.file + ": " + key("attention.value_length"),
+                "a value size other than the key size isn't computed here");
   }
   c.max_positions = integer_or("context_length", 1, 1 << 28, 2048);
   c.norm_epsilon = static_cast<float>(number_or("attention.layer_norm_rms_epsilon", 0.0, 1.0, 1e-6));
@@ -77,25 +79,32 @@ inline model_config read_config_gguf(const gguf& file) {
   c.rope.factor = number_or("rope.scaling.factor", 1e-3, 1e6, 1.0);
   if (const auto* type = file.find(key("rope.scaling.type"))) {
     const std::string_view name = type->string();
-    if (name == "linear") c.rope.scaling = rotary_scaling::linear;
-    else if (name == "yarn") c.rope.scaling = rotary_scaling::yarn;
+    if (name == "linear")
+      c.rope.scaling = rotary_scaling::linear;
+    else if (name == "yarn")
+      c.rope.scaling = rotary_scaling::yarn;
     else if (name != "none") {
-      throw error(error_code::unsupported, type->where(), "rotary scaling \"" + std::string(name) + "\" isn't computed here; have none, linear, yarn");
+      throw error(error_code::unsupported, type->where(),
+                  "rotary scaling \"" + std::string(name) + "\" isn't computed here; have none, linear, yarn");
     }
   }
   // Here the factor stands in front of the one that yarn derives; transformers' field replaces that one.
   const double attention = number_or("rope.scaling.attn_factor", 0.0, 1e6, 0.0);
-  c.rope.attention_factor = attention == 0.0 ? 0.0 : attention * (c.rope.factor > 1.0 ? 0.1 * std::log(c.rope.factor) + 1.0 : 1.0);
+  c.rope.attention_factor =
+      attention == 0.0 ? 0.0 : attention * (c.rope.factor > 1.0 ? 0.1 * std::log(c.rope.factor) + 1.0 : 1.0);
   c.rope.beta_fast = number_or("rope.scaling.yarn_beta_fast", 1e-6, 1e6, 32.0);
   c.rope.beta_slow = number_or("rope.scaling.yarn_beta_slow", 1e-6, 1e6, 1.0);
   if (frequencies != nullptr) {
-    if (frequencies->format != weight_format::f32 || frequencies->shape != std::vector<std::int64_t>{c.rope.rotary_size / 2}) {
-      throw error(error_code::mismatch, c.file + ": tensor rope_freqs.weight", "it is not F32 of " + std::to_string(c.rope.rotary_size / 2) + " values");
+    if (frequencies->format != weight_format::f32 ||
+        frequencies->shape != std::vector<std::int64_t>{c.rope.rotary_size / 2}) {
+      throw error(error_code::mismatch, c.file + ": tensor rope_freqs.weight",
+                  "it is not F32 of " + std::to_string(c.rope.rotary_size / 2) + " values");
     }
     c.rope.frequency_factors.resize(static_cast<std::size_t>(c.rope.rotary_size / 2));
     std::memcpy(c.rope.frequency_factors.data(), frequencies->data.data(), frequencies->data.size());
     for (const float f : c.rope.frequency_factors) {
-      if (!(f > 0.0F && f < 1e9F)) throw error(error_code::mismatch, c.file + ": tensor rope_freqs.weight", "a factor is not positive");
+      if (!(f > 0.0F && f < 1e9F))
+        throw error(error_code::mismatch, c.file + ": tensor rope_freqs.weight", "a factor is not positive");
     }
   }
   const auto id = [&](const char* name, std::vector<int>& ids) {

@@ -32,7 +32,8 @@ class field_reader {
     const auto v = find(key);
     if (!v) return otherwise;
     const double n = v->number();
-    if (!(n >= low && n <= high)) v->fail(std::to_string(n) + " is not in [" + std::to_string(low) + ", " + std::to_string(high) + "]");
+    if (!(n >= low && n <= high))
+      v->fail(std::to_string(n) + " is not in [" + std::to_string(low) + ", " + std::to_string(high) + "]");
     return n;
   }
   [[nodiscard]] bool boolean(std::string_view key, bool otherwise) const {
@@ -64,11 +65,18 @@ inline void read_rope(const field_reader& config, model_config& c) {
   if (!type) return;
   const std::string_view name = type->string();
   if (name == "default") return;
-  if (name == "linear") c.rope.scaling = rotary_scaling::linear;
-  else if (name == "dynamic") c.rope.scaling = rotary_scaling::dynamic_ntk;
-  else if (name == "yarn") c.rope.scaling = rotary_scaling::yarn;
-  else if (name == "llama3") c.rope.scaling = rotary_scaling::llama3;
-  else type->fail("rotary scaling \"" + std::string(name) + "\" isn't computed here; have default, linear, dynamic, yarn, llama3", error_code::unsupported);
+  if (name == "linear")
+    c.rope.scaling = rotary_scaling::linear;
+  else if (name == "dynamic")
+    c.rope.scaling = rotary_scaling::dynamic_ntk;
+  else if (name == "yarn")
+    c.rope.scaling = rotary_scaling::yarn;
+  else if (name == "llama3")
+    c.rope.scaling = rotary_scaling::llama3;
+  else
+    type->fail(
+        "rotary scaling \"" + std::string(name) + "\" isn't computed here; have default, linear, dynamic, yarn, llama3",
+        error_code::unsupported);
   c.rope.factor = r.number("factor", 1e-3, 1e6, 1.0);
   c.rope.low_freq_factor = r.number("low_freq_factor", 1e-6, 1e6, 1.0);
   c.rope.high_freq_factor = r.number("high_freq_factor", 1e-6, 1e6, 4.0);
@@ -101,17 +109,21 @@ inline void read_ids(const std::optional<json::value>& v, std::vector<int>& ids)
 /// `text` is config.json's, `generation_text` generation_config.json's (empty where there is none); `folder` stands in errors.
 /// Errors: `malformed` (invalid JSON), `missing`, `mismatch` (a type or range), `unsupported` (an activation or rotary scaling that isn't
 /// computed), each naming file and field.
-inline model_config read_config_json(std::string_view text, std::string_view generation_text, const std::string& folder) {
+inline model_config read_config_json(std::string_view text, std::string_view generation_text,
+                                     const std::string& folder) {
   const json::document document(text, folder + "/config.json", {.bytes = 16 << 20, .depth = 16});
   const detail::field_reader r(document.root());
   model_config c;
   c.file = document.name();
   c.architecture = std::string(document.root().at("model_type").string());
-  const bool llama = c.architecture == "llama" || c.architecture == "effinfer_linear", mistral = c.architecture == "mistral";
+  const bool llama = c.architecture == "llama" || c.architecture == "effinfer_linear",
+             mistral = c.architecture == "mistral";
   const bool qwen2 = c.architecture == "qwen2", qwen3 = c.architecture == "qwen3";
   if (!llama && !mistral && !qwen2 && !qwen3) {
-    document.root().at("model_type").fail("\"" + c.architecture + "\" isn't computed here; have llama, mistral, qwen2, qwen3, effinfer_linear",
-                                          error_code::unsupported);
+    document.root()
+        .at("model_type")
+        .fail("\"" + c.architecture + "\" isn't computed here; have llama, mistral, qwen2, qwen3, effinfer_linear",
+              error_code::unsupported);
   }
   c.vocabulary_size = r.integer("vocab_size", 1, 1 << 24);
   c.width = r.integer("hidden_size", 1, 1 << 20);
@@ -139,7 +151,8 @@ inline model_config read_config_json(std::string_view text, std::string_view gen
   const int window = r.integer("sliding_window", 1, 1 << 28, absent && windowed ? 4096 : 0);
   if (windowed && window != 0) {
     const auto types = r.find("layer_types");
-    if (types && types->size() != c.windows.size()) types->fail("it has " + std::to_string(types->size()) + " entries for " + std::to_string(c.layers) + " layers");
+    if (types && types->size() != c.windows.size())
+      types->fail("it has " + std::to_string(types->size()) + " entries for " + std::to_string(c.layers) + " layers");
     const int first = mistral ? 0 : r.integer("max_window_layers", 0, 1 << 20, 28);
     for (std::size_t i = 0; i < c.windows.size(); ++i) {
       const bool uses = types ? (*types)[i].string() == "sliding_attention" : static_cast<int>(i) >= first;
@@ -152,12 +165,16 @@ inline model_config read_config_json(std::string_view text, std::string_view gen
   if (c.architecture == "effinfer_linear") {
     c.feature_map = std::string(document.root().at("feature_map").string());
     if (c.feature_map != "elu_plus_one") {
-      document.root().at("feature_map").fail("\"" + c.feature_map + "\" isn't computed here; have elu_plus_one", error_code::unsupported);
+      document.root()
+          .at("feature_map")
+          .fail("\"" + c.feature_map + "\" isn't computed here; have elu_plus_one", error_code::unsupported);
     }
-    for (const json::value& g : document.root().at("decay").elements()) c.decay.push_back(static_cast<float>(g.number()));
+    for (const json::value& g : document.root().at("decay").elements())
+      c.decay.push_back(static_cast<float>(g.number()));
   }
   if (!generation_text.empty()) {
-    const json::document generation(generation_text, folder + "/generation_config.json", {.bytes = 16 << 20, .depth = 16});
+    const json::document generation(generation_text, folder + "/generation_config.json",
+                                    {.bytes = 16 << 20, .depth = 16});
     detail::read_ids(generation.root().find_set("bos_token_id"), c.bos_ids);
     detail::read_ids(generation.root().find_set("eos_token_id"), c.eos_ids);
   }

@@ -12,16 +12,16 @@ namespace effinfer::inline v0 {
 
 /// What kind of thing went wrong; stable, for programs. People read `error::what()`.
 enum class error_code {
-  io,                  ///< a file can't be opened, read or mapped
-  malformed,           ///< a file breaks its own format (bad header, bad JSON, offsets out of range)
-  missing,             ///< a tensor, key, shard or file that is needed isn't there
-  mismatch,            ///< two values that must agree do not (a pinned policy and the checkpoint, two shapes)
-  unsupported,         ///< well-formed, but nothing here computes it
-  invalid_argument,    ///< the caller's own value is out of its documented range
-  invalid_utf8,        ///< text that isn't UTF-8
-  context_overflow,    ///< more tokens than the context holds
-  limit,               ///< an input that asks for more than a stated limit (depth, size, steps)
-  cancelled,           ///< the caller asked to stop
+  io,                ///< a file can't be opened, read or mapped
+  malformed,         ///< a file breaks its own format (bad header, bad JSON, offsets out of range)
+  missing,           ///< a tensor, key, shard or file that is needed isn't there
+  mismatch,          ///< two values that must agree do not (a pinned policy and the checkpoint, two shapes)
+  unsupported,       ///< well-formed, but nothing here computes it
+  invalid_argument,  ///< the caller's own value is out of its documented range
+  invalid_utf8,      ///< text that isn't UTF-8
+  context_overflow,  ///< more tokens than the context holds
+  limit,             ///< an input that asks for more than a stated limit (depth, size, steps)
+  cancelled,         ///< the caller asked to stop
 };
 
 /// The name of a code, as in the enumeration.

@@ -99,7 +99,8 @@ class value {
     if (!is_object()) wrong("an object");
     for (auto it = v_->MemberEnd(); it != v_->MemberBegin();) {
       --it;
-      if (std::string_view(it->name.GetString(), it->name.GetStringLength()) == key) return value(&it->value, document_);
+      if (std::string_view(it->name.GetString(), it->name.GetStringLength()) == key)
+        return value(&it->value, document_);
     }
     return std::nullopt;
   }
@@ -125,10 +126,15 @@ class value {
   value(const rapidjson::Value* v, const document* d) : v_(v), document_(d) {}
 
   [[noreturn]] void wrong(const char* wanted) const {
-    const char* is = is_null() ? "null" : is_boolean() ? "a boolean" : is_number() ? "a number" : is_string() ? "a string"
-                     : is_array() ? "an array" : "an object";
-    fail(std::string("it is ") + is + (is_number() && std::string_view(wanted) == "an integer" ? " that is no 64-bit integer" : "") +
-         ", not " + wanted);
+    const char* is = is_null()      ? "null"
+                     : is_boolean() ? "a boolean"
+                     : is_number()  ? "a number"
+                     : is_string()  ? "a string"
+                     : is_array()   ? "an array"
+                                    : "an object";
+    fail(std::string("it is ") + is +
+         (is_number() && std::string_view(wanted) == "an integer" ? " that is no 64-bit integer" : "") + ", not " +
+         wanted);
   }
 
   const rapidjson::Value* v_;
@@ -142,12 +148,13 @@ class document {
   /// byte offset; also text that isn't UTF-8), `limit`.
   document(std::string_view text, std::string name, const limits& bounds = {}) : name_(std::move(name)) {
     if (text.size() > bounds.bytes) {
-      throw error(error_code::limit, name_, "the JSON text has " + std::to_string(text.size()) + " bytes, more than " +
-                                                std::to_string(bounds.bytes));
+      throw error(
+          error_code::limit, name_,
+          "the JSON text has " + std::to_string(text.size()) + " bytes, more than " + std::to_string(bounds.bytes));
     }
     check_depth(text, bounds.depth);
-    tree_.Parse<rapidjson::kParseIterativeFlag | rapidjson::kParseValidateEncodingFlag | rapidjson::kParseFullPrecisionFlag>(
-        text.data(), text.size());
+    tree_.Parse<rapidjson::kParseIterativeFlag | rapidjson::kParseValidateEncodingFlag |
+                rapidjson::kParseFullPrecisionFlag>(text.data(), text.size());
     if (tree_.HasParseError()) {
       throw error(error_code::malformed, name_,
                   "invalid JSON at byte " + std::to_string(tree_.GetErrorOffset()) + ": " +
@@ -170,13 +177,16 @@ class document {
     for (std::size_t i = 0; i < text.size(); ++i) {
       const char c = text[i];
       if (in_string) {
-        if (c == '\\') ++i;
-        else if (c == '"') in_string = false;
+        if (c == '\\')
+          ++i;
+        else if (c == '"')
+          in_string = false;
       } else if (c == '"') {
         in_string = true;
       } else if (c == '[' || c == '{') {
         if (++depth > most) {
-          throw error(error_code::limit, name_, "JSON nested deeper than " + std::to_string(most) + " at byte " + std::to_string(i));
+          throw error(error_code::limit, name_,
+                      "JSON nested deeper than " + std::to_string(most) + " at byte " + std::to_string(i));
         }
       } else if (c == ']' || c == '}') {
         --depth;
@@ -206,7 +216,8 @@ class document {
           if (found) break;
         }
       } else if (v->IsArray()) {
-        for (rapidjson::SizeType k = 0; k < v->Size() && !found; ++k) found = add(&(*v)[k], "[" + std::to_string(k) + "]");
+        for (rapidjson::SizeType k = 0; k < v->Size() && !found; ++k)
+          found = add(&(*v)[k], "[" + std::to_string(k) + "]");
       }
       if (found) {
         std::string path;

@@ -27,11 +27,13 @@ struct matrix_view {
       : matrix_view(other.data, other.rows, other.columns, other.stride) {}
 
   [[nodiscard]] EFFINFER_HOST_DEVICE constexpr T* row(std::ptrdiff_t r) const { return data + r * stride; }
-  [[nodiscard]] EFFINFER_HOST_DEVICE constexpr matrix_view middle_rows(std::ptrdiff_t first, std::ptrdiff_t count) const {
+  [[nodiscard]] EFFINFER_HOST_DEVICE constexpr matrix_view middle_rows(std::ptrdiff_t first,
+                                                                       std::ptrdiff_t count) const {
     return {row(first), count, columns, stride};
   }
   /// Columns [first, first + count) of every row.
-  [[nodiscard]] EFFINFER_HOST_DEVICE constexpr matrix_view middle_columns(std::ptrdiff_t first, std::ptrdiff_t count) const {
+  [[nodiscard]] EFFINFER_HOST_DEVICE constexpr matrix_view middle_columns(std::ptrdiff_t first,
+                                                                          std::ptrdiff_t count) const {
     return {data + first, rows, count, stride};
   }
 };

@@ -29,8 +29,9 @@ struct random_stream {
   std::uint64_t seed = 0;
 
   EFFINFER_HOST_DEVICE constexpr float uniform(std::uint64_t position, std::uint32_t draw = 0) const {
-    const auto r = philox4x32({static_cast<std::uint32_t>(position), static_cast<std::uint32_t>(position >> 32), draw, 0},
-                              {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)});
+    const auto r =
+        philox4x32({static_cast<std::uint32_t>(position), static_cast<std::uint32_t>(position >> 32), draw, 0},
+                   {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)});
     return static_cast<float>(r[0] >> 8) * 0x1p-24f;
   }
 };

@@ -18,8 +18,9 @@ enum class rotary_scaling {
 
 struct rotary_settings {
   double base = 10000.0;
-  int rotary_size = 0;       ///< rotated values a head, the first of each; even
-  bool interleaved = false;  ///< pairs (0, 1), (2, 3) ... (GGUF's llama); else (0, R/2), (1, R/2 + 1) ... of R rotated values
+  int rotary_size = 0;  ///< rotated values a head, the first of each; even
+  bool interleaved =
+      false;  ///< pairs (0, 1), (2, 3) ... (GGUF's llama); else (0, R/2), (1, R/2 + 1) ... of R rotated values
   rotary_scaling scaling = rotary_scaling::none;
   double factor = 1.0;
   double low_freq_factor = 1.0;   ///< llama3
@@ -31,7 +32,8 @@ struct rotary_settings {
   double mscale_all_dim = 0.0;    ///< yarn; 0: not given
   bool truncate = true;           ///< yarn: round the correction range to whole dimensions
   int original_max_positions = 0;
-  std::vector<float> frequency_factors;  ///< [R/2], each frequency is divided by its own (GGUF's rope_freqs.weight); or empty
+  std::vector<float>
+      frequency_factors;  ///< [R/2], each frequency is divided by its own (GGUF's rope_freqs.weight); or empty
 };
 
 }  // namespace effinfer::inline v0

@@ -21,12 +21,13 @@ struct execution {};           ///< where it runs
 
 /// True of a type that carries one of the tags above.
 template <class T>
-concept policy = requires { typename T::slot; } &&
-                 (std::same_as<typename T::slot, slot::model> || std::same_as<typename T::slot, slot::attention> ||
-                  std::same_as<typename T::slot, slot::attention_modifier> ||
-                  std::same_as<typename T::slot, slot::attention_heads> ||
-                  std::same_as<typename T::slot, slot::quantization> || std::same_as<typename T::slot, slot::kv_cache> ||
-                  std::same_as<typename T::slot, slot::decoding> || std::same_as<typename T::slot, slot::execution>);
+concept policy = requires {
+  typename T::slot;
+}
+&&(std::same_as<typename T::slot, slot::model> || std::same_as<typename T::slot, slot::attention> ||
+   std::same_as<typename T::slot, slot::attention_modifier> || std::same_as<typename T::slot, slot::attention_heads> ||
+   std::same_as<typename T::slot, slot::quantization> || std::same_as<typename T::slot, slot::kv_cache> ||
+   std::same_as<typename T::slot, slot::decoding> || std::same_as<typename T::slot, slot::execution>);
 
 /// True of a policy that sits in the slot `Slot`.
 template <class T, class Slot>

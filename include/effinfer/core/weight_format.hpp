@@ -12,19 +12,33 @@ namespace effinfer::inline v0 {
 
 /// A row of a tensor is a whole number of blocks of `block_size(f)` values, `block_bytes(f)` bytes each.
 enum class weight_format : std::uint8_t {
-  f32, f16, bf16,
-  q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q5_k, q6_k,  ///< GGUF blocks
-  int8,                                            ///< ours: int8 with one float scale a row
-  int4,                                            ///< ours: int4 in groups, see quantization/int4.hpp
-  other,                                           ///< known to the file format, computed by nobody here
+  f32,
+  f16,
+  bf16,
+  q8_0,
+  q4_0,
+  q4_1,
+  q5_0,
+  q5_1,
+  q4_k,
+  q5_k,
+  q6_k,   ///< GGUF blocks
+  int8,   ///< ours: int8 with one float scale a row
+  int4,   ///< ours: int4 in groups, see quantization/int4.hpp
+  other,  ///< known to the file format, computed by nobody here
 };
 
 /// Values a block.
 constexpr int block_size(weight_format f) noexcept {
   switch (f) {
-    case weight_format::q8_0: case weight_format::q4_0: case weight_format::q4_1:
-    case weight_format::q5_0: case weight_format::q5_1: return 32;
-    case weight_format::q4_k: case weight_format::q5_k: case weight_format::q6_k: return 256;
+    case weight_format::q8_0:
+    case weight_format::q4_0:
+    case weight_format::q4_1:
+    case weight_format::q5_0:
+    case weight_format::q5_1: return 32;
+    case weight_format::q4_k:
+    case weight_format::q5_k:
+    case weight_format::q6_k: return 256;
     default: return 1;
   }
 }
@@ -33,7 +47,8 @@ constexpr int block_size(weight_format f) noexcept {
 constexpr int block_bytes(weight_format f) noexcept {
   switch (f) {
     case weight_format::f32: return 4;
-    case weight_format::f16: case weight_format::bf16: return 2;
+    case weight_format::f16:
+    case weight_format::bf16: return 2;
     case weight_format::q8_0: return 34;
     case weight_format::q4_0: return 18;
     case weight_format::q4_1: return 20;

@@ -63,8 +63,8 @@ class decoder {
     matrix_view<float> x_, normed_, query_, key_, value_, mixed_, gate_, up_, turns_;
   };
 
-  static decoder load(std::shared_ptr<const checkpoint::model_files> files, mixer_settings settings, const Quantization& policy,
-                      const execution::cpu& where, const progress_callback& progress) {
+  static decoder load(std::shared_ptr<const checkpoint::model_files> files, mixer_settings settings,
+                      const Quantization& policy, const execution::cpu& where, const progress_callback& progress) {
     return decoder(std::move(files), std::move(settings), policy, where, progress);
   }
 
@@ -79,14 +79,15 @@ class decoder {
   [[nodiscard]] state make_state(int context_tokens, int pass_tokens) const {
     return state(config(), settings_, context_tokens, pass_tokens);
   }
-  static std::uint64_t state_bytes(const checkpoint::model_config& config, const mixer_settings& settings, int context_tokens,
-                                   int pass_tokens) {
+  static std::uint64_t state_bytes(const checkpoint::model_config& config, const mixer_settings& settings,
+                                   int context_tokens, int pass_tokens) {
     return state::bytes(config, settings, context_tokens, pass_tokens);
   }
 
   [[nodiscard]] workspace make_workspace(int tokens) const { return workspace(config(), tokens); }
   static std::uint64_t workspace_bytes(const checkpoint::model_config& config, int tokens) {
-    return (static_cast<std::uint64_t>(tokens) * floats_per_token(config) + static_cast<std::uint64_t>(config.vocabulary_size)) *
+    return (static_cast<std::uint64_t>(tokens) * floats_per_token(config) +
+            static_cast<std::uint64_t>(config.vocabulary_size)) *
                sizeof(float) +
            product_bytes(config, tokens);
   }
@@ -124,14 +125,15 @@ class decoder {
       for (int i = 0; i < 8; ++i) fingerprint_ = (fingerprint_ ^ ((value >> (8 * i)) & 0xff)) * 1099511628211ULL;
     };
     for (const int value : {config().layers, config().width, config().heads, config().kv_heads, config().head_size,
-                                      config().vocabulary_size, config().feed_forward_width}) {
+                            config().vocabulary_size, config().feed_forward_width}) {
       mix(static_cast<std::uint64_t>(value));
     }
     mix(weights_.bytes_per_token);
     mix(Mixer::kind);
     // A sample of the weights themselves tells two models of one shape apart.
     for (const block_weights& b : weights_.blocks) {
-      for (std::ptrdiff_t i = 0; i < b.query.weight.row_bytes; ++i) mix(std::to_integer<std::uint64_t>(b.query.weight.data[i]));
+      for (std::ptrdiff_t i = 0; i < b.query.weight.row_bytes; ++i)
+        mix(std::to_integer<std::uint64_t>(b.query.weight.data[i]));
     }
   }
 
@@ -149,7 +151,9 @@ class decoder {
   /// x as the products with `layers` read it: rounded to 8 bits, once for all of them, where one has integer weights.
   template <class... Layers>
   quantization::prepared_activations prepare(matrix_view<const float> x, workspace& w, const Layers&... layers) const {
-    const auto has_float_weights = [](const linear_layer& l) { return block_size(l.weight.format) == 1 && block_bytes(l.weight.format) != 0; };
+    const auto has_float_weights = [](const linear_layer& l) {
+      return block_size(l.weight.format) == 1 && block_bytes(l.weight.format) != 0;
+    };
     if (!(has_float_weights(layers) && ...)) return quantization::prepare(*execution_, x, w.product_);
     quantization::prepared_activations p;
     p.values = x;
@@ -192,7 +196,8 @@ decoder<Mixer, Quantization>::workspace::workspace(const checkpoint::model_confi
 }
 
 template <class Mixer, class Quantization>
-bool decoder<Mixer, Quantization>::forward(std::span<const item> items, workspace& w, const std::stop_token& stop) const {
+bool decoder<Mixer, Quantization>::forward(std::span<const item> items, workspace& w,
+                                           const std::stop_token& stop) const {
   const checkpoint::model_config& c = config();
   const auto& exec = *execution_;
 
@@ -200,7 +205,8 @@ bool decoder<Mixer, Quantization>::forward(std::span<const item> items, workspac
   for (const item& i : items) {
     for (std::size_t t = 0; t < i.tokens.size(); ++t, ++total) {
       quantization::decode_row(weights_.embedding, i.tokens[t], w.x_.row(total));
-      if (const auto* rotary = mixer_.rotary()) rotary->turns(i.position + static_cast<int>(t), i.length, w.turns_.row(total));
+      if (const auto* rotary = mixer_.rotary())
+        rotary->turns(i.position + static_cast<int>(t), i.length, w.turns_.row(total));
     }
   }
   const auto turns = w.turns_.middle_rows(0, total);

@@ -72,7 +72,8 @@ template <class Attention, class Cache, bool FromCheckpoint>
 class softmax_mixer {
   static constexpr bool ring = detail::is_ring<Cache>;
   static constexpr bool windowed = FromCheckpoint || ring;
-  using kernel_mixer = typename std::conditional_t<windowed, detail::add_window<Attention>, std::type_identity<Attention>>::type;
+  using kernel_mixer =
+      typename std::conditional_t<windowed, detail::add_window<Attention>, std::type_identity<Attention>>::type;
   static constexpr int unlimited = std::numeric_limits<int>::max();
 
  public:
@@ -91,7 +92,8 @@ class softmax_mixer {
     for (const int own : c.windows) {
       if (!FromCheckpoint && own != 0 && (stated == 0 || stated > own)) {
         throw error(error_code::mismatch, c.file,
-                    "the checkpoint was trained with a sliding window of " + std::to_string(own) + ", and the pipeline pins " +
+                    "the checkpoint was trained with a sliding window of " + std::to_string(own) +
+                        ", and the pipeline pins " +
                         (stated == 0 ? std::string("attention::full") : "a window of " + std::to_string(stated)),
                     "pin a window no wider than that, or drop the attention policy to take the checkpoint's");
       }
@@ -122,7 +124,8 @@ class softmax_mixer {
     void load(std::span<const std::byte> in, int tokens) {
       const std::size_t read = cache_.load(in);
       if (read != in.size()) throw error(error_code::malformed, "session.restore", "there are bytes behind the end");
-      if (cache_.length() != tokens) throw error(error_code::malformed, "session.restore", "tokens and keys differ in number");
+      if (cache_.length() != tokens)
+        throw error(error_code::malformed, "session.restore", "tokens and keys differ in number");
     }
 
    private:
@@ -143,7 +146,9 @@ class softmax_mixer {
   };
 
   softmax_mixer(const checkpoint::model_config& c, const settings& s)
-      : settings_(s), rotary_(c.rope), layout_{c.heads, c.kv_heads, c.head_size, 1.0F / std::sqrt(static_cast<float>(c.head_size))} {}
+      : settings_(s),
+        rotary_(c.rope),
+        layout_{c.heads, c.kv_heads, c.head_size, 1.0F / std::sqrt(static_cast<float>(c.head_size))} {}
 
   /// mixed = attention of the pass's queries over everything up to each of them. `query` and `key` are turned in place.
   /// Shapes: query, mixed [T, H*D]; key, value [T, K*D]; turns [T, R].
@@ -157,13 +162,16 @@ class softmax_mixer {
     std::ptrdiff_t row = 0;
     for (std::size_t i = 0; i < items.size(); ++i) {
       const auto count = static_cast<std::ptrdiff_t>(items[i].tokens.size());
-      const view cache = items[i].of->cache_.write(exec, layer, key.middle_rows(row, count), value.middle_rows(row, count));
-      sequences.push_back({query.middle_rows(row, count), mixed.middle_rows(row, count), cache, items[i].position, static_cast<int>(i)});
+      const view cache =
+          items[i].of->cache_.write(exec, layer, key.middle_rows(row, count), value.middle_rows(row, count));
+      sequences.push_back({query.middle_rows(row, count), mixed.middle_rows(row, count), cache, items[i].position,
+                           static_cast<int>(i)});
       row += count;
       // Sequences of unlike context see windows of unlike width on a ring: each run of equal ones is one call.
       const bool last = i + 1 == items.size() || (ring && items[i + 1].of->context_ != items[i].of->context_);
       if (!last) continue;
-      attention::attend(exec, at(layer, items[i].of->context_), layout_, std::span<const attention::sequence<view>>(sequences));
+      attention::attend(exec, at(layer, items[i].of->context_), layout_,
+                        std::span<const attention::sequence<view>>(sequences));
       sequences.clear();
     }
   }
@@ -201,8 +209,10 @@ class linear_mixer {
     for (const float g : c.decay) decays = decays || g != 1.0F;
     if constexpr (!std::is_same_v<decltype(linear.decay), attention::decay_per_head>) {
       if (decays && std::is_same_v<decltype(linear.decay), attention::no_decay>) {
-        throw error(error_code::mismatch, c.file + ": field decay", "the checkpoint's state decays, and the pipeline pins attention::no_decay",
-                    "use attention::linear<attention::elu_plus_one, attention::decay_per_head>, or drop the attention policy");
+        throw error(
+            error_code::mismatch, c.file + ": field decay",
+            "the checkpoint's state decays, and the pipeline pins attention::no_decay",
+            "use attention::linear<attention::elu_plus_one, attention::decay_per_head>, or drop the attention policy");
       }
     }
     return {linear};
@@ -239,7 +249,8 @@ class linear_mixer {
     void load(std::span<const std::byte> in, int tokens) {
       const std::size_t read = memory_.load(in);
       if (read != in.size()) throw error(error_code::malformed, "session.restore", "there are bytes behind the end");
-      if (memory_.length() != tokens) throw error(error_code::malformed, "session.restore", "tokens and state differ in number");
+      if (memory_.length() != tokens)
+        throw error(error_code::malformed, "session.restore", "tokens and state differ in number");
     }
 
    private:

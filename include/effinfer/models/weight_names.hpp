@@ -10,9 +10,20 @@ namespace effinfer::inline v0::models {
 
 /// What a tensor is for. The first three stand once a model, the others once a layer.
 enum class weight_role {
-  embedding, final_norm, output,
-  mixer_norm, query, key, value, mixer_output, query_norm, key_norm,
-  feed_forward_norm, gate, up, down,
+  embedding,
+  final_norm,
+  output,
+  mixer_norm,
+  query,
+  key,
+  value,
+  mixer_output,
+  query_norm,
+  key_norm,
+  feed_forward_norm,
+  gate,
+  up,
+  down,
 };
 
 namespace detail {

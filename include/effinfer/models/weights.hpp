@@ -140,7 +140,8 @@ class weight_loader {
     return quantization::packed_rows(t.format, t.data.data(), t.shape[0], t.shape[1]);
   }
 
-  std::vector<float> vector(decoder_weights& w, weight_role role, int layer, std::int64_t size, std::string_view suffix = "weight") {
+  std::vector<float> vector(decoder_weights& w, weight_role role, int layer, std::int64_t size,
+                            std::string_view suffix = "weight") {
     const checkpoint::tensor& t = tensor(role, layer, size, 0, suffix);
     if (block_size(t.format) != 1 || t.format == weight_format::other) {
       throw error(error_code::unsupported, t.file + ": tensor " + t.name, "a norm or bias must be F32, F16 or BF16");
@@ -152,7 +153,8 @@ class weight_loader {
     return values;
   }
 
-  linear_layer linear(decoder_weights& w, weight_role role, int layer, std::int64_t rows, std::int64_t columns, bool bias) {
+  linear_layer linear(decoder_weights& w, weight_role role, int layer, std::int64_t rows, std::int64_t columns,
+                      bool bias) {
     linear_layer l = linear_from(w, role, tensor(role, layer, rows, columns));
     if (bias) l.bias = vector(w, role, layer, rows, "bias");
     return l;
@@ -161,7 +163,8 @@ class weight_loader {
   linear_layer linear_from(decoder_weights& w, weight_role role, const checkpoint::tensor& t) {
     linear_layer l;
     l.weight = stored(t);
-    const auto use = role == weight_role::output ? quantization::matrix_use::output : quantization::matrix_use::projection;
+    const auto use =
+        role == weight_role::output ? quantization::matrix_use::output : quantization::matrix_use::projection;
     const quantization::storage target = policy_.target(use, t.format, t.shape[1]);
     if (target.format == t.format) {
       w.bytes_per_token += t.data.size();
@@ -177,9 +180,11 @@ class weight_loader {
     w.owned_bytes += bytes;
     w.bytes_per_token += bytes;
     if (!allocate_) return l;
-    w.storage.push_back(quantization::quantize(*exec_, target, l.weight, {.name = t.file + ": tensor " + t.name, .progress = {}}));
+    w.storage.push_back(
+        quantization::quantize(*exec_, target, l.weight, {.name = t.file + ": tensor " + t.name, .progress = {}}));
     l.weight = w.storage.back().view();
-    report("quantizing", total_bytes_ == 0 ? 1.0 : static_cast<double>(w.bytes_per_token) / static_cast<double>(total_bytes_));
+    report("quantizing",
+           total_bytes_ == 0 ? 1.0 : static_cast<double>(w.bytes_per_token) / static_cast<double>(total_bytes_));
     return l;
   }
 

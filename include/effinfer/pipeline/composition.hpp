@@ -85,10 +85,14 @@ inline constexpr bool has_window<attention::softmax<Modifiers...>> = (is_window<
 /// The ladder of the slot that P names.
 template <class P>
 constexpr bool check_members() {
-  if constexpr (policy_of<P, slot::attention_modifier>) return attention::check_attention_variant<P>::complete;
-  else if constexpr (policy_of<P, slot::decoding>) return decoding::check_strategy<P>::complete;
-  else if constexpr (policy_of<P, slot::quantization>) return quantization::check_policy<P>();
-  else return true;
+  if constexpr (policy_of<P, slot::attention_modifier>)
+    return attention::check_attention_variant<P>::complete;
+  else if constexpr (policy_of<P, slot::decoding>)
+    return decoding::check_strategy<P>::complete;
+  else if constexpr (policy_of<P, slot::quantization>)
+    return quantization::check_policy<P>();
+  else
+    return true;
 }
 
 /// One assertion a policy: is it one at all, and is it whole?
@@ -99,9 +103,10 @@ struct check_policy {
   static_assert(!std::is_object_v<P> || !std::is_same_v<P, std::remove_cv_t<P>> || policy<P>,
                 "effinfer: pipeline<...> takes policies only, and this type is none: a policy has a nested type `slot` "
                 "(using slot = effinfer::slot::decoding; for instance; see effinfer/core/slot.hpp).");
-  static_assert(!policy_of<P, slot::model> || models::model_policy<P>,
-                "effinfer: a model policy needs  static constexpr std::string_view name;  static constexpr bool recurrent; "
-                " static constexpr bool accepts(std::string_view architecture);  (see effinfer/models/policy.hpp).");
+  static_assert(
+      !policy_of<P, slot::model> || models::model_policy<P>,
+      "effinfer: a model policy needs  static constexpr std::string_view name;  static constexpr bool recurrent; "
+      " static constexpr bool accepts(std::string_view architecture);  (see effinfer/models/policy.hpp).");
   static_assert(check_members<P>());
   static constexpr bool checked = true;
 };
@@ -112,16 +117,19 @@ struct check_composition {
   static_assert((check_policy<Policies>::checked && ...));
   static_assert(count_in_slot<slot::model, Policies...> <= 1,
                 "effinfer: pipeline<...> has two policies in the slot `model`: keep one of the models::... policies.");
-  static_assert(count_in_slot<slot::attention, Policies...> <= 1,
-                "effinfer: pipeline<...> has two policies in the slot `attention`: keep one of attention::full, softmax<...> "
-                "or linear<...> (modifiers such as sliding_window or alibi may be several).");
+  static_assert(
+      count_in_slot<slot::attention, Policies...> <= 1,
+      "effinfer: pipeline<...> has two policies in the slot `attention`: keep one of attention::full, softmax<...> "
+      "or linear<...> (modifiers such as sliding_window or alibi may be several).");
   static_assert(count_in_slot<slot::attention_heads, Policies...> <= 1,
                 "effinfer: pipeline<...> has two policies in the slot `attention_heads`: keep one of grouped_query, "
                 "multi_head or multi_query.");
-  static_assert(count_in_slot<slot::quantization, Policies...> <= 1,
-                "effinfer: pipeline<...> has two policies in the slot `quantization`: keep one of none, int8 or int4<group>.");
-  static_assert(count_in_slot<slot::kv_cache, Policies...> <= 1,
-                "effinfer: pipeline<...> has two policies in the slot `kv_cache`: keep one of contiguous<T> or ring<T>.");
+  static_assert(
+      count_in_slot<slot::quantization, Policies...> <= 1,
+      "effinfer: pipeline<...> has two policies in the slot `quantization`: keep one of none, int8 or int4<group>.");
+  static_assert(
+      count_in_slot<slot::kv_cache, Policies...> <= 1,
+      "effinfer: pipeline<...> has two policies in the slot `kv_cache`: keep one of contiguous<T> or ring<T>.");
   static_assert(count_in_slot<slot::decoding, Policies...> <= 1,
                 "effinfer: pipeline<...> has two policies in the slot `decoding`: put one inside the other, as in "
                 "speculative<prompt_lookup<3>, top_p> or chain<...>, or keep one.");
@@ -133,17 +141,20 @@ struct check_composition {
   static constexpr int modifiers = count_in_slot<slot::attention_modifier, Policies...>;
   static_assert((0 + ... + int{is_window<Policies>}) <= 1,
                 "effinfer: pipeline<...> has two sliding windows: keep the narrower one.");
-  static_assert(!is_linear<attention> || modifiers == 0,
-                "effinfer: attention::linear and an attention modifier (sliding_window, alibi, soft_cap, sinks ...) do not go "
-                "together: modifiers change softmax scores, and linear attention has none. Drop one of the two.");
-  static_assert(!is_linear<attention> || count_in_slot<slot::kv_cache, Policies...> == 0,
-                "effinfer: attention::linear and a kv_cache policy do not go together: linear attention keeps a state of fixed "
-                "size instead of keys and values. Drop the kv_cache policy.");
+  static_assert(
+      !is_linear<attention> || modifiers == 0,
+      "effinfer: attention::linear and an attention modifier (sliding_window, alibi, soft_cap, sinks ...) do not go "
+      "together: modifiers change softmax scores, and linear attention has none. Drop one of the two.");
+  static_assert(
+      !is_linear<attention> || count_in_slot<slot::kv_cache, Policies...> == 0,
+      "effinfer: attention::linear and a kv_cache policy do not go together: linear attention keeps a state of fixed "
+      "size instead of keys and values. Drop the kv_cache policy.");
   static_assert(model::recurrent || !is_linear<attention>,
                 "effinfer: attention::linear needs a model trained with it: add models::linear_llama to the pipeline.");
-  static_assert(!model::recurrent || is_linear<attention> || (std::is_void_v<attention> && modifiers == 0),
-                "effinfer: models::linear_llama was trained with linear attention: drop the softmax attention policy and its "
-                "modifiers, or choose another model.");
+  static_assert(
+      !model::recurrent || is_linear<attention> || (std::is_void_v<attention> && modifiers == 0),
+      "effinfer: models::linear_llama was trained with linear attention: drop the softmax attention policy and its "
+      "modifiers, or choose another model.");
 };
 
 /// What a pipeline is made of, defaults filled in.
@@ -160,7 +171,8 @@ struct composition {
   static constexpr bool pins_reach = !std::is_void_v<stated_attention> || (is_window<Policies> || ...);
 
   using softmax = typename with_modifiers<
-      std::conditional_t<attention::is_softmax<stated_attention>, stated_attention, attention::softmax<>>, Policies...>::type;
+      std::conditional_t<attention::is_softmax<stated_attention>, stated_attention, attention::softmax<>>,
+      Policies...>::type;
   using linear = std::conditional_t<is_linear<stated_attention>, stated_attention,
                                     attention::linear<attention::elu_plus_one, attention::decay_per_head>>;
 
@@ -182,19 +194,22 @@ struct composition {
   /// Errors: `mismatch`, naming both values; those of the modifiers' own validate().
   template <class... Values>
   static typename mixer::settings settings(const checkpoint::model_files& files, const Values&... values) {
-    static_assert(((count_of<Values, Policies...> > 0 || attention::is_softmax<Values>) && ...),
-                  "effinfer: load takes values of the pipeline's own policies only: add this type to pipeline<...> first.");
+    static_assert(
+        ((count_of<Values, Policies...> > 0 || attention::is_softmax<Values>)&&...),
+        "effinfer: load takes values of the pipeline's own policies only: add this type to pipeline<...> first.");
     const checkpoint::model_config& config = files.config();
     if (!model::accepts(config.architecture)) {
-      throw error(error_code::mismatch, files.path(), "the checkpoint's architecture is \"" + config.architecture +
-                  "\", and the pipeline says " + std::string(model::name), "choose the matching models::... policy");
+      throw error(error_code::mismatch, files.path(),
+                  "the checkpoint's architecture is \"" + config.architecture + "\", and the pipeline says " +
+                      std::string(model::name),
+                  "choose the matching models::... policy");
     }
     if constexpr (!std::is_void_v<heads>) {
       if (heads::heads != config.heads || heads::kv_heads != config.kv_heads) {
         throw error(error_code::mismatch, files.path(),
-                    "the checkpoint has " + std::to_string(config.heads) + " query and " + std::to_string(config.kv_heads) +
-                        " kv heads, and the pipeline says grouped_query<" + std::to_string(heads::heads) + ", " +
-                        std::to_string(heads::kv_heads) + ">");
+                    "the checkpoint has " + std::to_string(config.heads) + " query and " +
+                        std::to_string(config.kv_heads) + " kv heads, and the pipeline says grouped_query<" +
+                        std::to_string(heads::heads) + ", " + std::to_string(heads::kv_heads) + ">");
       }
     }
     if constexpr (model::recurrent) {
@@ -210,7 +225,7 @@ struct composition {
 
   template <class... Modifiers, class... Values>
   static softmax make_softmax(type_list<attention::softmax<Modifiers...>>, const Values&... values) {
-    if constexpr (count_of<softmax, Values...> > 0) {
+    if constexpr (count_of < softmax, Values... >> 0) {
       return value_or_default<softmax>(values...);
     } else {
       return softmax(value_or_default<Modifiers>(values...)...);

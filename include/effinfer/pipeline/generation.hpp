@@ -10,8 +10,8 @@
 #include <effinfer/text/stream_decoder.hpp>
 #include <effinfer/text/tokenizer.hpp>
 
-#include <chrono>
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <iterator>
 #include <memory>
@@ -50,25 +50,27 @@ constexpr std::string_view to_string(finish_reason reason) noexcept {
 /// What one generation should do. `Decoding` is the pipeline's decoding policy.
 template <class Decoding>
 struct generate_options {
-  int max_tokens = 256;             ///< at most this many tokens
-  std::uint64_t seed = 0;           ///< the same seed gives the same text, whatever the threads or the batch
-  Decoding decoding = {};           ///< the policy's run-time parameters
+  int max_tokens = 256;                ///< at most this many tokens
+  std::uint64_t seed = 0;              ///< the same seed gives the same text, whatever the threads or the batch
+  Decoding decoding = {};              ///< the policy's run-time parameters
   std::vector<std::string> stop = {};  ///< texts that end the generation
   std::vector<int> stop_tokens = {};   ///< tokens that end it, besides the checkpoint's own
-  bool ignore_end_of_text = false;  ///< go on behind the checkpoint's end-of-text tokens
-  bool add_special_tokens = true;   ///< let the tokenizer put its beginning-of-text token in front
-  std::stop_token cancel = {};      ///< ends prefill or generation between two layers
+  bool ignore_end_of_text = false;     ///< go on behind the checkpoint's end-of-text tokens
+  bool add_special_tokens = true;      ///< let the tokenizer put its beginning-of-text token in front
+  std::stop_token cancel = {};         ///< ends prefill or generation between two layers
 };
 
 /// How long it took.
 struct generation_statistics {
   int prompt_tokens = 0;
   int generated_tokens = 0;
-  int forward_passes = 0;        ///< of the decode phase; fewer than generated_tokens where speculation helped
+  int forward_passes = 0;  ///< of the decode phase; fewer than generated_tokens where speculation helped
   double prefill_seconds = 0;
   double decode_seconds = 0;
 
-  [[nodiscard]] double prefill_tokens_per_second() const { return prefill_seconds > 0 ? prompt_tokens / prefill_seconds : 0; }
+  [[nodiscard]] double prefill_tokens_per_second() const {
+    return prefill_seconds > 0 ? prompt_tokens / prefill_seconds : 0;
+  }
   /// The first token comes out of the prefill, so it isn't counted.
   [[nodiscard]] double decode_tokens_per_second() const {
     return decode_seconds > 0 ? (generated_tokens - 1) / decode_seconds : 0;
@@ -248,7 +250,8 @@ class generation {
 
   int choose(std::span<const float> logits, const random_stream& random) {
     row_.assign(logits.begin(), logits.end());
-    return options_.decoding(row_, sequence_->tokens(), random, static_cast<std::uint64_t>(sequence_->position()), scratch_);
+    return options_.decoding(row_, sequence_->tokens(), random, static_cast<std::uint64_t>(sequence_->position()),
+                             scratch_);
   }
 
   /// Reads the last chosen token (and drafts behind it) and queues what follows.
@@ -267,9 +270,7 @@ class generation {
   }
 
   /// Reads the last token and the drafts in run_ in one pass, and keeps what the rule itself would have chosen.
-  void decode_run(const random_stream& random)
-    requires decoding::is_speculative<Decoding>
-  {
+  void decode_run(const random_stream& random) requires decoding::is_speculative<Decoding> {
     const std::vector<int> drafts = run_;
     decoding::verification verify(options_.decoding.rule, drafts, history_, random, history_.size(), scratch_);
     run_.insert(run_.begin(), history_.back());

@@ -85,7 +85,8 @@ class session {
     std::span<const float> logits;
     for (int done = 0; done < total;) {
       const int count = std::min(total - done, options_.prefill_chunk);
-      const typename Decoder::item item{&state_, tokens.subspan(static_cast<std::size_t>(done), static_cast<std::size_t>(count)),
+      const typename Decoder::item item{&state_,
+                                        tokens.subspan(static_cast<std::size_t>(done), static_cast<std::size_t>(count)),
                                         position(), start + total};
       if (!model_->forward(std::span(&item, 1), workspace_, stop)) {
         truncate(start);
@@ -142,8 +143,8 @@ class session {
   /// The session as bytes: tokens and what is remembered. Valid for the same model, policies and library version.
   [[nodiscard]] std::vector<std::byte> save() const {
     std::vector<std::byte> bytes;
-    const header h{magic, static_cast<std::uint32_t>(options_.context_tokens), static_cast<std::uint64_t>(tokens_.size()),
-                   model_->fingerprint()};
+    const header h{magic, static_cast<std::uint32_t>(options_.context_tokens),
+                   static_cast<std::uint64_t>(tokens_.size()), model_->fingerprint()};
     put(bytes, &h, sizeof h);
     put(bytes, tokens_.data(), tokens_.size() * sizeof(int));
     state_.save(bytes);
@@ -154,7 +155,8 @@ class session {
   /// another context size); the session is then unchanged.
   void restore(std::span<const std::byte> bytes) {
     header h{};
-    if (bytes.size() < sizeof h) throw error(error_code::malformed, "session.restore", "the bytes end inside the header");
+    if (bytes.size() < sizeof h)
+      throw error(error_code::malformed, "session.restore", "the bytes end inside the header");
     std::memcpy(&h, bytes.data(), sizeof h);
     if (h.magic != magic) throw error(error_code::malformed, "session.restore", "these bytes are not a saved session");
     if (h.fingerprint != model_->fingerprint()) {
@@ -175,7 +177,8 @@ class session {
     state.load(bytes.subspan(tokens.size() * sizeof(int)), static_cast<int>(tokens.size()));
     for (const int id : tokens) {
       if (id < 0 || id >= model_->config().vocabulary_size) {
-        throw error(error_code::malformed, "session.restore", "token " + std::to_string(id) + " is outside the vocabulary");
+        throw error(error_code::malformed, "session.restore",
+                    "token " + std::to_string(id) + " is outside the vocabulary");
       }
     }
     state_ = std::move(state);
@@ -203,14 +206,15 @@ class session {
     if (tokens.empty()) throw error(error_code::invalid_argument, "session.append", "there are no tokens to read");
     for (const int id : tokens) {
       if (id < 0 || id >= model_->config().vocabulary_size) {
-        throw error(error_code::invalid_argument, "session.append",
-                    "token " + std::to_string(id) + " is not in [0, " + std::to_string(model_->config().vocabulary_size) + ")");
+        throw error(
+            error_code::invalid_argument, "session.append",
+            "token " + std::to_string(id) + " is not in [0, " + std::to_string(model_->config().vocabulary_size) + ")");
       }
     }
     if (static_cast<long long>(tokens.size()) > room()) {
       throw error(error_code::context_overflow, "session.append",
-                  std::to_string(position()) + " + " + std::to_string(tokens.size()) + " tokens do not fit a context of " +
-                      std::to_string(options_.context_tokens),
+                  std::to_string(position()) + " + " + std::to_string(tokens.size()) +
+                      " tokens do not fit a context of " + std::to_string(options_.context_tokens),
                   "raise session_options.context_tokens, or choose kv_cache::ring to let the oldest tokens go");
     }
   }
@@ -229,9 +233,11 @@ template <class Decoder>
 class batch {
  public:
   /// Room for `max_sessions` sessions a step. Errors: `invalid_argument`.
-  batch(std::shared_ptr<const Decoder> model, int max_sessions) : model_(std::move(model)), max_sessions_(max_sessions) {
+  batch(std::shared_ptr<const Decoder> model, int max_sessions)
+      : model_(std::move(model)), max_sessions_(max_sessions) {
     if (max_sessions < 1 || max_sessions > 8192) {
-      throw error(error_code::invalid_argument, "batch.max_sessions", std::to_string(max_sessions) + " is not in [1, 8192]");
+      throw error(error_code::invalid_argument, "batch.max_sessions",
+                  std::to_string(max_sessions) + " is not in [1, 8192]");
     }
     workspace_ = model_->make_workspace(max_sessions);
     logits_.resize(static_cast<std::size_t>(max_sessions) * static_cast<std::size_t>(model_->config().vocabulary_size));
@@ -252,10 +258,12 @@ class batch {
       sessions[i]->check(tokens.subspan(i, 1));
       for (std::size_t j = 0; j < i; ++j) {
         if (sessions[j] == sessions[i]) {
-          throw error(error_code::invalid_argument, "batch.step", "session " + std::to_string(i) + " stands in the batch twice");
+          throw error(error_code::invalid_argument, "batch.step",
+                      "session " + std::to_string(i) + " stands in the batch twice");
         }
       }
-      items.push_back({&sessions[i]->state_, tokens.subspan(i, 1), sessions[i]->position(), sessions[i]->position() + 1});
+      items.push_back(
+          {&sessions[i]->state_, tokens.subspan(i, 1), sessions[i]->position(), sessions[i]->position() + 1});
     }
     model_->forward(items, workspace_, {});
     const auto n = static_cast<std::ptrdiff_t>(sessions.size());
