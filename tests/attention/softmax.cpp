@@ -136,9 +136,9 @@ TEST_CASE("a prefill cut anywhere gives the same bits, on caches of every type, 
   run(attention::full{}, p, bf16{});
   run(attention::softmax<attention::sliding_window<100>>{}, p, f16{});
   run(attention::softmax<attention::sliding_window<>>{window}, p, float{});
-  run(attention::softmax<attention::soft_cap, attention::sliding_window<>>{{{}, 3.0f}, window}, p, f16{});
-  run(attention::softmax<attention::alibi>{{{}, slopes.data()}}, p, f16{});
-  run(attention::softmax<attention::sinks, attention::alibi>{{{}, sink.data()}, {{}, slopes.data()}}, p, float{});
+  run(attention::softmax<attention::soft_cap, attention::sliding_window<>>{{3.0f}, window}, p, f16{});
+  run(attention::softmax<attention::alibi>{{slopes.data()}}, p, f16{});
+  run(attention::softmax<attention::sinks, attention::alibi>{{sink.data()}, {slopes.data()}}, p, float{});
   run(attention::full{}, make({4, 1, 32}, 1500, 6), f16{});  // beyond one segment
 }
 

@@ -72,19 +72,19 @@ TEST_CASE("every policy of the library conforms") {
   window.window = 33;
   attention::streaming_window streaming;
   streaming.window = 25;
-  const attention::alibi alibi{{}, slopes.data()};
-  const attention::sinks sinks{{}, logits.data()};
+  const attention::alibi alibi{slopes.data()};
+  const attention::sinks sinks{logits.data()};
   passes(attention::full{});
   passes(attention::sliding_window<2>{});
   passes(attention::sliding_window<64>{});
   passes(window);
   passes(streaming);
-  passes(attention::soft_cap{{}, 2.0f});
+  passes(attention::soft_cap{2.0f});
   CHECK(check_attention(attention::sliding_window<1>{}).passed());  // copies values: no difference at all
   passes(alibi);
   passes(sinks);
   passes(attention::softmax<attention::soft_cap, attention::alibi, attention::sliding_window<>, attention::sinks>{
-      {{}, 5.0f}, alibi, window, sinks});
+      {5.0f}, alibi, window, sinks});
 }
 
 TEST_CASE("a user's policy conforms") { passes(dilated{}); }

@@ -11,12 +11,17 @@
 
 namespace effinfer::inline v0::attention {
 
-struct alibi : no_hooks {
+struct alibi {
+  using slot = effinfer::slot::attention_modifier;
+  static constexpr bool hides_keys = false;
+
   const float* slopes = nullptr;  ///< [H], owned by the caller
 
   EFFINFER_HOST_DEVICE float score(float s, position p) const {
     return s + slopes[p.head] * static_cast<float>(p.key - p.query);
   }
+  EFFINFER_HOST_DEVICE constexpr bool visible(position) const { return true; }
+  EFFINFER_HOST_DEVICE constexpr key_range keys(int, int cached) const { return {0, cached}; }
 };
 
 /// The paper's slopes [heads]: for n heads, a power of two, 2^(-8i/n) with i = 1..n; else those of the largest power of two

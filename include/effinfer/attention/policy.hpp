@@ -64,6 +64,9 @@ struct softmax_start {
 ///   template <class V> V scores(V s, position first) const;           `score` for 16 keys from first.key on, where `score`
 ///                                                                     calls what no compiler vectorises (tanh, exp)
 ///   void validate() const;                                            throws effinfer::error for a parameter out of range
+/// A policy whose parameters users name, `soft_cap{.cap = 30}`, is better written without this base: g++ takes the base for a
+/// forgotten initialiser (-Wextra). It then has all three hooks, and where score or visible do nothing
+///   static constexpr bool changes_scores = false;  static constexpr bool hides_keys = false;
 struct no_hooks {
   using slot = effinfer::slot::attention_modifier;
 
@@ -76,11 +79,16 @@ struct no_hooks {
   EFFINFER_HOST_DEVICE constexpr key_range keys(int query, int cached) const { return (void)query, key_range{0, cached}; }
 };
 
-// Which hooks a policy has. A hook that the base's own pointer type shows is the base's, so nothing was overridden.
+// Which hooks a policy has. A hook that the base's own pointer type shows is the base's, so nothing was overridden; a
+// policy without the base may say so itself.
 template <class P>
-concept overrides_score = !requires { requires std::same_as<decltype(&P::score), decltype(&no_hooks::score)>; };
+concept overrides_score = (requires { requires P::changes_scores; }) ||
+                          (!requires { P::changes_scores; } &&
+                           !requires { requires std::same_as<decltype(&P::score), decltype(&no_hooks::score)>; });
 template <class P>
-concept overrides_visible = !requires { requires std::same_as<decltype(&P::visible), decltype(&no_hooks::visible)>; };
+concept overrides_visible = (requires { requires P::hides_keys; }) ||
+                            (!requires { P::hides_keys; } &&
+                             !requires { requires std::same_as<decltype(&P::visible), decltype(&no_hooks::visible)>; });
 template <class P>
 concept overrides_keys = !requires { requires std::same_as<decltype(&P::keys), decltype(&no_hooks::keys)>; };
 template <class P>

@@ -10,10 +10,17 @@
 
 namespace effinfer::inline v0::attention {
 
-struct sinks : no_hooks {
+struct sinks {
+  using slot = effinfer::slot::attention_modifier;
+  static constexpr bool changes_scores = false;
+  static constexpr bool hides_keys = false;
+
   const float* logits = nullptr;  ///< [H], owned by the caller; not multiplied with the scale
 
   EFFINFER_HOST_DEVICE softmax_start start(int head) const { return {logits[head], 1.0f}; }
+  EFFINFER_HOST_DEVICE constexpr float score(float s, position) const { return s; }
+  EFFINFER_HOST_DEVICE constexpr bool visible(position) const { return true; }
+  EFFINFER_HOST_DEVICE constexpr key_range keys(int, int cached) const { return {0, cached}; }
 };
 
 static_assert(attention_variant<sinks>);

@@ -15,9 +15,13 @@ struct sliding_window;
 
 /// The width is given when the program runs: `sliding_window<>{.window = 4096}`.
 template <>
-struct sliding_window<at_run_time> : no_hooks {
+struct sliding_window<at_run_time> {
+  using slot = effinfer::slot::attention_modifier;
+  static constexpr bool changes_scores = false;
+
   int window = 0;  ///< tokens seen, the query's own among them; >= 1
 
+  EFFINFER_HOST_DEVICE constexpr float score(float s, position) const { return s; }
   EFFINFER_HOST_DEVICE constexpr bool visible(position p) const { return p.query - p.key < window; }
   EFFINFER_HOST_DEVICE constexpr key_range keys(int query, int cached) const {
     return {query >= window ? query - window + 1 : 0, cached};

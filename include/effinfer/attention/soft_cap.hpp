@@ -10,10 +10,15 @@
 
 namespace effinfer::inline v0::attention {
 
-struct soft_cap : no_hooks {
+struct soft_cap {
+  using slot = effinfer::slot::attention_modifier;
+  static constexpr bool hides_keys = false;
+
   float cap = 50.0f;  ///< > 0
 
   EFFINFER_HOST_DEVICE float score(float s, position) const { return cap * __builtin_tanhf(s / cap); }
+  EFFINFER_HOST_DEVICE constexpr bool visible(position) const { return true; }
+  EFFINFER_HOST_DEVICE constexpr key_range keys(int, int cached) const { return {0, cached}; }
 
   /// tanh(x) = 1 - 2 / (e^2x + 1): its absolute error is a rounding of 1 everywhere, and the scores' error is what counts.
   template <class V>

@@ -13,11 +13,16 @@
 namespace effinfer::inline v0::attention {
 
 /// Visible: key < first, or query - key < window. Tiles between the two are skipped.
-struct streaming_window : no_hooks {
+struct streaming_window {
+  using slot = effinfer::slot::attention_modifier;
+  static constexpr bool changes_scores = false;
+
   int first = 4;    ///< tokens at the start of the sequence that stay visible, >= 0
   int window = 0;   ///< tokens seen, the query's own among them; >= 1
 
+  EFFINFER_HOST_DEVICE constexpr float score(float s, position) const { return s; }
   EFFINFER_HOST_DEVICE constexpr bool visible(position p) const { return p.key < first || p.query - p.key < window; }
+  EFFINFER_HOST_DEVICE constexpr key_range keys(int, int cached) const { return {0, cached}; }
   EFFINFER_HOST_DEVICE constexpr bool all_visible(tile t) const {
     return t.key_end <= first || t.query_end - 1 - t.key_begin < window;
   }
