@@ -1,10 +1,10 @@
 // Attention beside what the machine could do at most.
 //
-// decode: one new token over S cached ones. Bytes of visited keys and values a second, and the ratio to the read bandwidth
-// measured in this run; the whole cache (128 MiB where it isn't bounded by a window) fits no cache of the machine. With a window the time
-// goes with the window and not with S.
-// prefill: S tokens at once. Operations (two a multiply-add, both products, visible pairs only) a second, and the ratio to
-// the f32 peak. linear: operations of the recurrence, 4 D^2 a token and head.
+// decode: one new token over S cached ones. Bytes of visited keys and values a second, and the ratio to the read
+// bandwidth measured in this run; the whole cache (128 MiB where it isn't bounded by a window) fits no cache of the
+// machine. With a window the time goes with the window and not with S. prefill: S tokens at once. Operations (two a
+// multiply-add, both products, visible pairs only) a second, and the ratio to the f32 peak. linear: operations of the
+// recurrence, 4 D^2 a token and head.
 //
 //   bench_attention --benchmark_repetitions=5 --benchmark_report_aggregates_only=true
 
@@ -120,30 +120,54 @@ template <int W>
 using window = ea::softmax<ea::sliding_window<W>>;
 
 void register_all() {
-  const auto add = [](const char* name, auto body) { benchmark::RegisterBenchmark(name, body)->Unit(benchmark::kMicrosecond); };
+  const auto add = [](const char* name, auto body) {
+    benchmark::RegisterBenchmark(name, body)->Unit(benchmark::kMicrosecond);
+  };
   using contiguous = ei::kv_cache::contiguous<ei::f16>::cache;
   using contiguous_f32 = ei::kv_cache::contiguous<float>::cache;
   using ring = ei::kv_cache::ring<ei::f16>::cache;
   const ea::head_layout grouped{32, 8, 128}, each{8, 8, 128}, one{32, 1, 128}, small{32, 8, 64};
   const int long_context = 32768;
 
-  add("decode/full/f16/32:8x128/32768", [=](auto& s) { decode(s, ea::full{}, contiguous({1, 8, 128}, long_context), grouped, long_context); });
-  add("decode/full/f32/32:8x128/16384", [=](auto& s) { decode(s, ea::full{}, contiguous_f32({1, 8, 128}, 16384), grouped, 16384); });
-  add("decode/full/f16/8:8x128/32768", [=](auto& s) { decode(s, ea::full{}, contiguous({1, 8, 128}, long_context), each, long_context); });
-  add("decode/full/f16/32:1x128/262144", [=](auto& s) { decode(s, ea::full{}, contiguous({1, 1, 128}, 262144), one, 262144); });
-  add("decode/full/f16/32:8x64/65536", [=](auto& s) { decode(s, ea::full{}, contiguous({1, 8, 64}, 65536), small, 65536); });
-  add("decode/window4096/f16/32:8x128/32768", [=](auto& s) { decode(s, window<4096>{}, contiguous({1, 8, 128}, long_context), grouped, long_context); });
-  add("decode/window1024/f16/32:8x128/32768", [=](auto& s) { decode(s, window<1024>{}, contiguous({1, 8, 128}, long_context), grouped, long_context); });
-  add("decode/window1024/ring/f16/32:8x128/32768", [=](auto& s) { decode(s, window<1024>{}, ring({1, 8, 128}, 1024, 64), grouped, long_context); });
-  add("decode/soft_cap/f16/32:8x128/32768", [=](auto& s) { decode(s, ea::softmax<ea::soft_cap>{}, contiguous({1, 8, 128}, long_context), grouped, long_context); });
-  add("decode/full/f16/32:8x128/512", [=](auto& s) { decode(s, ea::full{}, contiguous({1, 8, 128}, 512), grouped, 512); });
+  add("decode/full/f16/32:8x128/32768", [=](auto& s) {
+    decode(s, ea::full{}, contiguous({1, 8, 128}, long_context), grouped, long_context);
+  });
+  add("decode/full/f32/32:8x128/16384", [=](auto& s) {
+    decode(s, ea::full{}, contiguous_f32({1, 8, 128}, 16384), grouped, 16384);
+  });
+  add("decode/full/f16/8:8x128/32768", [=](auto& s) {
+    decode(s, ea::full{}, contiguous({1, 8, 128}, long_context), each, long_context);
+  });
+  add("decode/full/f16/32:1x128/262144", [=](auto& s) {
+    decode(s, ea::full{}, contiguous({1, 1, 128}, 262144), one, 262144);
+  });
+  add("decode/full/f16/32:8x64/65536", [=](auto& s) {
+    decode(s, ea::full{}, contiguous({1, 8, 64}, 65536), small, 65536);
+  });
+  add("decode/window4096/f16/32:8x128/32768", [=](auto& s) {
+    decode(s, window<4096>{}, contiguous({1, 8, 128}, long_context), grouped, long_context);
+  });
+  add("decode/window1024/f16/32:8x128/32768", [=](auto& s) {
+    decode(s, window<1024>{}, contiguous({1, 8, 128}, long_context), grouped, long_context);
+  });
+  add("decode/window1024/ring/f16/32:8x128/32768", [=](auto& s) {
+    decode(s, window<1024>{}, ring({1, 8, 128}, 1024, 64), grouped, long_context);
+  });
+  add("decode/soft_cap/f16/32:8x128/32768", [=](auto& s) {
+    decode(s, ea::softmax<ea::soft_cap>{}, contiguous({1, 8, 128}, long_context), grouped, long_context);
+  });
+  add("decode/full/f16/32:8x128/512", [=](auto& s) {
+    decode(s, ea::full{}, contiguous({1, 8, 128}, 512), grouped, 512);
+  });
 
   add("prefill/full/f16/8:2x128/2048", [=](auto& s) { prefill<ei::f16>(s, ea::full{}, {8, 2, 128}, 2048); });
   add("prefill/full/f32/8:2x128/2048", [=](auto& s) { prefill<float>(s, ea::full{}, {8, 2, 128}, 2048); });
   add("prefill/full/f16/8:2x64/2048", [=](auto& s) { prefill<ei::f16>(s, ea::full{}, {8, 2, 64}, 2048); });
   add("prefill/window512/f16/8:2x128/2048", [=](auto& s) { prefill<ei::f16>(s, window<512>{}, {8, 2, 128}, 2048); });
   add("prefill/window512/f16/8:2x128/8192", [=](auto& s) { prefill<ei::f16>(s, window<512>{}, {8, 2, 128}, 8192); });
-  add("prefill/soft_cap/f16/8:2x128/2048", [=](auto& s) { prefill<ei::f16>(s, ea::softmax<ea::soft_cap>{}, {8, 2, 128}, 2048); });
+  add("prefill/soft_cap/f16/8:2x128/2048", [=](auto& s) {
+    prefill<ei::f16>(s, ea::softmax<ea::soft_cap>{}, {8, 2, 128}, 2048);
+  });
 
   const auto recurrent = [](const auto& mixer, const auto& heads, auto sequences) {
     ea::attend(all_threads(), mixer, heads, std::span<const ea::recurrent_sequence>(sequences));

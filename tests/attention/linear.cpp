@@ -40,9 +40,13 @@ struct problem {
     return m;
   }
   attention::recurrent_sequence rows(int first, int n, float* out, kv_cache::recurrent_state& state) const {
-    const std::ptrdiff_t c = std::ptrdiff_t{heads.heads} * heads.head_size, kv = std::ptrdiff_t{heads.kv_heads} * heads.head_size;
-    return {{query.data() + first * c, n, c}, {key.data() + first * kv, n, kv}, {value.data() + first * kv, n, kv},
-            {out + first * c, n, c},          state.view(0)};
+    const std::ptrdiff_t c = std::ptrdiff_t{heads.heads} * heads.head_size,
+                         kv = std::ptrdiff_t{heads.kv_heads} * heads.head_size;
+    return {{query.data() + first * c, n, c},
+            {key.data() + first * kv, n, kv},
+            {value.data() + first * kv, n, kv},
+            {out + first * c, n, c},
+            state.view(0)};
   }
   kv_cache::recurrent_state empty() const { return {1, heads.heads, heads.head_size}; }
 
@@ -107,7 +111,8 @@ constexpr double tolerance = 2e-6;
 TEST_CASE("the recurrence agrees with double precision on every instruction set and shape") {
   for (const auto set : {instruction_set::portable, instruction_set::avx2, instruction_set::avx512}) {
     const execution::cpu::context exec({.threads = 1, .set = set});
-    for (const head_layout heads : {head_layout{1, 1, 1}, {4, 2, 7}, {2, 1, 16}, {3, 3, 24}, {4, 1, 64}, {2, 2, 80}, {2, 1, 128}}) {
+    for (const head_layout heads :
+         {head_layout{1, 1, 1}, {4, 2, 7}, {2, 1, 16}, {3, 3, 24}, {4, 1, 64}, {2, 2, 80}, {2, 1, 128}}) {
       const problem p(heads, 100, 3);
       auto state = p.empty();
       CHECK(worst(recurrent(exec, p, state, 100), p.expected()) < tolerance);
@@ -115,14 +120,16 @@ TEST_CASE("the recurrence agrees with double precision on every instruction set 
   }
 }
 
-TEST_CASE("the recurrence gives the same bits and the same state however the tokens are cut, and on any number of threads") {
+TEST_CASE(
+    "the recurrence gives the same bits and the same state however the tokens are cut, and on any number of threads") {
   const execution::cpu::context one({.threads = 1}), three({.threads = 3});
   const problem p({4, 2, 40}, 101, 5);
   auto state = p.empty();
   const floats want = recurrent(one, p, state, 101);
   for (const int chunk : {1, 7, 16, 50}) {
     auto other = p.empty();
-    CHECK(std::memcmp(recurrent(chunk == 7 ? three : one, p, other, chunk).data(), want.data(), want.size() * sizeof(float)) == 0);
+    CHECK(std::memcmp(recurrent(chunk == 7 ? three : one, p, other, chunk).data(), want.data(),
+                      want.size() * sizeof(float)) == 0);
     CHECK(saved(other) == saved(state));
   }
 }
@@ -179,7 +186,8 @@ TEST_CASE("a feature map of one's own needs one function; without decay nothing 
     double sum = 1e-6, o = 0;
     for (int k = 0; k <= t; ++k) {
       double w = 0;
-      for (int i = 0; i < 20; ++i) w += phi(p.query[static_cast<std::size_t>(t * 20 + i)]) * phi(p.key[static_cast<std::size_t>(k * 20 + i)]);
+      for (int i = 0; i < 20; ++i)
+        w += phi(p.query[static_cast<std::size_t>(t * 20 + i)]) * phi(p.key[static_cast<std::size_t>(k * 20 + i)]);
       sum += w;
       o += w * static_cast<double>(p.value[static_cast<std::size_t>(k * 20 + 3)]);
     }
@@ -194,7 +202,10 @@ TEST_CASE("views that don't fit are refused before anything is computed") {
   auto state = p.empty();
   auto s = p.rows(0, 10, out.data(), state);
   s.key.rows = 9;
-  CHECK_THROWS_AS(attention::attend(exec, p.mixer(), p.heads, std::span<const attention::recurrent_sequence>(&s, 1)), error);
-  CHECK_THROWS_AS(attention::attend(exec, p.mixer(), head_layout{4, 3, 16}, std::span<const attention::recurrent_sequence>(&s, 1)), error);
+  CHECK_THROWS_AS(attention::attend(exec, p.mixer(), p.heads, std::span<const attention::recurrent_sequence>(&s, 1)),
+                  error);
+  CHECK_THROWS_AS(
+      attention::attend(exec, p.mixer(), head_layout{4, 3, 16}, std::span<const attention::recurrent_sequence>(&s, 1)),
+      error);
   CHECK(out[0] == -7.0f);
 }

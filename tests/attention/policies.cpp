@@ -55,16 +55,20 @@ TEST_CASE("parameters out of range are refused, also inside a chain") {
   CHECK(thrown([] { soft_cap{.cap = 0.0f}.validate(); }) == error_code::invalid_argument);
   CHECK(thrown([] { soft_cap{.cap = NAN}.validate(); }) == error_code::invalid_argument);
   CHECK(thrown([] { streaming_window{.first = -1, .window = 4}.validate(); }) == error_code::invalid_argument);
-  CHECK(thrown([] { softmax<soft_cap, sliding_window<>>{{}, {.window = -3}}.validate(); }) == error_code::invalid_argument);
+  CHECK(thrown([] {
+          softmax<soft_cap, sliding_window<>>{{}, {.window = -3}}.validate();
+        }) == error_code::invalid_argument);
   softmax<soft_cap, sliding_window<>>{{}, {.window = 1}}.validate();
 }
 
 TEST_CASE("ALiBi's slopes are the paper's, also for head counts that are no power of two") {
-  CHECK(alibi_slopes(8) == std::vector<float>{0.5f, 0.25f, 0.125f, 0.0625f, 0.03125f, 0.015625f, 0.0078125f, 0.00390625f});
+  CHECK(alibi_slopes(8) ==
+        std::vector<float>{0.5f, 0.25f, 0.125f, 0.0625f, 0.03125f, 0.015625f, 0.0078125f, 0.00390625f});
   CHECK(alibi_slopes(1) == std::vector<float>{0.00390625f});
   const auto twelve = alibi_slopes(12);
   REQUIRE(twelve.size() == 12);
-  for (int i = 0; i < 8; ++i) CHECK(twelve[static_cast<std::size_t>(i)] == alibi_slopes(8)[static_cast<std::size_t>(i)]);
+  for (int i = 0; i < 8; ++i)
+    CHECK(twelve[static_cast<std::size_t>(i)] == alibi_slopes(8)[static_cast<std::size_t>(i)]);
   for (int i = 0; i < 4; ++i) CHECK(twelve[static_cast<std::size_t>(8 + i)] == doctest::Approx(std::exp2(-0.5 - i)));
   const auto slopes = alibi_slopes(8);
   CHECK(alibi{.slopes = slopes.data()}.score(3.0f, at(10, 4, 1)) == 3.0f - 0.25f * 6);
@@ -123,6 +127,7 @@ TEST_CASE("the concept takes whole policies only") {
   static_assert(attention_variant<through_a_base>);
   static_assert(!attention_variant<misspelt> && !attention_variant<without_slot> && !attention_variant<holds_memory>);
   static_assert(!attention_variant<no_hooks> && !attention_variant<full> && !attention_variant<int>);
-  static_assert(std::is_same_v<multi_head<8>, grouped_query<8, 8>> && std::is_same_v<multi_query<8>, grouped_query<8, 1>>);
+  static_assert(std::is_same_v<multi_head<8>, grouped_query<8, 8>> &&
+                std::is_same_v<multi_query<8>, grouped_query<8, 1>>);
   static_assert(policy_of<full, slot::attention> && policy_of<linear<>, slot::attention>);
 }

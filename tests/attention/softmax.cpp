@@ -55,10 +55,14 @@ problem make(head_layout heads, int tokens, std::uint64_t seed) {
 }
 
 template <class View, class Mixer>
-floats attend(const execution::cpu::context& exec, const Mixer& mixer, const problem& p, const View& view, int first, int tokens) {
+floats attend(const execution::cpu::context& exec, const Mixer& mixer, const problem& p, const View& view, int first,
+              int tokens) {
   floats out(static_cast<std::size_t>(tokens) * static_cast<std::size_t>(p.columns()), -7.0f);
-  const attention::sequence<View> s{
-      {p.query.data() + std::ptrdiff_t{first} * p.columns(), tokens, p.columns()}, {out.data(), tokens, p.columns()}, view, first, 0};
+  const attention::sequence<View> s{{p.query.data() + std::ptrdiff_t{first} * p.columns(), tokens, p.columns()},
+                                    {out.data(), tokens, p.columns()},
+                                    view,
+                                    first,
+                                    0};
   attention::attend(exec, mixer, p.heads, std::span(&s, 1));
   return out;
 }
@@ -93,8 +97,8 @@ bool same(const floats& a, const floats& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
-// Values are below 1 and weights sum to 1: an output's error is the scores' (64 roundings of terms up to 8, averaged) and the
-// weights'. 1e-5 is some 80 units in the last place of 1.
+// Values are below 1 and weights sum to 1: an output's error is the scores' (64 roundings of terms up to 8, averaged)
+// and the weights'. 1e-5 is some 80 units in the last place of 1.
 constexpr double tolerance = 1e-5;
 
 }  // namespace
@@ -102,19 +106,34 @@ constexpr double tolerance = 1e-5;
 TEST_CASE("every head size, grouping and instruction set agrees with the oracle") {
   for (const auto set : sets()) {
     const execution::cpu::context exec({.threads = 1, .set = set});
-    for (const head_layout heads : {head_layout{1, 1, 1}, {2, 1, 7}, {3, 3, 8}, {4, 2, 24}, {6, 2, 16}, {5, 1, 80}, {8, 1, 64},
-                                    {33, 1, 40}, {2, 2, 128}, {7, 7, 96}, {4, 1, 256}, {2, 1, 300}, {3, 1, 512}}) {
+    for (const head_layout heads : {head_layout{1, 1, 1},
+                                    {2, 1, 7},
+                                    {3, 3, 8},
+                                    {4, 2, 24},
+                                    {6, 2, 16},
+                                    {5, 1, 80},
+                                    {8, 1, 64},
+                                    {33, 1, 40},
+                                    {2, 2, 128},
+                                    {7, 7, 96},
+                                    {4, 1, 256},
+                                    {2, 1, 300},
+                                    {3, 1, 512}}) {
       const problem p = make(heads, 150, 3);
       const auto want = testing::softmax_attention(attention::full{}, p.heads, p.query, p.key, p.value, 0);
-      const auto view = kv_cache::view<float>::of_rows(p.key.data(), p.value.data(), heads.kv_heads, heads.head_size, p.tokens);
+      const auto view =
+          kv_cache::view<float>::of_rows(p.key.data(), p.value.data(), heads.kv_heads, heads.head_size, p.tokens);
       CHECK(worst(attend(exec, attention::full{}, p, view, 0, p.tokens), want) < tolerance);
       CHECK(same(attend(exec, attention::full{}, p, view, 0, p.tokens),
-                 in_chunks(exec, attention::full{}, p, kv_cache::contiguous<float>::cache({1, heads.kv_heads, heads.head_size}, 200), 64)));
+                 in_chunks(exec, attention::full{}, p,
+                           kv_cache::contiguous<float>::cache({1, heads.kv_heads, heads.head_size}, 200), 64)));
     }
   }
 }
 
-TEST_CASE("a prefill cut anywhere gives the same bits, on caches of every type, alone or in a batch, on any number of threads") {
+TEST_CASE(
+    "a prefill cut anywhere gives the same bits, on caches of every type, alone or in a batch, on any number of "
+    "threads") {
   const execution::cpu::context one({.threads = 1}), three({.threads = 3});
   const std::vector<float> slopes = attention::alibi_slopes(6), sink = testing::numbers(6, 9);
   const auto run = [&](const auto& mixer, const problem& p, auto type) {
@@ -145,7 +164,8 @@ TEST_CASE("a prefill cut anywhere gives the same bits, on caches of every type, 
 TEST_CASE("sequences of a batch get what they would get alone") {
   const execution::cpu::context exec({.threads = 3});
   std::vector<problem> problems;
-  for (const int tokens : {1, 70, 17, 300}) problems.push_back(make({4, 2, 32}, tokens, static_cast<std::uint64_t>(tokens)));
+  for (const int tokens : {1, 70, 17, 300})
+    problems.push_back(make({4, 2, 32}, tokens, static_cast<std::uint64_t>(tokens)));
   using view = kv_cache::view<float>;
   std::vector<attention::sequence<view>> sequences;
   std::vector<floats> out;
@@ -193,7 +213,8 @@ TEST_CASE("a query without a visible key gets zeros, and scores of -infinity cou
   const auto view = kv_cache::view<float>::of_rows(p.key.data(), p.value.data(), 2, 32, p.tokens);
   for (const float x : attend(exec, attention::softmax<hide_all>{}, p, view, 0, p.tokens)) CHECK(x == 0.0f);
   const attention::softmax<hide_some> some{};
-  CHECK(worst(attend(exec, some, p, view, 0, p.tokens), testing::softmax_attention(some, p.heads, p.query, p.key, p.value, 0)) < tolerance);
+  CHECK(worst(attend(exec, some, p, view, 0, p.tokens),
+              testing::softmax_attention(some, p.heads, p.query, p.key, p.value, 0)) < tolerance);
 }
 
 TEST_CASE("what lies in the cache behind the query is never looked at") {
@@ -212,7 +233,8 @@ TEST_CASE("bad shapes are refused before anything is computed") {
   auto view = kv_cache::view<float>::of_rows(p.key.data(), p.value.data(), 2, 32, p.tokens);
   const auto code = [&](head_layout heads, int first) {
     floats out(p.query.size(), -7.0f);
-    const attention::sequence<kv_cache::view<float>> s{{p.query.data(), 20, 128}, {out.data(), 20, 128}, view, first, 0};
+    const attention::sequence<kv_cache::view<float>> s{
+        {p.query.data(), 20, 128}, {out.data(), 20, 128}, view, first, 0};
     try {
       attention::attend(exec, attention::full{}, heads, std::span(&s, 1));
     } catch (const error& e) {

@@ -10,7 +10,9 @@ namespace ei = effinfer;
 #include <vector>
 struct biased : ei::attention::no_hooks {
   std::vector<float> bias;
-  EFFINFER_HOST_DEVICE float score(float s, ei::attention::position p) const { return s + bias[static_cast<std::size_t>(p.head)]; }
+  EFFINFER_HOST_DEVICE float score(float s, ei::attention::position p) const {
+    return s + bias[static_cast<std::size_t>(p.head)];
+  }
 };
 using mixer = ei::attention::softmax<biased>;
 #else

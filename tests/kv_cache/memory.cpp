@@ -219,7 +219,8 @@ TEST_CASE("sizes are known before anything is allocated, and absurd ones are ref
 TEST_CASE("what is written can be read at its position; what isn't committed never was") {
   kv_cache::ring<float>::cache ring({1, 2, 5}, 30, 20);  // 64 positions
   for (int first = 0; first < 300; first += 20) {
-    const auto key = testing::numbers(20 * columns, static_cast<std::uint64_t>(first)), value = testing::numbers(20 * columns, 7);
+    const auto key = testing::numbers(20 * columns, static_cast<std::uint64_t>(first)),
+               value = testing::numbers(20 * columns, 7);
     const auto view = ring.write(exec(), 0, {key.data(), 20, columns}, {value.data(), 20, columns});
     CHECK(view.length == first + 20);
     CHECK(ring.length() == first);
@@ -232,14 +233,22 @@ TEST_CASE("what is written can be read at its position; what isn't committed nev
   }
   const std::vector<float> rows(64 * columns);
   CHECK(ring.room() == 35);
-  CHECK(thrown([&] { ring.write(exec(), 0, {rows.data(), 36, columns}, {rows.data(), 36, columns}); }) == error_code::context_overflow);
-  CHECK(thrown([&] { ring.write(exec(), 0, {rows.data(), 2, columns}, {rows.data(), 3, columns}); }) == error_code::mismatch);
+  CHECK(thrown([&] {
+          ring.write(exec(), 0, {rows.data(), 36, columns}, {rows.data(), 36, columns});
+        }) == error_code::context_overflow);
+  CHECK(thrown([&] {
+          ring.write(exec(), 0, {rows.data(), 2, columns}, {rows.data(), 3, columns});
+        }) == error_code::mismatch);
   CHECK(thrown([&] { ring.write(exec(), 0, {rows.data(), 2, 9}, {rows.data(), 2, 9}); }) == error_code::mismatch);
-  CHECK(thrown([&] { ring.write(exec(), 1, {rows.data(), 2, columns}, {rows.data(), 2, columns}); }) == error_code::mismatch);
+  CHECK(thrown([&] {
+          ring.write(exec(), 1, {rows.data(), 2, columns}, {rows.data(), 2, columns});
+        }) == error_code::mismatch);
 
   kv_cache::contiguous<f16>::cache full({1, 2, 5}, 10);
   CHECK(full.room() == 10);
   full.write(exec(), 0, {rows.data(), 10, columns}, {rows.data(), 10, columns});
   full.commit(10);
-  CHECK(thrown([&] { full.write(exec(), 0, {rows.data(), 1, columns}, {rows.data(), 1, columns}); }) == error_code::context_overflow);
+  CHECK(thrown([&] {
+          full.write(exec(), 0, {rows.data(), 1, columns}, {rows.data(), 1, columns});
+        }) == error_code::context_overflow);
 }

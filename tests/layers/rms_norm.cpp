@@ -50,7 +50,8 @@ TEST_CASE("rows, heads and the fused sum agree with double precision at every wi
       CHECK(heads == y);
 
       floats sum = x, apart = x, normed(size), normed_apart(size);
-      layers::add_rms_norm(exec, {sum.data(), rows, n}, {residual.data(), rows, n}, weight.data(), 1e-5f, {normed.data(), rows, n});
+      layers::add_rms_norm(exec, {sum.data(), rows, n}, {residual.data(), rows, n}, weight.data(), 1e-5f,
+                           {normed.data(), rows, n});
       layers::add(exec, {apart.data(), rows, n}, {residual.data(), rows, n});
       layers::rms_norm(exec, {apart.data(), rows, n}, weight.data(), 1e-5f, {normed_apart.data(), rows, n});
       CHECK(sum == apart);

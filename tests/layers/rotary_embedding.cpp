@@ -40,8 +40,9 @@ rotary_settings plain(int rotary_size, bool interleaved = false) {
 }  // namespace
 
 TEST_CASE("frequencies and attention factors are transformers'") {
-  for (const char* name : {"none", "none_theta_5e5", "linear", "dynamic_within", "dynamic_beyond", "llama3", "llama3_factor32", "yarn",
-                           "yarn_betas_mscale", "yarn_attention_factor", "yarn_not_truncated"}) {
+  for (const char* name :
+       {"none", "none_theta_5e5", "linear", "dynamic_within", "dynamic_beyond", "llama3", "llama3_factor32", "yarn",
+        "yarn_betas_mscale", "yarn_attention_factor", "yarn_not_truncated"}) {
     CAPTURE(name);
     const std::string path = std::string(EFFINFER_TEST_DATA) + "/rope/" + name + ".json";
     std::ifstream file(path);
@@ -79,14 +80,17 @@ TEST_CASE("frequencies and attention factors are transformers'") {
 TEST_CASE("explicit frequency factors divide each frequency") {
   rotary_settings s = plain(8);
   s.frequency_factors = {1.0f, 2.0f, 4.0f, 8.0f};
-  const auto with = layers::rotary_embedding::frequencies(s, 0), without = layers::rotary_embedding::frequencies(plain(8), 0);
+  const auto with = layers::rotary_embedding::frequencies(s, 0),
+             without = layers::rotary_embedding::frequencies(plain(8), 0);
   for (std::size_t i = 0; i < 4; ++i) CHECK(with[i] == without[i] / s.frequency_factors[i]);
 }
 
 TEST_CASE("pairs are turned by position times frequency, in both layouts, on every instruction set and size") {
-  for (const auto set : {execution::instruction_set::portable, execution::instruction_set::avx2, execution::instruction_set::avx512}) {
+  for (const auto set :
+       {execution::instruction_set::portable, execution::instruction_set::avx2, execution::instruction_set::avx512}) {
     const execution::cpu::context exec({.threads = 2, .set = set});
-    for (const auto& [head_size, rotary_size] : {std::pair{2, 2}, {8, 4}, {32, 32}, {80, 32}, {64, 64}, {96, 72}, {128, 128}}) {
+    for (const auto& [head_size, rotary_size] :
+         {std::pair{2, 2}, {8, 4}, {32, 32}, {80, 32}, {64, 64}, {96, 72}, {128, 128}}) {
       for (const bool interleaved : {false, true}) {
         const layers::rotary_embedding rotary(plain(rotary_size, interleaved));
         const auto frequencies = layers::rotary_embedding::frequencies(plain(rotary_size), 0);

@@ -54,7 +54,7 @@ std::string checkpoint_for() {
 template <class Model>
 Model load(int threads = 2) {
   if constexpr (std::is_same_v<Model, capped>) {
-    return Model::load(checkpoint_for<Model>(), {}, ei::attention::soft_cap{{}, 20.0F});
+    return Model::load(checkpoint_for<Model>(), {}, ei::attention::soft_cap{20.0F});
   } else {
     (void)threads;
     return Model::load(checkpoint_for<Model>());

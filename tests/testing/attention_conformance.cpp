@@ -50,7 +50,9 @@ struct window_with_hasty_all_visible : attention::sliding_window<30> {
   bool all_visible(attention::tile t) const { return t.query_end - 1 - t.key_begin <= 30; }
 };
 struct streaming_with_hasty_skip : attention::streaming_window {
-  bool any_visible(attention::tile t) const { return t.key_begin < first || t.query_begin - (t.key_end - 1) < window - 1; }
+  bool any_visible(attention::tile t) const {
+    return t.key_begin < first || t.query_begin - (t.key_end - 1) < window - 1;
+  }
 };
 struct two_minds : attention::no_hooks {
   float score(float s, position) const { return 0.5f * s; }

@@ -1,8 +1,8 @@
 #pragma once
 // ALiBi: each head subtracts from a score its slope times the distance, in place of position embeddings.
 //
-// Source: Press et al., "Train Short, Test Long" (2022), section 3; slopes for head counts that are no power of two as in
-// its released code.
+// Source: Press et al., "Train Short, Test Long" (2022), section 3; slopes for head counts that are no power of two
+// as in its released code.
 
 #include <effinfer/attention/policy.hpp>
 
@@ -24,8 +24,8 @@ struct alibi {
   EFFINFER_HOST_DEVICE constexpr key_range keys(int, int cached) const { return {0, cached}; }
 };
 
-/// The paper's slopes [heads]: for n heads, a power of two, 2^(-8i/n) with i = 1..n; else those of the largest power of two
-/// n below it, and then every other one of 2n heads: 2^(-8i/2n) with i = 1, 3, 5...
+/// The paper's slopes [heads]: for n heads, a power of two, 2^(-8i/n) with i = 1..n; else those of the largest power
+/// of two n below it, and then every other one of 2n heads: 2^(-8i/2n) with i = 1, 3, 5...
 inline std::vector<float> alibi_slopes(int heads) {
   int n = 1;
   while (2 * n <= heads) n *= 2;

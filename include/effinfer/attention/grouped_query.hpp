@@ -12,8 +12,9 @@ namespace effinfer::inline v0::attention {
 template <int H, int KV>
 struct grouped_query {
   static_assert(H >= 1 && KV >= 1, "effinfer: attention::grouped_query<H, KV> needs at least one head of each kind");
-  static_assert(H < 1 || KV < 1 || H % KV == 0,
-                "effinfer: attention::grouped_query<H, KV> needs H % KV == 0: every key head serves as many query heads");
+  static_assert(
+      H < 1 || KV < 1 || H % KV == 0,
+      "effinfer: attention::grouped_query<H, KV> needs H % KV == 0: every key head serves as many query heads");
   using slot = effinfer::slot::attention_heads;
   static constexpr int heads = H;
   static constexpr int kv_heads = KV;

@@ -58,14 +58,14 @@ struct softmax_start {
 /// Inherit, then write only the hooks that the variant needs; at least one.
 ///
 /// Besides these three a policy may have
-///   EFFINFER_HOST_DEVICE bool all_visible(tile t) const;              no score of the tile is hidden: it isn't asked for each
-///   EFFINFER_HOST_DEVICE bool any_visible(tile t) const;              false: all scores of the tile are hidden: it is skipped
-///   EFFINFER_HOST_DEVICE softmax_start start(int head) const;         attention sinks
-///   template <class V> V scores(V s, position first) const;           `score` for 16 keys from first.key on, where `score`
-///                                                                     calls what no compiler vectorises (tanh, exp)
-///   void validate() const;                                            throws effinfer::error for a parameter out of range
-/// A policy whose parameters users name, `soft_cap{.cap = 30}`, is better written without this base: g++ takes the base for a
-/// forgotten initialiser (-Wextra). It then has all three hooks, and where score or visible do nothing
+///   EFFINFER_HOST_DEVICE bool all_visible(tile t) const;     true: no pair of the tile is hidden, `visible` isn't asked
+///   EFFINFER_HOST_DEVICE bool any_visible(tile t) const;     false: all pairs of the tile are hidden, it is skipped
+///   EFFINFER_HOST_DEVICE softmax_start start(int head) const;   attention sinks
+///   template <class V> V scores(V s, position first) const;  `score` of 16 keys from first.key on, for a `score` that
+///                                                            calls what no compiler vectorises (tanh, exp)
+///   void validate() const;                                   throws effinfer::error for a parameter out of range
+/// A policy whose parameters users name, `soft_cap{.cap = 30}`, is better written without this base: g++ takes the
+/// base for a forgotten initialiser (-Wextra). It then has all three hooks, and where score or visible do nothing
 ///   static constexpr bool changes_scores = false;  static constexpr bool hides_keys = false;
 struct no_hooks {
   using slot = effinfer::slot::attention_modifier;
@@ -74,81 +74,111 @@ struct no_hooks {
   EFFINFER_HOST_DEVICE constexpr float score(float s, position) const { return s; }
   /// Does this query see this key?
   EFFINFER_HOST_DEVICE constexpr bool visible(position) const { return true; }
-  /// The keys worth a visit out of [0, cached), where `cached` > query: all that are visible, and no end may fall as `query`
-  /// rises.
-  EFFINFER_HOST_DEVICE constexpr key_range keys(int query, int cached) const { return (void)query, key_range{0, cached}; }
+  /// The keys worth a visit out of [0, cached), where `cached` > query: all that are visible, and no end may fall as
+  /// `query` rises.
+  EFFINFER_HOST_DEVICE constexpr key_range keys(int query, int cached) const {
+    return (void)query, key_range{0, cached};
+  }
 };
 
 // Which hooks a policy has. A hook that the base's own pointer type shows is the base's, so nothing was overridden; a
 // policy without the base may say so itself.
 template <class P>
 concept overrides_score = (requires { requires P::changes_scores; }) ||
-                          (!requires { P::changes_scores; } &&
-                           !requires { requires std::same_as<decltype(&P::score), decltype(&no_hooks::score)>; });
+                          (
+                              !requires { P::changes_scores; } &&
+                              !requires { requires std::same_as<decltype(&P::score), decltype(&no_hooks::score)>; });
 template <class P>
 concept overrides_visible = (requires { requires P::hides_keys; }) ||
-                            (!requires { P::hides_keys; } &&
-                             !requires { requires std::same_as<decltype(&P::visible), decltype(&no_hooks::visible)>; });
+                            (
+                                !requires { P::hides_keys; } &&
+                                !requires {
+                                  requires std::same_as<decltype(&P::visible), decltype(&no_hooks::visible)>;
+                                });
 template <class P>
-concept overrides_keys = !requires { requires std::same_as<decltype(&P::keys), decltype(&no_hooks::keys)>; };
+concept overrides_keys = !requires {
+  requires std::same_as<decltype(&P::keys), decltype(&no_hooks::keys)>;
+};
 template <class P>
-concept has_start = requires(const P& p) { { p.start(0) } -> std::same_as<softmax_start>; };
+concept has_start = requires(const P& p) {
+  { p.start(0) } -> std::same_as<softmax_start>;
+};
 template <class P>
-concept has_all_visible = requires(const P& p, tile t) { { p.all_visible(t) } -> std::same_as<bool>; };
+concept has_all_visible = requires(const P& p, tile t) {
+  { p.all_visible(t) } -> std::same_as<bool>;
+};
 template <class P>
-concept has_any_visible = requires(const P& p, tile t) { { p.any_visible(t) } -> std::same_as<bool>; };
+concept has_any_visible = requires(const P& p, tile t) {
+  { p.any_visible(t) } -> std::same_as<bool>;
+};
 
 namespace detail {
 template <class P>
-concept hooks_score = requires(const P& p, position at) { { p.score(0.0f, at) } -> std::same_as<float>; };
+concept hooks_score = requires(const P& p, position at) {
+  { p.score(0.0f, at) } -> std::same_as<float>;
+};
 template <class P>
-concept hooks_visible = requires(const P& p, position at) { { p.visible(at) } -> std::same_as<bool>; };
+concept hooks_visible = requires(const P& p, position at) {
+  { p.visible(at) } -> std::same_as<bool>;
+};
 template <class P>
-concept hooks_keys = requires(const P& p) { { p.keys(0, 0) } -> std::same_as<key_range>; };
+concept hooks_keys = requires(const P& p) {
+  { p.keys(0, 0) } -> std::same_as<key_range>;
+};
 template <class P>
 concept overrides_a_hook = overrides_score<P> || overrides_visible<P> || overrides_keys<P> || has_start<P>;
 // A member of that name, whatever its type: a hook with a wrong signature must not be passed over in silence.
 template <class P>
-concept names_start = requires { &P::start; };
+concept names_start = requires {
+  &P::start;
+};
 template <class P>
-concept names_all_visible = requires { &P::all_visible; };
+concept names_all_visible = requires {
+  &P::all_visible;
+};
 template <class P>
-concept names_any_visible = requires { &P::any_visible; };
+concept names_any_visible = requires {
+  &P::any_visible;
+};
 }  // namespace detail
 
 /// A policy for softmax<...> with all of its members, at least one of them its own.
 template <class P>
-concept attention_variant =
-    policy_of<P, slot::attention_modifier> && std::is_trivially_copyable_v<P> && detail::hooks_score<P> &&
-    detail::hooks_visible<P> && detail::hooks_keys<P> && detail::overrides_a_hook<P>;
+concept attention_variant = policy_of<P, slot::attention_modifier> && std::is_trivially_copyable_v<P> &&
+    detail::hooks_score<P> && detail::hooks_visible<P> && detail::hooks_keys<P> && detail::overrides_a_hook<P>;
 
 /// `check_attention_variant<P>::complete` is true, or the compiler says which line P lacks.
 template <class P>
 struct check_attention_variant {
-  static_assert(policy_of<P, slot::attention_modifier>,
-                "effinfer: attention policy needs  using slot = effinfer::slot::attention_modifier;  (or the base class "
-                "effinfer::attention::no_hooks)");
+  static_assert(
+      policy_of<P, slot::attention_modifier>,
+      "effinfer: attention policy needs  using slot = effinfer::slot::attention_modifier;  (or the base class "
+      "effinfer::attention::no_hooks)");
   static_assert(detail::hooks_score<P>,
                 "effinfer: attention policy needs  EFFINFER_HOST_DEVICE float score(float s, position p) const;");
   static_assert(detail::hooks_visible<P>,
                 "effinfer: attention policy needs  EFFINFER_HOST_DEVICE bool visible(position p) const;");
   static_assert(detail::hooks_keys<P>,
                 "effinfer: attention policy needs  EFFINFER_HOST_DEVICE key_range keys(int query, int cached) const;");
-  static_assert(!detail::names_start<P> || has_start<P>,
-                "effinfer: attention policy needs  EFFINFER_HOST_DEVICE softmax_start start(int head) const;  or no member "
-                "of that name");
-  static_assert(!detail::names_all_visible<P> || has_all_visible<P>,
-                "effinfer: attention policy needs  EFFINFER_HOST_DEVICE bool all_visible(tile t) const;  or no member of "
-                "that name");
-  static_assert(!detail::names_any_visible<P> || has_any_visible<P>,
-                "effinfer: attention policy needs  EFFINFER_HOST_DEVICE bool any_visible(tile t) const;  or no member of "
-                "that name");
+  static_assert(
+      !detail::names_start<P> || has_start<P>,
+      "effinfer: attention policy needs  EFFINFER_HOST_DEVICE softmax_start start(int head) const;  or no member "
+      "of that name");
+  static_assert(
+      !detail::names_all_visible<P> || has_all_visible<P>,
+      "effinfer: attention policy needs  EFFINFER_HOST_DEVICE bool all_visible(tile t) const;  or no member of "
+      "that name");
+  static_assert(
+      !detail::names_any_visible<P> || has_any_visible<P>,
+      "effinfer: attention policy needs  EFFINFER_HOST_DEVICE bool any_visible(tile t) const;  or no member of "
+      "that name");
   static_assert(detail::overrides_a_hook<P>,
                 "effinfer: attention policy overrides no hook: write at least one of score, visible, keys or start (a "
                 "misspelt name overrides nothing)");
-  static_assert(std::is_trivially_copyable_v<P>,
-                "effinfer: attention policy must be trivially copyable: hold numbers and pointers only, as it is copied "
-                "into kernels");
+  static_assert(
+      std::is_trivially_copyable_v<P>,
+      "effinfer: attention policy must be trivially copyable: hold numbers and pointers only, as it is copied "
+      "into kernels");
   static constexpr bool complete = true;
 };
 

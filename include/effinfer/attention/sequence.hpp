@@ -20,9 +20,9 @@ template <kv_cache::cache_view View>
 struct sequence {
   matrix_view<const float> query;  ///< [T, H*D], position embedding applied
   matrix_view<float> out;          ///< [T, H*D], may be the memory of `query`
-  View cache;                      ///< keys and values of all tokens, the T new ones included: cache.length = first_position + T
-  int first_position = 0;          ///< of the first new token
-  int index = 0;                   ///< what policies get as position::sequence
+  View cache;  ///< keys and values of all tokens, the T new ones included: cache.length = first_position + T
+  int first_position = 0;  ///< of the first new token
+  int index = 0;           ///< what policies get as position::sequence
 };
 
 /// T new tokens of one sequence in front of its recurrent state.

@@ -3,8 +3,8 @@
 //
 //   p_k = exp(s_k) / (exp(sink_h) + sum_j exp(s_j))
 //
-// Source: gpt-oss (OpenAI 2025), model card section 2.3; the idea is Miller, "Attention Is Off By One" (2023). For keeping
-// the first tokens in sight see streaming_window.hpp.
+// Source: gpt-oss (OpenAI 2025), model card section 2.3; the idea is Miller, "Attention Is Off By One" (2023). For
+// keeping the first tokens in sight see streaming_window.hpp.
 
 #include <effinfer/attention/policy.hpp>
 

@@ -31,8 +31,8 @@ struct sliding_window<at_run_time> {
   /// Errors: `invalid_argument` (window < 1).
   void validate() const {
     if (window < 1) {
-      throw error(error_code::invalid_argument, "attention::sliding_window.window", std::to_string(window) + " is below 1",
-                  "the window counts the token itself");
+      throw error(error_code::invalid_argument, "attention::sliding_window.window",
+                  std::to_string(window) + " is below 1", "the window counts the token itself");
     }
   }
 };
@@ -40,9 +40,10 @@ struct sliding_window<at_run_time> {
 /// The width is part of the type: `sliding_window<4096>`.
 template <int Window>
 struct sliding_window : no_hooks {
-  static_assert(Window >= 1,
-                "effinfer: attention::sliding_window<W> needs W >= 1: the window counts the token itself (for a width known "
-                "only at run time write sliding_window<>{.window = w})");
+  static_assert(
+      Window >= 1,
+      "effinfer: attention::sliding_window<W> needs W >= 1: the window counts the token itself (for a width known "
+      "only at run time write sliding_window<>{.window = w})");
   static constexpr int window = Window;
 
   EFFINFER_HOST_DEVICE constexpr bool visible(position p) const { return p.query - p.key < window; }

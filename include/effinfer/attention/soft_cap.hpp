@@ -20,7 +20,8 @@ struct soft_cap {
   EFFINFER_HOST_DEVICE constexpr bool visible(position) const { return true; }
   EFFINFER_HOST_DEVICE constexpr key_range keys(int, int cached) const { return {0, cached}; }
 
-  /// tanh(x) = 1 - 2 / (e^2x + 1): its absolute error is a rounding of 1 everywhere, and the scores' error is what counts.
+  /// tanh(x) = 1 - 2 / (e^2x + 1): its absolute error is a rounding of 1 everywhere, and the scores' error is what
+  /// counts.
   template <class V>
   EFFINFER_ALWAYS_INLINE V scores(const V& s, position) const {
     const V limit = V::broadcast(cap), one = V::broadcast(1.0f), two = V::broadcast(2.0f);

@@ -1,9 +1,10 @@
 #pragma once
-// softmax<modifiers...>: attention with a softmax, and what changes it. Scores go through the modifiers in order, a key is
-// visible if all of them say so, and the keys visited are those that all of them visit. `full` is softmax<>.
+// softmax<modifiers...>: attention with a softmax, and what changes it. Scores go through the modifiers in order, a
+// key is visible if all of them say so, and the keys visited are those that all of them visit. `full` is softmax<>.
 //
 //   attend(exec, attention::full{}, heads, sequences);
-//   attend(exec, attention::softmax<attention::sliding_window<4096>, attention::soft_cap>{{}, {.cap = 50}}, heads, sequences);
+//   const attention::softmax<attention::sliding_window<4096>, attention::soft_cap> mixer{{}, {.cap = 50}};
+//   attend(exec, mixer, heads, sequences);
 
 #include <effinfer/attention/policy.hpp>
 

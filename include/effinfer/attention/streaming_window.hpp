@@ -1,9 +1,9 @@
 #pragma once
-// A sliding window that keeps the first few tokens in sight: softmax needs somewhere to put its weight, and models put it
-// there.
+// A sliding window that keeps the first few tokens in sight: softmax needs somewhere to put its weight, and models
+// put it there.
 //
-// Source: Xiao et al., "Efficient Streaming Language Models with Attention Sinks" (2024), section 3.2. Positions are not
-// renumbered here; the paper does that so as to run beyond the trained length.
+// Source: Xiao et al., "Efficient Streaming Language Models with Attention Sinks" (2024), section 3.2. Positions are
+// not renumbered here; the paper does that so as to run beyond the trained length.
 
 #include <effinfer/attention/policy.hpp>
 #include <effinfer/core/error.hpp>
@@ -17,8 +17,8 @@ struct streaming_window {
   using slot = effinfer::slot::attention_modifier;
   static constexpr bool changes_scores = false;
 
-  int first = 4;    ///< tokens at the start of the sequence that stay visible, >= 0
-  int window = 0;   ///< tokens seen, the query's own among them; >= 1
+  int first = 4;   ///< tokens at the start of the sequence that stay visible, >= 0
+  int window = 0;  ///< tokens seen, the query's own among them; >= 1
 
   EFFINFER_HOST_DEVICE constexpr float score(float s, position) const { return s; }
   EFFINFER_HOST_DEVICE constexpr bool visible(position p) const { return p.key < first || p.query - p.key < window; }
@@ -34,7 +34,8 @@ struct streaming_window {
   void validate() const {
     if (window < 1 || first < 0) {
       throw error(error_code::invalid_argument, "attention::streaming_window",
-                  "first = " + std::to_string(first) + ", window = " + std::to_string(window), "first >= 0, window >= 1");
+                  "first = " + std::to_string(first) + ", window = " + std::to_string(window),
+                  "first >= 0, window >= 1");
     }
   }
 };

@@ -18,7 +18,8 @@ struct contiguous {
   /// Keys and values of one sequence; see detail::positions for what it does.
   class cache : public detail::positions<T> {
    public:
-    /// Bytes that a cache takes, before it is made: 2 layers K capacity D sizeof(T). Errors: `invalid_argument`, `limit`.
+    /// Bytes that a cache takes, before it is made: 2 layers K capacity D sizeof(T). Errors: `invalid_argument`,
+    /// `limit`.
     static std::uint64_t footprint(const shape& s, int capacity) { return detail::cache_bytes(s, capacity, sizeof(T)); }
     /// Room for `capacity` tokens. Errors: as `footprint`.
     cache(const shape& s, int capacity) : detail::positions<T>(s, capacity, 0) {}

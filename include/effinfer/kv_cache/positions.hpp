@@ -28,10 +28,19 @@ template <element T>
 class positions {
  public:
   positions(const shape& s, int slots, int window)
-      : shape_(s), slots_(slots), window_(window), size_(cache_bytes(s, slots, sizeof(T)) / sizeof(T)), data_(allocate(size_)) {}
+      : shape_(s),
+        slots_(slots),
+        window_(window),
+        size_(cache_bytes(s, slots, sizeof(T)) / sizeof(T)),
+        data_(allocate(size_)) {}
   positions(const positions& other)
-      : shape_(other.shape_), slots_(other.slots_), window_(other.window_), first_(other.first_), length_(other.length_),
-        size_(other.size_), data_(allocate(size_)) {
+      : shape_(other.shape_),
+        slots_(other.slots_),
+        window_(other.window_),
+        first_(other.first_),
+        length_(other.length_),
+        size_(other.size_),
+        data_(allocate(size_)) {
     copy_rows(other);
   }
   positions(positions&& other) noexcept { swap(other); }
@@ -57,9 +66,9 @@ class positions {
   /// Keys and values of `layer` as they stand.
   [[nodiscard]] kv_cache::view<T> view(int layer) const { return view_of(layer, length_); }
 
-  /// Puts the next T tokens' keys and values of one layer behind those held, and returns what `attend` reads, these tokens
-  /// included. Every layer writes the same T; `commit(T)` then makes them part of the sequence, else they are as if
-  /// never written (a ring may have let its oldest positions go for them).
+  /// Puts the next T tokens' keys and values of one layer behind those held, and returns what `attend` reads, these
+  /// tokens included. Every layer writes the same T; `commit(T)` then makes them part of the sequence, else they are
+  /// as if never written (a ring may have let its oldest positions go for them).
   ///
   /// Shapes: key, value [T, K*D]. Errors: `mismatch` (shapes), `context_overflow` (T > room()).
   kv_cache::view<T> write(const execution::cpu::context& exec, int layer, matrix_view<const float> key,
@@ -79,7 +88,8 @@ class positions {
           T* const to_key = memory_start + (v.key(head, p) - memory_start);
           T* const to_value = memory_start + (v.value(head, p) - memory_start);
           execution::dispatch<convert_row<T>>(set, key.row(t) + std::ptrdiff_t{head} * d, to_key, std::ptrdiff_t{d});
-          execution::dispatch<convert_row<T>>(set, value.row(t) + std::ptrdiff_t{head} * d, to_value, std::ptrdiff_t{d});
+          execution::dispatch<convert_row<T>>(set, value.row(t) + std::ptrdiff_t{head} * d, to_value,
+                                              std::ptrdiff_t{d});
         }
       }
     });
@@ -89,11 +99,9 @@ class positions {
   /// `tokens` tokens, written in every layer, are now part of the sequence.
   void commit(int tokens) { length_ += tokens; }
 
-  /// The shortest length that `truncate` can go back to: 0, or in a ring that has let positions go the one whose next token still sees its
-  /// whole window.
-  [[nodiscard]] int truncation_limit() const {
-    return first_ == 0 ? 0 : std::min(length_, first_ + window_ - 1);
-  }
+  /// The shortest length that `truncate` can go back to: 0, or in a ring that has let positions go the one whose next
+  /// token still sees its whole window.
+  [[nodiscard]] int truncation_limit() const { return first_ == 0 ? 0 : std::min(length_, first_ + window_ - 1); }
   /// Forgets all tokens from position n on; false, and nothing changes, where n < truncation_limit().
   /// Errors: `invalid_argument` (n outside [0, length()]).
   bool truncate(int n) {
@@ -122,22 +130,24 @@ class positions {
   [[nodiscard]] std::uint64_t saved_bytes() const { return sizeof(saved_header) + held_bytes(first_, length_); }
   /// Appends the positions held to `out`, little-endian, for `load` of a cache of the same shape and number type.
   void save(std::vector<std::byte>& out) const {
-    const saved_header h{saved_header::of_positions, element_code<T>, shape_.layers, shape_.kv_heads, shape_.head_size, first_,
-                         length_};
+    const saved_header h{saved_header::of_positions, element_code<T>, shape_.layers, shape_.kv_heads,
+                         shape_.head_size,           first_,          length_};
     append_bytes(out, &h, sizeof h);
-    for_each_run(first_, length_, [&](std::uint64_t at, std::uint64_t n) { append_bytes(out, data_.get() + at, n * sizeof(T)); });
+    for_each_run(first_, length_,
+                 [&](std::uint64_t at, std::uint64_t n) { append_bytes(out, data_.get() + at, n * sizeof(T)); });
   }
   /// Becomes what `save` wrote; `in` may go on behind it. Returns how many bytes that were.
   ///
-  /// Errors, with nothing changed: `malformed` (not such bytes, or cut short), `mismatch` (another shape or number type, more
-  /// positions than fit, or a shorter window than this ring's).
+  /// Errors, with nothing changed: `malformed` (not such bytes, or cut short), `mismatch` (another shape or number
+  /// type, more positions than fit, or a shorter window than this ring's).
   std::size_t load(std::span<const std::byte> in) {
     const saved_header h = read_header(in, saved_header::of_positions);
     check_field(h.element, element_code<T>, "number type");
     check_field(h.layers, shape_.layers, "layers");
     check_field(h.heads, shape_.kv_heads, "kv_heads");
     check_field(h.head_size, shape_.head_size, "head_size");
-    if (h.first < 0 || h.length < h.first) throw error(error_code::malformed, "kv_cache.load", "impossible positions in the header");
+    if (h.first < 0 || h.length < h.first)
+      throw error(error_code::malformed, "kv_cache.load", "impossible positions in the header");
     if (h.length - h.first > slots_ || (window_ == 0 && h.first > 0)) {
       throw error(error_code::mismatch, "kv_cache.load",
                   "positions [" + std::to_string(h.first) + ", " + std::to_string(h.length) + ") were saved, " +
@@ -145,10 +155,12 @@ class positions {
     }
     if (h.first > 0 && h.length - h.first < window_ - 1) {
       throw error(error_code::mismatch, "kv_cache.load",
-                  std::to_string(h.length - h.first) + " positions were saved, the window needs " + std::to_string(window_ - 1));
+                  std::to_string(h.length - h.first) + " positions were saved, the window needs " +
+                      std::to_string(window_ - 1));
     }
     const std::uint64_t payload = held_bytes(h.first, h.length);
-    if (in.size() - sizeof h < payload) throw error(error_code::malformed, "kv_cache.load", "the bytes end inside the positions");
+    if (in.size() - sizeof h < payload)
+      throw error(error_code::malformed, "kv_cache.load", "the bytes end inside the positions");
     const std::byte* from = in.data() + sizeof h;
     for_each_run(h.first, h.length, [&](std::uint64_t at, std::uint64_t n) {
       std::memcpy(data_.get() + at, from, n * sizeof(T));
@@ -199,11 +211,13 @@ class positions {
 
   void check_write(int layer, const matrix_view<const float>& key, const matrix_view<const float>& value) const {
     const std::ptrdiff_t columns = std::ptrdiff_t{shape_.kv_heads} * shape_.head_size;
-    if (layer < 0 || layer >= shape_.layers || key.columns != columns || value.columns != columns || key.rows != value.rows) {
+    if (layer < 0 || layer >= shape_.layers || key.columns != columns || value.columns != columns ||
+        key.rows != value.rows) {
       throw error(error_code::mismatch, "kv_cache.write",
-                  "layer " + std::to_string(layer) + ", key [" + std::to_string(key.rows) + ", " + std::to_string(key.columns) +
-                      "], value [" + std::to_string(value.rows) + ", " + std::to_string(value.columns) + "] for " +
-                      std::to_string(shape_.layers) + " layers of [T, " + std::to_string(columns) + "]");
+                  "layer " + std::to_string(layer) + ", key [" + std::to_string(key.rows) + ", " +
+                      std::to_string(key.columns) + "], value [" + std::to_string(value.rows) + ", " +
+                      std::to_string(value.columns) + "] for " + std::to_string(shape_.layers) + " layers of [T, " +
+                      std::to_string(columns) + "]");
     }
     if (key.rows > room() || length_ > (1 << 30)) {
       throw error(error_code::context_overflow, "kv_cache.write",

@@ -41,7 +41,9 @@ class recurrent_state {
 
   /// The empty state of a sequence without tokens. Errors: as `footprint`.
   recurrent_state(int layers, int heads, int head_size)
-      : layers_(layers), heads_(heads), head_size_(head_size),
+      : layers_(layers),
+        heads_(heads),
+        head_size_(head_size),
         data_(static_cast<std::size_t>(footprint(layers, heads, head_size) / sizeof(float))) {}
 
   [[nodiscard]] int length() const { return length_; }
@@ -78,7 +80,8 @@ class recurrent_state {
 
   /// What was added to a state can't be taken out: only 0 and length() are in reach without a snapshot.
   [[nodiscard]] int truncation_limit() const { return length_; }
-  /// True for n = length() and n = 0; false, and nothing changes, between. Errors: `invalid_argument` (n outside [0, length()]).
+  /// True for n = length() and n = 0; false, and nothing changes, between. Errors: `invalid_argument` (n outside [0,
+  /// length()]).
   bool truncate(int n) {
     if (n < 0 || n > length_) {
       throw error(error_code::invalid_argument, "kv_cache::recurrent_state.truncate",
@@ -98,8 +101,8 @@ class recurrent_state {
   [[nodiscard]] std::uint64_t saved_bytes() const { return sizeof(detail::saved_header) + bytes(); }
   /// Appends the state to `out`, little-endian.
   void save(std::vector<std::byte>& out) const {
-    const detail::saved_header h{detail::saved_header::of_recurrent_state, detail::element_code<float>, layers_, heads_, head_size_, 0,
-                                 length_};
+    const detail::saved_header h{
+        detail::saved_header::of_recurrent_state, detail::element_code<float>, layers_, heads_, head_size_, 0, length_};
     detail::append_bytes(out, &h, sizeof h);
     detail::append_bytes(out, data_.data(), bytes());
   }
@@ -112,7 +115,8 @@ class recurrent_state {
     detail::check_field(h.heads, heads_, "heads");
     detail::check_field(h.head_size, head_size_, "head_size");
     if (h.length < 0) throw error(error_code::malformed, "kv_cache.load", "impossible length in the header");
-    if (in.size() - sizeof h < bytes()) throw error(error_code::malformed, "kv_cache.load", "the bytes end inside the state");
+    if (in.size() - sizeof h < bytes())
+      throw error(error_code::malformed, "kv_cache.load", "the bytes end inside the state");
     std::memcpy(data_.data(), in.data() + sizeof h, data_.size() * sizeof(float));
     length_ = h.length;
     return sizeof h + data_.size() * sizeof(float);

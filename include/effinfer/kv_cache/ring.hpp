@@ -10,8 +10,8 @@
 
 namespace effinfer::inline v0::kv_cache {
 
-/// Policy. T: float, f16 or bf16. The attention policy must hide what the ring lets go (sliding_window): where it doesn't, what a query
-/// sees depends on the sizes below.
+/// Policy. T: float, f16 or bf16. The attention policy must hide what the ring lets go (sliding_window): where it
+/// doesn't, what a query sees depends on the sizes below.
 template <element T = f16>
 struct ring {
   using slot = effinfer::slot::kv_cache;
@@ -21,19 +21,22 @@ struct ring {
   /// Keys and values of one sequence; see detail::positions for what it does.
   class cache : public detail::positions<T> {
    public:
-    /// Positions kept for a window (tokens that a query sees, itself among them) and passes of up to `slack` tokens: enough for
-    /// each token of a pass to see its window, rounded up to whole tiles. More slack also lets `truncate` go further back.
+    /// Positions kept for a window (tokens that a query sees, itself among them) and passes of up to `slack` tokens:
+    /// enough for each token of a pass to see its window, rounded up to whole tiles. More slack also lets `truncate`
+    /// go further back.
     /// Errors: `invalid_argument`.
     static int positions_held(int window, int slack) {
       detail::check_positive(window, "kv_cache::ring window");
       detail::check_positive(slack, "kv_cache::ring slack");
-      const std::int64_t rows = (std::int64_t{window} - 1 + slack + tile_positions - 1) / tile_positions * tile_positions;
+      const std::int64_t rows =
+          (std::int64_t{window} - 1 + slack + tile_positions - 1) / tile_positions * tile_positions;
       if (rows > std::numeric_limits<int>::max()) {
         throw error(error_code::limit, "kv_cache::ring", "window + slack is beyond 2^31 positions");
       }
       return static_cast<int>(rows);
     }
-    /// Bytes that a cache takes, before it is made: 2 layers K positions_held D sizeof(T). Errors: `invalid_argument`, `limit`.
+    /// Bytes that a cache takes, before it is made: 2 layers K positions_held D sizeof(T). Errors:
+    /// `invalid_argument`, `limit`.
     static std::uint64_t footprint(const shape& s, int window, int slack) {
       return detail::cache_bytes(s, positions_held(window, slack), sizeof(T));
     }

@@ -16,7 +16,8 @@ inline constexpr int tile_positions = 64;
 template <class T>
 concept element = std::same_as<T, float> || std::same_as<T, f16> || std::same_as<T, bf16>;
 
-/// Keys and values where position p of key head k begins at `keys + k * head_stride + (p % capacity) * row_stride`, D elements each.
+/// Keys and values where position p of key head k begins at `keys + k * head_stride + (p % capacity) * row_stride`, D
+/// elements each.
 ///
 /// Plain row-major arrays [S, K*D] of any origin: view<T>::of_rows.
 template <element T>
@@ -27,9 +28,9 @@ struct view {
   const T* values = nullptr;
   std::ptrdiff_t head_stride = 0;  ///< elements from a key head to the next
   std::ptrdiff_t row_stride = 0;   ///< elements from a position to the next, >= D
-  int capacity = 0;                ///< positions; less than `length` only in a ring, and then a multiple of tile_positions
-  int first = 0;                   ///< the oldest position held
-  int length = 0;                  ///< one past the newest position held: S
+  int capacity = 0;  ///< positions; less than `length` only in a ring, and then a multiple of tile_positions
+  int first = 0;     ///< the oldest position held
+  int length = 0;    ///< one past the newest position held: S
 
   /// S positions in row-major arrays [S, K*D].
   static constexpr view of_rows(const T* key_rows, const T* value_rows, int kv_heads, int head_size, int length) {

@@ -54,9 +54,11 @@ struct add_row {
 
 }  // namespace detail
 
-/// out = silu(gate) * up with silu(x) = x / (1 + e^-x). Source: Shazeer, "GLU Variants Improve Transformer" (2020), equation 6.
+/// out = silu(gate) * up with silu(x) = x / (1 + e^-x). Source: Shazeer, "GLU Variants Improve Transformer" (2020),
+/// equation 6.
 /// Shapes: all [T, F]; out may be gate or up.
-inline void swiglu(const execution::cpu::context& exec, matrix_view<const float> gate, matrix_view<const float> up, matrix_view<float> out) {
+inline void swiglu(const execution::cpu::context& exec, matrix_view<const float> gate, matrix_view<const float> up,
+                   matrix_view<float> out) {
   exec.parallel_for(gate.rows, 4, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
     for (std::ptrdiff_t t = begin; t < end; ++t) {
       const detail::swiglu_row::args args{gate.row(t), up.row(t), out.row(t), gate.columns};

@@ -38,7 +38,8 @@ struct rms_norm_row {
     }
     const float mean = (even + odd).sum() / static_cast<float>(a.size);
     const vector scale = vector::broadcast(1.0F / std::sqrt(mean + a.epsilon));
-    for (i = 0; i + 16 <= a.size; i += 16) (vector::load(a.x + i) * scale * vector::load(a.weight + i)).store(a.out + i);
+    for (i = 0; i + 16 <= a.size; i += 16)
+      (vector::load(a.x + i) * scale * vector::load(a.weight + i)).store(a.out + i);
     if (i < a.size) {
       const std::ptrdiff_t left = a.size - i;
       (vector::load_first(a.x + i, left) * scale * vector::load_first(a.weight + i, left)).store_first(a.out + i, left);
@@ -51,8 +52,8 @@ struct rms_norm_row {
 /// out[t][e] = x[t][e] / sqrt(mean_e x[t][e]^2 + epsilon) * weight[e].
 ///
 /// Shapes: x, out [T, E], weight [E]; out may be x. Exact: a row depends on itself alone.
-inline void rms_norm(const execution::cpu::context& exec, matrix_view<const float> x, const float* weight, float epsilon,
-                     matrix_view<float> out) {
+inline void rms_norm(const execution::cpu::context& exec, matrix_view<const float> x, const float* weight,
+                     float epsilon, matrix_view<float> out) {
   exec.parallel_for(x.rows, 16, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
     for (std::ptrdiff_t t = begin; t < end; ++t) {
       const detail::rms_norm_row::args args{x.row(t), weight, out.row(t), x.columns, epsilon};
@@ -61,11 +62,12 @@ inline void rms_norm(const execution::cpu::context& exec, matrix_view<const floa
   });
 }
 
-/// x += residual, then out = rms_norm(x): the residual sum of a block and the norm that follows it, with x read once for both.
+/// x += residual, then out = rms_norm(x): the residual sum of a block and the norm that follows it, with x read once
+/// for both.
 ///
 /// Shapes: x, residual, out [T, E], weight [E]; out may be residual. Exact: bit for bit `add` and then `rms_norm`.
-inline void add_rms_norm(const execution::cpu::context& exec, matrix_view<float> x, matrix_view<const float> residual, const float* weight,
-                         float epsilon, matrix_view<float> out) {
+inline void add_rms_norm(const execution::cpu::context& exec, matrix_view<float> x, matrix_view<const float> residual,
+                         const float* weight, float epsilon, matrix_view<float> out) {
   exec.parallel_for(x.rows, 16, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
     for (std::ptrdiff_t t = begin; t < end; ++t) {
       execution::dispatch<detail::add_row>(exec.set(), detail::add_row::args{residual.row(t), x.row(t), x.columns});
@@ -75,8 +77,10 @@ inline void add_rms_norm(const execution::cpu::context& exec, matrix_view<float>
   });
 }
 
-/// rms_norm on each head of each row, in place (Qwen3's norm of query and key). Shapes: x [T, heads * head_size], weight [head_size].
-inline void head_rms_norm(const execution::cpu::context& exec, matrix_view<float> x, int head_size, const float* weight, float epsilon) {
+/// rms_norm on each head of each row, in place (Qwen3's norm of query and key). Shapes: x [T, heads * head_size],
+/// weight [head_size].
+inline void head_rms_norm(const execution::cpu::context& exec, matrix_view<float> x, int head_size, const float* weight,
+                          float epsilon) {
   exec.parallel_for(x.rows, 16, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
     for (std::ptrdiff_t t = begin; t < end; ++t) {
       for (std::ptrdiff_t h = 0; h < x.columns; h += head_size) {

@@ -1,7 +1,7 @@
 #pragma once
 // Rotary position embedding: each pair of values of a head is turned by an angle that grows with the position.
-// Source: Su et al., "RoFormer" (2021), section 3.2.2; the scalings as in transformers' modeling_rope_utils, whose papers
-// core/rotary_settings.hpp names.
+// Source: Su et al., "RoFormer" (2021), section 3.2.2; the scalings as in transformers' modeling_rope_utils, whose
+// papers core/rotary_settings.hpp names.
 
 #include <effinfer/core/matrix_view.hpp>
 #include <effinfer/core/rotary_settings.hpp>
@@ -39,7 +39,9 @@ class rotary_embedding {
       base *= std::pow(s.factor * ratio - (s.factor - 1.0), r / (r - 2.0));
     }
     // yarn: between these dimensions the frequency goes over from kept to divided.
-    const auto turning = [&](double turns) { return r * std::log(original / (turns * 2.0 * std::numbers::pi)) / (2.0 * std::log(base)); };
+    const auto turning = [&](double turns) {
+      return r * std::log(original / (turns * 2.0 * std::numbers::pi)) / (2.0 * std::log(base));
+    };
     double low = turning(s.beta_fast), high = turning(s.beta_slow);
     if (s.truncate) low = std::floor(low), high = std::ceil(high);
     low = std::max(low, 0.0), high = std::min(high, r - 1.0);
@@ -73,12 +75,13 @@ class rotary_embedding {
     if (s.scaling != rotary_scaling::yarn) return 1.0F;
     if (s.attention_factor != 0.0) return static_cast<float>(s.attention_factor);
     const auto scale = [&](double m) { return s.factor > 1.0 ? 0.1 * m * std::log(s.factor) + 1.0 : 1.0; };
-    if (s.mscale != 0.0 && s.mscale_all_dim != 0.0) return static_cast<float>(scale(s.mscale) / scale(s.mscale_all_dim));
+    if (s.mscale != 0.0 && s.mscale_all_dim != 0.0)
+      return static_cast<float>(scale(s.mscale) / scale(s.mscale_all_dim));
     return static_cast<float>(scale(1.0));
   }
 
-  /// turns[0 .. R/2) = cosines, turns[R/2 .. R) = sines of `position` in a sequence of `length` tokens (see frequencies).
-  /// The product of position and frequency is rounded to float, as every implementation's is.
+  /// turns[0 .. R/2) = cosines, turns[R/2 .. R) = sines of `position` in a sequence of `length` tokens (see
+  /// frequencies). The product of position and frequency is rounded to float, as every implementation's is.
   void turns(int position, int length, float* turns) const {
     const std::size_t half = frequencies_.size();
     std::vector<float> longer;
@@ -103,8 +106,8 @@ namespace detail {
 
 struct rotate_row {
   struct args {
-    float* x;             ///< [heads, head_size]
-    const float* turns;   ///< [R]
+    float* x;            ///< [heads, head_size]
+    const float* turns;  ///< [R]
     std::ptrdiff_t columns;
     int head_size;
     int rotary_size;
@@ -137,12 +140,14 @@ struct rotate_row {
 
 }  // namespace detail
 
-/// Turns every head of every row, in place. Shapes: x [T, heads * head_size], turns [T, R] from rotary_embedding::turns.
-inline void rotate(const execution::cpu::context& exec, const rotary_embedding& rotary, matrix_view<const float> turns, int head_size,
-                   matrix_view<float> x) {
+/// Turns every head of every row, in place. Shapes: x [T, heads * head_size], turns [T, R] from
+/// rotary_embedding::turns.
+inline void rotate(const execution::cpu::context& exec, const rotary_embedding& rotary, matrix_view<const float> turns,
+                   int head_size, matrix_view<float> x) {
   exec.parallel_for(x.rows, 8, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
     for (std::ptrdiff_t t = begin; t < end; ++t) {
-      const detail::rotate_row::args args{x.row(t), turns.row(t), x.columns, head_size, rotary.rotary_size(), rotary.interleaved()};
+      const detail::rotate_row::args args{x.row(t),  turns.row(t),         x.columns,
+                                          head_size, rotary.rotary_size(), rotary.interleaved()};
       execution::dispatch<detail::rotate_row>(exec.set(), args);
     }
   });

@@ -1,6 +1,6 @@
 #pragma once
-// What every attention policy must keep, yours too: its hooks must not contradict each other, and the kernels must compute
-// what they say. Needs no test framework:
+// What every attention policy must keep, yours too: its hooks must not contradict each other, and the kernels must
+// compute what they say. Needs no test framework:
 //
 //   const auto report = effinfer::testing::check_attention(my_policy{});
 //   assert(report.passed());                     // or print report.problems
@@ -17,8 +17,8 @@
 namespace effinfer::inline v0::testing {
 
 struct attention_check {
-  int tokens = 200;         ///< positions tried: more than any window of the policy, for its edge to be seen
-  int heads = 6;            ///< query heads; a policy with a number a head needs as many
+  int tokens = 200;  ///< positions tried: more than any window of the policy, for its edge to be seen
+  int heads = 6;     ///< query heads; a policy with a number a head needs as many
   int kv_heads = 2;
   double tolerance = 2e-5;  ///< of outputs that are averages of values in [-1, 1]
 };
@@ -62,7 +62,8 @@ void check_keys(const Mixer& mixer, const attention_check& options, attention_re
       for (int head = 0; head < options.heads; ++head) {
         for (int key = 0; key <= q; ++key) {
           const attention::position p{q, key, head, head / (options.heads / options.kv_heads), 0};
-          if (mixer.visible(p) && (key < k.begin || key >= k.end)) outside.add(at + text("key", key) + text("head", head));
+          if (mixer.visible(p) && (key < k.begin || key >= k.end))
+            outside.add(at + text("key", key) + text("head", head));
         }
       }
     }
@@ -88,7 +89,8 @@ void check_tiles(const Mixer& mixer, const attention_check& options, attention_r
               }
             }
           }
-          const std::string at = text("query", t.query_begin) + text("to", t.query_end) + text("key", t.key_begin) + text("to", t.key_end);
+          const std::string at =
+              text("query", t.query_begin) + text("to", t.query_end) + text("key", t.key_begin) + text("to", t.key_end);
           if (hidden && mixer.all_visible(t)) all.add(at);
           if (visible && !mixer.any_visible(t)) any.add(at);
         }
@@ -98,19 +100,21 @@ void check_tiles(const Mixer& mixer, const attention_check& options, attention_r
 }
 
 template <class Mixer>
-std::vector<float> run_attention(const execution::cpu::context& exec, const Mixer& mixer, const attention::head_layout& heads,
-                                 const std::vector<float>& query, const std::vector<float>& key, const std::vector<float>& value,
-                                 int tokens, int chunk) {
+std::vector<float> run_attention(const execution::cpu::context& exec, const Mixer& mixer,
+                                 const attention::head_layout& heads, const std::vector<float>& query,
+                                 const std::vector<float>& key, const std::vector<float>& value, int tokens,
+                                 int chunk) {
   using view = kv_cache::view<float>;
   std::vector<float> out(query.size());
   const std::ptrdiff_t columns = std::ptrdiff_t{heads.heads} * heads.head_size;
   for (int first = 0; first < tokens; first += chunk) {
     const int n = std::min(chunk, tokens - first);
-    const attention::sequence<view> s{{query.data() + first * columns, n, columns},
-                                      {out.data() + first * columns, n, columns},
-                                      view::of_rows(key.data(), value.data(), heads.kv_heads, heads.head_size, first + n),
-                                      first,
-                                      0};
+    const attention::sequence<view> s{
+        {query.data() + first * columns, n, columns},
+        {out.data() + first * columns, n, columns},
+        view::of_rows(key.data(), value.data(), heads.kv_heads, heads.head_size, first + n),
+        first,
+        0};
     attention::attend(exec, mixer, heads, std::span(&s, 1));
   }
   return out;
@@ -118,12 +122,15 @@ std::vector<float> run_attention(const execution::cpu::context& exec, const Mixe
 
 template <class Mixer>
 void check_kernel(const Mixer& mixer, const attention_check& options, attention_report& report) {
-  problem_list wrong(report, "the CPU kernel differs from double precision"), cut(report, "a prefill cut in two gives other bits");
-  for (const auto set : {execution::instruction_set::portable, execution::instruction_set::avx2, execution::instruction_set::avx512}) {
+  problem_list wrong(report, "the CPU kernel differs from double precision"),
+      cut(report, "a prefill cut in two gives other bits");
+  for (const auto set :
+       {execution::instruction_set::portable, execution::instruction_set::avx2, execution::instruction_set::avx512}) {
     if (set > execution::best_instruction_set()) continue;
     const execution::cpu::context exec({.threads = 1, .set = set});
     for (const int head_size : {5, 16, 40}) {
-      attention::head_layout heads{options.heads, options.kv_heads, head_size, 1.0f / std::sqrt(static_cast<float>(head_size))};
+      attention::head_layout heads{options.heads, options.kv_heads, head_size,
+                                   1.0f / std::sqrt(static_cast<float>(head_size))};
       const auto rows = static_cast<std::size_t>(options.tokens) * static_cast<std::size_t>(head_size);
       const auto query = numbers(rows * static_cast<std::size_t>(heads.heads), 1, 4.0f);
       const auto key = numbers(rows * static_cast<std::size_t>(heads.kv_heads), 2, 2.0f);
@@ -146,9 +153,9 @@ void check_kernel(const Mixer& mixer, const attention_check& options, attention_
 
 }  // namespace detail
 
-/// Tries `policy`, a modifier, inside softmax<Policy>, or a whole softmax<...>: a visible key lies in keys(), keys() never falls, all_visible() and
-/// any_visible() tell the truth, and the CPU kernel on each instruction set of this machine agrees with double precision and with itself
-/// in pieces. Takes about a second.
+/// Tries `policy`, a modifier, inside softmax<Policy>, or a whole softmax<...>: a visible key lies in keys(), keys()
+/// never falls, all_visible() and any_visible() tell the truth, and the CPU kernel on each instruction set of this
+/// machine agrees with double precision and with itself in pieces. Takes about a second.
 template <class Policy>
 attention_report check_attention(const Policy& policy, const attention_check& options = {}) {
   if constexpr (!attention::is_softmax<Policy>) {

@@ -28,11 +28,12 @@ inline std::vector<float> numbers(std::size_t n, std::uint64_t seed, float scale
 ///
 /// Shapes: query [T, H*D]; key, value [S, K*D] with S = first_position + T; returns [T, H*D].
 template <class Mixer>
-std::vector<double> softmax_attention(const Mixer& mixer, const attention::head_layout& h, const std::vector<float>& query,
-                                      const std::vector<float>& key, const std::vector<float>& value, int first_position = 0,
-                                      int sequence = 0) {
+std::vector<double> softmax_attention(const Mixer& mixer, const attention::head_layout& h,
+                                      const std::vector<float>& query, const std::vector<float>& key,
+                                      const std::vector<float>& value, int first_position = 0, int sequence = 0) {
   const auto d = static_cast<std::size_t>(h.head_size);
-  const std::size_t columns = static_cast<std::size_t>(h.heads) * d, kv_columns = static_cast<std::size_t>(h.kv_heads) * d;
+  const std::size_t columns = static_cast<std::size_t>(h.heads) * d,
+                    kv_columns = static_cast<std::size_t>(h.kv_heads) * d;
   std::vector<double> out(query.size());
   for (std::size_t t = 0; t < query.size() / columns; ++t) {
     for (int head = 0; head < h.heads; ++head) {
@@ -47,7 +48,8 @@ std::vector<double> softmax_attention(const Mixer& mixer, const attention::head_
       for (int k = 0; k <= q; ++k) {
         const attention::position p{q, k, head, kv_head, sequence};
         double s = 0;
-        for (std::size_t i = 0; i < d; ++i) s += static_cast<double>(query[at + i]) * static_cast<double>(row(key, k)[i]);
+        for (std::size_t i = 0; i < d; ++i)
+          s += static_cast<double>(query[at + i]) * static_cast<double>(row(key, k)[i]);
         s = static_cast<double>(mixer.score(static_cast<float>(s * static_cast<double>(h.scale)), p));
         if (!mixer.visible(p)) s = -std::numeric_limits<double>::infinity();
         scores.push_back(s);

@@ -129,16 +129,19 @@ struct recurrent_head {
 };
 
 inline void check_recurrent(const head_layout& h, std::span<const recurrent_sequence> sequences) {
-  if (h.heads < 1 || h.kv_heads < 1 || h.heads % h.kv_heads != 0 || h.head_size < 1 || h.head_size > largest_linear_head_size) {
+  if (h.heads < 1 || h.kv_heads < 1 || h.heads % h.kv_heads != 0 || h.head_size < 1 ||
+      h.head_size > largest_linear_head_size) {
     throw error(error_code::invalid_argument, "attention::attend",
-                std::to_string(h.heads) + " heads, " + std::to_string(h.kv_heads) + " key heads, head size " + std::to_string(h.head_size),
+                std::to_string(h.heads) + " heads, " + std::to_string(h.kv_heads) + " key heads, head size " +
+                    std::to_string(h.head_size),
                 "kv_heads divides heads, and head sizes go up to " + std::to_string(largest_linear_head_size));
   }
-  const std::ptrdiff_t columns = std::ptrdiff_t{h.heads} * h.head_size, kv_columns = std::ptrdiff_t{h.kv_heads} * h.head_size;
+  const std::ptrdiff_t columns = std::ptrdiff_t{h.heads} * h.head_size,
+                       kv_columns = std::ptrdiff_t{h.kv_heads} * h.head_size;
   for (const recurrent_sequence& s : sequences) {
-    if (s.query.columns != columns || s.out.columns != columns || s.key.columns != kv_columns || s.value.columns != kv_columns ||
-        s.key.rows != s.query.rows || s.value.rows != s.query.rows || s.out.rows != s.query.rows || s.state.heads != h.heads ||
-        s.state.head_size != h.head_size) {
+    if (s.query.columns != columns || s.out.columns != columns || s.key.columns != kv_columns ||
+        s.value.columns != kv_columns || s.key.rows != s.query.rows || s.value.rows != s.query.rows ||
+        s.out.rows != s.query.rows || s.state.heads != h.heads || s.state.head_size != h.head_size) {
       throw error(error_code::mismatch, "attention::attend",
                   "the views of a recurrent_sequence don't fit each other or the head layout",
                   "query and out are [T, H*D], key and value [T, K*D], the state is of H heads of D");
@@ -150,8 +153,9 @@ inline void check_recurrent(const head_layout& h, std::span<const recurrent_sequ
 
 /// The recurrence of attention/linear.hpp over the new tokens of some sequences, each moving its own state on.
 ///
-/// Shapes: as in `recurrent_sequence`; head sizes 1 to 512. Cost a token and head: 4 D^2 operations (state read and written once).
-/// Nothing is allocated. Errors: `invalid_argument` (head layout), `mismatch` (shapes), before anything is computed.
+/// Shapes: as in `recurrent_sequence`; head sizes 1 to 512. Cost a token and head: 4 D^2 operations (state read and
+/// written once). Nothing is allocated. Errors: `invalid_argument` (head layout), `mismatch` (shapes), before
+/// anything is computed.
 /// Exact: outputs and state don't depend on how the tokens are cut into calls, on other sequences, or on threads.
 template <class FeatureMap, class Decay>
 void attend(const execution::cpu::context& exec, const linear<FeatureMap, Decay>& mixer, const head_layout& heads,
@@ -168,8 +172,16 @@ void attend(const execution::cpu::context& exec, const linear<FeatureMap, Decay>
       const recurrent_sequence& s = sequences[static_cast<std::size_t>(task / heads.heads)];
       const int head = static_cast<int>(task % heads.heads);
       for (std::ptrdiff_t t = 0; t < s.query.rows; t += kernel::block) {
-        const typename kernel::args a{&mixer, &s, head, head / group, heads.head_size, t,
-                                      std::min<std::ptrdiff_t>(kernel::block, s.query.rows - t), key, query, denominator};
+        const typename kernel::args a{&mixer,
+                                      &s,
+                                      head,
+                                      head / group,
+                                      heads.head_size,
+                                      t,
+                                      std::min<std::ptrdiff_t>(kernel::block, s.query.rows - t),
+                                      key,
+                                      query,
+                                      denominator};
         execution::dispatch<kernel>(exec.set(), a);
       }
     }

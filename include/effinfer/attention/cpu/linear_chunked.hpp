@@ -1,11 +1,12 @@
 #pragma once
-// Linear attention in chunks of C tokens: inside a chunk one masked product, between chunks the state. For long inputs it does
-// the same work with matrix products in place of C steps:
+// Linear attention in chunks of C tokens: inside a chunk one masked product, between chunks the state. For long
+// inputs it does the same work with matrix products in place of C steps:
 //
-//   o_t = sum_{s <= t in chunk} g^(t-s) (phi(q_t).phi(k_s)) v_s + g^(t-t0+1) phi(q_t)^T S,    S' = g^C S + sum_s g^(t0+C-1-s) phi(k_s) v_s^T
+//   o_t = sum_{s <= t in chunk} g^(t-s) (phi(q_t).phi(k_s)) v_s + g^(t-t0+1) phi(q_t)^T S
+//   S' = g^C S + sum_s g^(t0+C-1-s) phi(k_s) v_s^T
 //
-// Source: Sun et al., "RetNet" (2023), section 2.3 (the chunkwise representation). Rounds otherwise than the recurrence, and
-// so its result depends on where chunks begin: models use cpu/linear.hpp.
+// Source: Sun et al., "RetNet" (2023), section 2.3 (the chunkwise representation). Rounds otherwise than the
+// recurrence, and so its result depends on where chunks begin: models use cpu/linear.hpp.
 
 #include <effinfer/attention/cpu/linear.hpp>
 #include <effinfer/attention/cpu/tile_products.hpp>
@@ -51,10 +52,17 @@ inline float fade_scores(float* s, int count, float g, int distance) {
 template <class Mixer>
 class chunked_head {
  public:
-  chunked_head(execution::instruction_set set, const Mixer& mixer, const head_layout& heads, const recurrent_sequence& s, int head)
-      : set_(set), mixer_(mixer), sequence_(s), d_(heads.head_size), column_(std::ptrdiff_t{head} * d_),
-        kv_column_(std::ptrdiff_t{head / (heads.heads / heads.kv_heads)} * d_), g_(mixer.decay(head)),
-        state_(s.state.matrices + std::ptrdiff_t{head} * d_ * d_), z_(s.state.vectors + std::ptrdiff_t{head} * d_) {}
+  chunked_head(execution::instruction_set set, const Mixer& mixer, const head_layout& heads,
+               const recurrent_sequence& s, int head)
+      : set_(set),
+        mixer_(mixer),
+        sequence_(s),
+        d_(heads.head_size),
+        column_(std::ptrdiff_t{head} * d_),
+        kv_column_(std::ptrdiff_t{head / (heads.heads / heads.kv_heads)} * d_),
+        g_(mixer.decay(head)),
+        state_(s.state.matrices + std::ptrdiff_t{head} * d_ * d_),
+        z_(s.state.vectors + std::ptrdiff_t{head} * d_) {}
 
   void run() {
     const int chunk = std::min(tile_keys, tile_floats / padded(d_));
@@ -71,7 +79,8 @@ class chunked_head {
     const auto value = sequence_.value.middle_rows(first, n);
     execution::dispatch<features>(
         set_, typename features::args{&mixer_.feature, query.data + column_, query.stride, n, d_, query_});
-    execution::dispatch<features>(set_, typename features::args{&mixer_.feature, key.data + kv_column_, key.stride, n, d_, key_});
+    execution::dispatch<features>(
+        set_, typename features::args{&mixer_.feature, key.data + kv_column_, key.stride, n, d_, key_});
     std::fill(out_, out_ + n * stride, 0.0f);
 
     // Inside the chunk.
@@ -133,7 +142,8 @@ class chunked_head {
   }
 
   void mix(const float* p, std::ptrdiff_t p_stride, int rows, const float* v, std::ptrdiff_t v_stride, float* out) {
-    execution::dispatch<mix_tile<float>>(set_, mix_tile<float>::args{p, p_stride, rows, begin_, end_, v, v_stride, d_, out, {}});
+    execution::dispatch<mix_tile<float>>(
+        set_, mix_tile<float>::args{p, p_stride, rows, begin_, end_, v, v_stride, d_, out, {}});
   }
 
   static constexpr int score_row = tile_keys + 16;
@@ -159,18 +169,19 @@ class chunked_head {
 
 /// The same outputs and states as `attend` up to rounding, for T of some hundreds and more.
 ///
-/// Shapes, errors: as `attend`. Cost a token and head: 4 D^2 + 2 C D operations with C = min(64, 8192 / D); nothing is allocated, a working
-/// thread needs 160 KiB of stack. Exact: independent of other sequences and of threads.
+/// Shapes, errors: as `attend`. Cost a token and head: 4 D^2 + 2 C D operations with C = min(64, 8192 / D); nothing
+/// is allocated, a working thread needs 160 KiB of stack. Exact: independent of other sequences and of threads.
 template <class FeatureMap, class Decay>
-void attend_chunked(const execution::cpu::context& exec, const linear<FeatureMap, Decay>& mixer, const head_layout& heads,
-                    std::span<const recurrent_sequence> sequences) {
+void attend_chunked(const execution::cpu::context& exec, const linear<FeatureMap, Decay>& mixer,
+                    const head_layout& heads, std::span<const recurrent_sequence> sequences) {
   detail::check_recurrent(heads, sequences);
-  exec.parallel_for(static_cast<std::ptrdiff_t>(sequences.size()) * heads.heads, 1, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
-    for (std::ptrdiff_t task = begin; task < end; ++task) {
-      const recurrent_sequence& s = sequences[static_cast<std::size_t>(task / heads.heads)];
-      detail::chunked_head(exec.set(), mixer, heads, s, static_cast<int>(task % heads.heads)).run();
-    }
-  });
+  exec.parallel_for(static_cast<std::ptrdiff_t>(sequences.size()) * heads.heads, 1,
+                    [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
+                      for (std::ptrdiff_t task = begin; task < end; ++task) {
+                        const recurrent_sequence& s = sequences[static_cast<std::size_t>(task / heads.heads)];
+                        detail::chunked_head(exec.set(), mixer, heads, s, static_cast<int>(task % heads.heads)).run();
+                      }
+                    });
 }
 
 }  // namespace effinfer::inline v0::attention

@@ -3,8 +3,8 @@
 //
 //   o_t = sum_{s <= t} w(t, s) v_s / (sum_{s <= t} w(t, s) + 1e-6),    w(t, s) = g^(t-s) phi(q_t).phi(k_s)
 //
-// Source: Katharopoulos et al., "Transformers are RNNs" (2020), eqs. 8-9; the decay as in Sun et al., "RetNet" (2023), section
-// 2.1 (the parallel representation).
+// Source: Katharopoulos et al., "Transformers are RNNs" (2020), eqs. 8-9; the decay as in Sun et al., "RetNet"
+// (2023), section 2.1 (the parallel representation).
 
 #include <effinfer/attention/cpu/linear_chunked.hpp>
 
@@ -22,11 +22,12 @@ class parallel_tile {
  public:
   static int tokens(int head_size) { return std::min(tile_rows, tile_floats / padded(head_size)); }
 
-  void run(execution::instruction_set set, const Mixer& mixer, const head_layout& heads, const recurrent_sequence& s, int head,
-           int first, int n) {
+  void run(execution::instruction_set set, const Mixer& mixer, const head_layout& heads, const recurrent_sequence& s,
+           int head, int first, int n) {
     using features = feature_rows<decltype(mixer.feature)>;
     const int d = heads.head_size, stride = padded(d), tile = std::min(tile_keys, tile_floats / stride);
-    const std::ptrdiff_t column = std::ptrdiff_t{head} * d, kv_column = std::ptrdiff_t{head / (heads.heads / heads.kv_heads)} * d;
+    const std::ptrdiff_t column = std::ptrdiff_t{head} * d,
+                         kv_column = std::ptrdiff_t{head / (heads.heads / heads.kv_heads)} * d;
     const float g = mixer.decay(head);
     execution::dispatch<features>(
         set, typename features::args{&mixer.feature, s.query.row(first) + column, s.query.stride, n, d, query_});
@@ -43,8 +44,9 @@ class parallel_tile {
         end_[t] = std::clamp(first + t + 1 - key, 0, keys);
         if (end_[t] > 0) denominator_[t] += fade_scores(scores_ + t * score_row, end_[t], g, first + t - key);
       }
-      execution::dispatch<mix_tile<float>>(set, mix_tile<float>::args{scores_, score_row, n, begin_, end_, s.value.row(key) + kv_column,
-                                                                      s.value.stride, d, out_, {}});
+      execution::dispatch<mix_tile<float>>(
+          set, mix_tile<float>::args{
+                   scores_, score_row, n, begin_, end_, s.value.row(key) + kv_column, s.value.stride, d, out_, {}});
     }
     for (int t = 0; t < n; ++t) {
       for (int i = 0; i < d; ++i) s.out.row(first + t)[column + i] = out_[t * stride + i] / denominator_[t];
@@ -64,14 +66,15 @@ class parallel_tile {
 
 }  // namespace detail
 
-/// The same outputs as `attend` from an empty state, up to rounding; `state` is neither read nor written. `out` must not be the
-/// memory of the inputs.
+/// The same outputs as `attend` from an empty state, up to rounding; `state` is neither read nor written. `out` must
+/// not be the memory of the inputs.
 ///
-/// Shapes, errors: as `attend`. Cost a head: 2 D T^2 operations; nothing is allocated, a working thread needs 160 KiB of stack.
+/// Shapes, errors: as `attend`. Cost a head: 2 D T^2 operations; nothing is allocated, a working thread needs 160 KiB
+/// of stack.
 /// Exact: independent of other sequences and of threads.
 template <class FeatureMap, class Decay>
-void attend_parallel(const execution::cpu::context& exec, const linear<FeatureMap, Decay>& mixer, const head_layout& heads,
-                     std::span<const recurrent_sequence> sequences) {
+void attend_parallel(const execution::cpu::context& exec, const linear<FeatureMap, Decay>& mixer,
+                     const head_layout& heads, std::span<const recurrent_sequence> sequences) {
   using tile = detail::parallel_tile<linear<FeatureMap, Decay>>;
   detail::check_recurrent(heads, sequences);
   const int step = tile::tokens(heads.head_size);

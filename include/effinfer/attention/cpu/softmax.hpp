@@ -1,9 +1,9 @@
 #pragma once
-// Softmax attention on the CPU, prefill and decode by one path: a few query rows at a time go over the keys in tiles of 64
-// positions, keeping a running maximum and sum (online softmax), so that no row of scores is ever held whole.
+// Softmax attention on the CPU, prefill and decode by one path: a few query rows at a time go over the keys in tiles
+// of 64 positions, keeping a running maximum and sum (online softmax), so that no row of scores is ever held whole.
 //
-// The query heads that share a key head are rows of one tile, so a decode step reads each key and value once, not once a
-// query head. Only tiles inside the policy's `keys` are visited.
+// The query heads that share a key head are rows of one tile, so a decode step reads each key and value once, not
+// once a query head. Only tiles inside the policy's `keys` are visited.
 //
 // Source: Dao et al., "FlashAttention" (2022), algorithm 1; Dao et al., "Flash-Decoding" (2023) for the segments.
 
@@ -22,8 +22,9 @@ namespace effinfer::inline v0::attention {
 
 namespace detail {
 
-/// Keys are taken in segments between these multiples of positions, each with a softmax of its own, and the segments are
-/// then merged in order: so they may also be worked on at the same time, with the same result. A multiple of tile_keys.
+/// Keys are taken in segments between these multiples of positions, each with a softmax of its own, and the segments
+/// are then merged in order: so they may also be worked on at the same time, with the same result. A multiple of
+/// tile_keys.
 inline constexpr int segment_keys = 1024;
 
 /// How the rows of one sequence are cut into tiles.
@@ -48,13 +49,15 @@ struct row_tiling {
   }
 };
 
-/// One tile of query rows of one sequence: scratch memory (about 110 KiB, on the stack of the thread that works on it) and the steps.
+/// One tile of query rows of one sequence: scratch memory (about 110 KiB, on the stack of the thread that works on
+/// it) and the steps.
 template <class Mixer, class View>
 class query_tile {
  public:
   using element = typename View::element_type;
 
-  query_tile(execution::instruction_set set, const Mixer& mixer, const head_layout& heads) : set_(set), mixer_(mixer), heads_(heads) {}
+  query_tile(execution::instruction_set set, const Mixer& mixer, const head_layout& heads)
+      : set_(set), mixer_(mixer), heads_(heads) {}
 
   /// Reads the queries of tile `index` of `s`.
   void begin(const sequence<View>& s, const row_tiling& tiling, int index) {
@@ -128,7 +131,9 @@ class query_tile {
   [[nodiscard]] std::ptrdiff_t column(int row) const {
     return std::ptrdiff_t{queries_.first_head + row % tile_heads_} * heads_.head_size;
   }
-  [[nodiscard]] const float* query_row(int r) const { return sequence_->query.row(first_token_ + r / tile_heads_) + column(r); }
+  [[nodiscard]] const float* query_row(int r) const {
+    return sequence_->query.row(first_token_ + r / tile_heads_) + column(r);
+  }
   [[nodiscard]] float* out_row(int r) const { return sequence_->out.row(first_token_ + r / tile_heads_) + column(r); }
 
   /// The keys that a query visits: those of the policy, none behind the query, none that the cache doesn't hold.
@@ -147,7 +152,7 @@ class query_tile {
       if (b < e) first = std::min(first, b), last = std::max(last, e);
     }
     if (first >= last) return;
-    const struct tile whole{queries_.first_query, queries_.first_query + tokens_, tile + first, tile + last};
+    const struct tile whole { queries_.first_query, queries_.first_query + tokens_, tile + first, tile + last };
     if constexpr (Mixer::hides_keys) {
       if (!mixer_.any_visible(whole)) return;
     }
@@ -159,8 +164,9 @@ class query_tile {
       if (tile + tile_keys < keys_.end) keys = {cache.key(kv_head_, tile + tile_keys), cache.row_stride};
     }
     execution::dispatch<score_tile<element>>(
-        set_, typename score_tile<element>::args{query_, rows_, cache.key(kv_head_, tile + first), cache.row_stride, last - first,
-                                                 heads_.head_size, scores_ + first, score_stride, copy_, values});
+        set_, typename score_tile<element>::args{query_, rows_, cache.key(kv_head_, tile + first), cache.row_stride,
+                                                 last - first, heads_.head_size, scores_ + first, score_stride, copy_,
+                                                 values});
     if constexpr (Mixer::changes_scores || Mixer::hides_keys) {
       const bool all = !Mixer::hides_keys || mixer_.all_visible(whole);
       if (Mixer::changes_scores || !all) {
@@ -168,7 +174,8 @@ class query_tile {
             set_, typename hooks_tile<Mixer>::args{&mixer_, queries_, rows_, tile, begin_, end_, all, scores_});
       }
     }
-    execution::dispatch<weigh_tile>(set_, weigh_tile::args{rows_, begin_, end_, scores_, &part_, part_out_, heads_.head_size});
+    execution::dispatch<weigh_tile>(
+        set_, weigh_tile::args{rows_, begin_, end_, scores_, &part_, part_out_, heads_.head_size});
     execution::dispatch<mix_tile<element>>(
         set_, typename mix_tile<element>::args{scores_, score_stride, rows_, begin_, end_, cache.value(kv_head_, tile),
                                                cache.row_stride, heads_.head_size, part_out_, keys});
@@ -192,9 +199,11 @@ class query_tile {
 };
 
 inline void check_heads(const head_layout& h) {
-  if (h.heads < 1 || h.kv_heads < 1 || h.heads % h.kv_heads != 0 || h.head_size < 1 || h.head_size > largest_head_size) {
+  if (h.heads < 1 || h.kv_heads < 1 || h.heads % h.kv_heads != 0 || h.head_size < 1 ||
+      h.head_size > largest_head_size) {
     throw error(error_code::invalid_argument, "attention::attend",
-                std::to_string(h.heads) + " heads, " + std::to_string(h.kv_heads) + " key heads, head size " + std::to_string(h.head_size),
+                std::to_string(h.heads) + " heads, " + std::to_string(h.kv_heads) + " key heads, head size " +
+                    std::to_string(h.head_size),
                 "kv_heads divides heads, and head sizes go up to " + std::to_string(largest_head_size));
   }
 }
@@ -207,8 +216,8 @@ void check_sequence(const head_layout& h, const sequence<View>& s) {
     throw error(error_code::mismatch, "attention::attend",
                 "query [" + std::to_string(s.query.rows) + ", " + std::to_string(s.query.columns) + "], out [" +
                     std::to_string(s.out.rows) + ", " + std::to_string(s.out.columns) + "], first_position " +
-                    std::to_string(s.first_position) + ", cache.length " + std::to_string(s.cache.length) + " for rows of " +
-                    std::to_string(columns),
+                    std::to_string(s.first_position) + ", cache.length " + std::to_string(s.cache.length) +
+                    " for rows of " + std::to_string(columns),
                 "query and out are [T, H*D], and cache.length = first_position + T");
   }
 }
@@ -218,10 +227,10 @@ void check_sequence(const head_layout& h, const sequence<View>& s) {
 /// out = softmax(mixer(scale q k^T)) v for the new tokens of some sequences, each on its own.
 ///
 /// Math: see policy.hpp. Key <= query always holds on top of the policy. A query that sees no key gets zeros.
-/// Shapes: as in `sequence`; T may be 1 (decode) or more (prefill), and differ between sequences. Head sizes 1 to 512; multiples of 16 are
-/// fast. Numbers: float32 inside; keys and values as stored in the cache.
-/// Cost: reads each visited key and value once for every 32 query rows that share them. Nothing is allocated; a working thread
-/// needs 160 KiB of stack.
+/// Shapes: as in `sequence`; T may be 1 (decode) or more (prefill), and differ between sequences. Head sizes 1 to
+/// 512; multiples of 16 are fast. Numbers: float32 inside; keys and values as stored in the cache.
+/// Cost: reads each visited key and value once for every 32 query rows that share them. Nothing is allocated; a
+/// working thread needs 160 KiB of stack.
 /// Errors: `invalid_argument` (head layout), `mismatch` (shapes), before anything is computed.
 /// Exact: an output doesn't depend on how a prefill is cut into calls, on the other sequences, or on threads.
 template <class Mixer, kv_cache::cache_view View>

@@ -1,8 +1,8 @@
 #pragma once
 // The two products of attention on a tile: scores = q k^T and out += p v, for a few query rows and up to 64 keys.
 //
-// Exact: a score is summed in sixteen lanes over ascending dimensions and its lanes in a fixed order; an output adds its
-// keys in ascending order. Neither depends on how many rows or keys the tile has.
+// Exact: a score is summed in sixteen lanes over ascending dimensions and its lanes in a fixed order; an output adds
+// its keys in ascending order. Neither depends on how many rows or keys the tile has.
 
 #include <effinfer/execution/vector.hpp>
 #include <effinfer/execution/vector_sums.hpp>
@@ -27,8 +27,8 @@ inline constexpr int tile_floats = 32 * 256;
 /// D rounded up to whole vectors: the stride of scratch rows.
 constexpr int padded(int head_size) { return (head_size + 15) / 16 * 16; }
 
-/// The tile that comes next: its rows are on their way from memory while this one is computed. Only where few query rows share
-/// a tile, as then memory is the limit; null otherwise.
+/// The tile that comes next: its rows are on their way from memory while this one is computed. Only where few query
+/// rows share a tile, as then memory is the limit; null otherwise.
 template <class T>
 struct coming_rows {
   const T* start = nullptr;
@@ -49,8 +49,8 @@ struct score_block {
   vector sum[Rows * Keys];
 
   template <class T>
-  EFFINFER_ALWAYS_INLINE void run(const float* q, std::ptrdiff_t q_stride, const T* k, std::ptrdiff_t k_stride, int size, float* s,
-                                  std::ptrdiff_t s_stride) {
+  EFFINFER_ALWAYS_INLINE void run(const float* q, std::ptrdiff_t q_stride, const T* k, std::ptrdiff_t k_stride,
+                                  int size, float* s, std::ptrdiff_t s_stride) {
     clear(std::make_integer_sequence<int, Rows * Keys>{});
     for (int d = 0; d < size; d += 16) step(q + d, q_stride, k + d, k_stride, all_rows{}, all_keys{});
     float all[Rows * Keys];
@@ -87,7 +87,7 @@ struct score_tile {
     int size;  ///< D
     float* s;  ///< [rows, keys and up to 15 more that are overwritten], s_stride apart
     std::ptrdiff_t s_stride;
-    T* copy;   ///< scratch, [16, padded D]
+    T* copy;  ///< scratch, [16, padded D]
     coming_rows<T> next;
   };
 
@@ -139,10 +139,12 @@ struct mix_block {
   using all = std::make_integer_sequence<int, Rows * Vectors>;
   vector sum[Rows * Vectors];
 
-  /// out[r] += sum over n in [begin, end) of p[r][n] v[n], 16 Vectors dimensions; of the only vector the first `left` alone.
+  /// out[r] += sum over n in [begin, end) of p[r][n] v[n], 16 Vectors dimensions; of the only vector the first `left`
+  /// alone.
   template <class T>
-  EFFINFER_ALWAYS_INLINE void run(const float* p, std::ptrdiff_t p_stride, const T* v, std::ptrdiff_t v_stride, int begin, int end,
-                                  float* out, std::ptrdiff_t out_stride, int left, const coming_rows<T>& next, int size) {
+  EFFINFER_ALWAYS_INLINE void run(const float* p, std::ptrdiff_t p_stride, const T* v, std::ptrdiff_t v_stride,
+                                  int begin, int end, float* out, std::ptrdiff_t out_stride, int left,
+                                  const coming_rows<T>& next, int size) {
     load(out, out_stride, all{});
     for (int n = begin; n < end; ++n) {
       if (next.start != nullptr) next.fetch(n, size);
@@ -162,13 +164,14 @@ struct mix_block {
     (sum[I].store(out + I / Vectors * stride + I % Vectors * 16), ...);
   }
   template <class T, int... R, int... V>
-  EFFINFER_ALWAYS_INLINE void step(const float* p, std::ptrdiff_t p_stride, const T* v, int left, std::integer_sequence<int, R...>,
-                                   std::integer_sequence<int, V...> vectors) {
+  EFFINFER_ALWAYS_INLINE void step(const float* p, std::ptrdiff_t p_stride, const T* v, int left,
+                                   std::integer_sequence<int, R...>, std::integer_sequence<int, V...> vectors) {
     const vector value[Vectors] = {(left == 16 ? vector::load(v + V * 16) : vector::load_first(v, left))...};
     (add<R>(vector::broadcast(p[R * p_stride]), value, vectors), ...);
   }
   template <int R, int... V>
-  EFFINFER_ALWAYS_INLINE void add(const vector& weight, const vector (&value)[Vectors], std::integer_sequence<int, V...>) {
+  EFFINFER_ALWAYS_INLINE void add(const vector& weight, const vector (&value)[Vectors],
+                                  std::integer_sequence<int, V...>) {
     ((sum[R * Vectors + V] = fma(weight, value[V], sum[R * Vectors + V])), ...);
   }
 };
@@ -214,7 +217,8 @@ struct mix_tile {
     int d = 0;
     mix_block<Set, Rows, Vectors> wide;
     for (; d + 16 * Vectors <= a.size; d += 16 * Vectors) {
-      wide.run(p, a.p_stride, a.v + d, a.v_stride, begin, end, out + d, stride, 16, r + d == 0 ? a.next : coming_rows<T>{}, a.size);
+      wide.run(p, a.p_stride, a.v + d, a.v_stride, begin, end, out + d, stride, 16,
+               r + d == 0 ? a.next : coming_rows<T>{}, a.size);
     }
     if (d == a.size) return;
     mix_block<Set, Rows, 1> narrow;

@@ -26,8 +26,8 @@ struct tile_queries {
   }
 };
 
-/// The hooks `score` and `visible` on keys [begin[r], end[r]) of each row. One place for all rows, so that the compiler makes
-/// the same instructions of a hook whatever tile a query falls in.
+/// The hooks `score` and `visible` on keys [begin[r], end[r]) of each row. One place for all rows, so that the
+/// compiler makes the same instructions of a hook whatever tile a query falls in.
 template <class Mixer>
 struct hooks_tile {
   struct args {
@@ -58,7 +58,8 @@ struct hooks_tile {
 
  private:
   template <instruction_set Set, class First, class... Rest>
-  static EFFINFER_ALWAYS_INLINE void change(const softmax<First, Rest...>& mixer, position p, int begin, int end, float* s) {
+  static EFFINFER_ALWAYS_INLINE void change(const softmax<First, Rest...>& mixer, position p, int begin, int end,
+                                            float* s) {
     if constexpr (requires(f32x16<Set> v) { mixer.first.scores(v, p); }) {
       const int tile = p.key;
       for (int n = begin; n < end; n += 16) {  // past the end there is room, and nothing is read
@@ -161,12 +162,14 @@ struct merge_rows {
       const float new_max = part_max > old_max ? part_max : old_max;
       const vector fade = exp(vector::broadcast(old_max - new_max)), share = exp(vector::broadcast(part_max - new_max));
       float both[16];
-      fma(vector::broadcast(vector::load(a.part->sum + r * 16).sum()), share, vector::broadcast(a.sum[r]) * fade).store(both);
+      fma(vector::broadcast(vector::load(a.part->sum + r * 16).sum()), share, vector::broadcast(a.sum[r]) * fade)
+          .store(both);
       a.max[r] = new_max;
       a.sum[r] = both[0];
       float* out = a.out + std::ptrdiff_t{r} * stride;
       const float* part = a.part_out + std::ptrdiff_t{r} * stride;
-      for (int d = 0; d < stride; d += 16) fma(vector::load(part + d), share, vector::load(out + d) * fade).store(out + d);
+      for (int d = 0; d < stride; d += 16)
+        fma(vector::load(part + d), share, vector::load(out + d) * fade).store(out + d);
     }
   }
 };
