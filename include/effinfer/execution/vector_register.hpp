@@ -19,13 +19,20 @@
 
 namespace effinfer::inline v0::execution::detail {
 
-// The alignment is kept at 16 so that no register type is over-aligned in a user's plain build: g++ notes an old change
-// of the ABI for those (-Wpsabi).
+// Under g++ the alignment is kept at 16, so that no register type is over-aligned in a user's plain build: it notes an old
+// change of the ABI for those (-Wpsabi). clang notes nothing, and loses such an attribute on its way through
+// templates: it would store with an instruction that wants 64.
+#if defined(__clang__)
+#define EFFINFER_REGISTER_ALIGNMENT
+#else
+#define EFFINFER_REGISTER_ALIGNMENT , aligned(16)
+#endif
 template <class T, int Lanes>
 struct lanes_of {
-  typedef T type __attribute__((vector_size(sizeof(T) * Lanes), aligned(16)));
+  typedef T type __attribute__((vector_size(sizeof(T) * Lanes) EFFINFER_REGISTER_ALIGNMENT));
   typedef T unaligned __attribute__((vector_size(sizeof(T) * Lanes), aligned(1), may_alias));
 };
+#undef EFFINFER_REGISTER_ALIGNMENT
 
 #if EFFINFER_X86
 // Masked forms with all lanes on, which compile to the plain instruction: g++ 12 takes the undefined vector inside

@@ -66,11 +66,10 @@ struct int4 {
     std::byte* d = row + (columns + 63) / 64 * 32;
     std::byte* m = d + columns / group * 2;
     if (columns % 64 != 0) __builtin_memset(d - 32, 0, 32);
-    bool fits = true;
     for (std::ptrdiff_t first = 0; first < columns; first += group) {
       fitted best;
       fit<Set>(values + first, group, best);
-      fits = fits && best.error < 1e38f;
+      if (!(best.error < 1e38f)) return false;
       __builtin_memcpy(d + first / group * 2, &best.scale, 2);
       __builtin_memcpy(m + first / group * 2, &best.minimum, 2);
       for (int i = 0; i < group; ++i) {
@@ -80,7 +79,7 @@ struct int4 {
         b = column % 64 < 32 ? q : (b | (q << 4));
       }
     }
-    return fits;
+    return true;
   }
 
  private:
