@@ -180,6 +180,33 @@ TEST_CASE("every quantization policy loads the shipped model and keeps its footp
   CHECK(int4 < int8);
 }
 
+TEST_CASE("a speculative generation that ends inside a draft leaves its session as the plain loop does") {
+  using drafted = ei::decoding::speculative<ei::decoding::prompt_lookup<3>, ei::decoding::greedy>;
+  const auto plain = greedy::load(llama);
+  const auto speculative = ei::pipeline<drafted>::load(llama);
+  const auto prompt = plain.tokenizer().encode("to be, or not to be, or not to be, or not");
+  for (int length = 1; length < 30; ++length) {
+    CAPTURE(length);
+    auto a = plain.start();
+    auto b = speculative.start();
+    (void)plain.generate(a, prompt, {.max_tokens = length, .ignore_end_of_text = true}).text();
+    (void)speculative.generate(b, prompt, {.max_tokens = length, .ignore_end_of_text = true}).text();
+    CHECK(std::equal(a.tokens().begin(), a.tokens().end(), b.tokens().begin(), b.tokens().end()));
+  }
+  // A stop string that comes up in the middle of a draft.
+  const std::string all =
+      plain.generate("to be, or not to be, or not", {.max_tokens = 60, .ignore_end_of_text = true}).text();
+  for (std::size_t at = 5; at + 3 < all.size() && at < 60; at += 11) {
+    auto a = plain.start();
+    auto b = speculative.start();
+    const std::vector<std::string> stop = {all.substr(at, 3)};
+    const auto tokens = plain.tokenizer().encode("to be, or not to be, or not");
+    (void)plain.generate(a, tokens, {.max_tokens = 60, .stop = stop, .ignore_end_of_text = true}).text();
+    (void)speculative.generate(b, tokens, {.max_tokens = 60, .stop = stop, .ignore_end_of_text = true}).text();
+    CHECK(std::equal(a.tokens().begin(), a.tokens().end(), b.tokens().begin(), b.tokens().end()));
+  }
+}
+
 TEST_CASE("a chat goes on in one session") {
   const auto llm = greedy::load(llama);
   auto session = llm.start();

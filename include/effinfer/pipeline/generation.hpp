@@ -185,9 +185,12 @@ class generation {
     if (static_cast<int>(generated_.size()) >= options_.max_tokens) end(finish_reason::length);
   }
 
+  /// What speculation accepted behind the end is dropped, from the session too: it is left as the plain loop leaves it.
   void end(finish_reason reason) {
     reason_ = reason;
-    next_pending_ = pending_.size();  // what speculation accepted behind the end is dropped
+    const int dropped = static_cast<int>(pending_.size() - next_pending_);
+    if (dropped > 0) sequence_->rollback(sequence_->position() - dropped);
+    next_pending_ = pending_.size();
   }
 
   void finish_text() {
