@@ -187,6 +187,19 @@ TEST_CASE("sequences of a batch get what they would get alone") {
   }
 }
 
+TEST_CASE("a long context with fewer key heads than threads is shared by segments, with the same bits") {
+  const execution::cpu::context one({.threads = 1}), eight({.threads = 8});
+  const problem p = make({3, 1, 20}, 5000, 12);  // five segments, one tile
+  const auto view = kv_cache::view<float>::of_rows(p.key.data(), p.value.data(), 1, 20, p.tokens);
+  const attention::softmax<attention::sliding_window<3100>> window{};
+  CHECK(same(attend(one, attention::full{}, p, view, 4999, 1), attend(eight, attention::full{}, p, view, 4999, 1)));
+  CHECK(same(attend(one, window, p, view, 4999, 1), attend(eight, window, p, view, 4999, 1)));
+  const floats last = attend(eight, attention::full{}, p, view, 4996, 4);
+  const problem tail = {p.heads, 5000, floats(p.query.end() - 4 * p.columns(), p.query.end()), p.key, p.value};
+  CHECK(worst(last, testing::softmax_attention(attention::full{}, tail.heads, tail.query, tail.key, tail.value, 4996)) <
+        tolerance);
+}
+
 TEST_CASE("a ring gives the same bits as a cache that forgets nothing") {
   const execution::cpu::context exec({.threads = 2});
   const problem p = make({4, 2, 32}, 700, 8);

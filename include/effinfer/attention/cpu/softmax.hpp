@@ -111,9 +111,18 @@ class query_tile {
     std::fill(total_out_, total_out_ + rows_ * padded(heads_.head_size), 0.0f);
   }
 
-  void merge_segment() {
+  /// Adds the segment in `part` to the total. Segments are added in rising order.
+  void merge_segment() { merge(part_, part_out_); }
+  void merge(const row_state& part, const float* part_out) {
     execution::dispatch<merge_rows>(
-        set_, merge_rows::args{rows_, heads_.head_size, &part_, part_out_, total_max_, total_sum_, total_out_});
+        set_, merge_rows::args{rows_, heads_.head_size, &part, part_out, total_max_, total_sum_, total_out_});
+  }
+
+  [[nodiscard]] int out_floats() const { return rows_ * padded(heads_.head_size); }
+  void copy_segment(row_state& part, float* part_out) const {
+    std::copy_n(part_.max, rows_, part.max);
+    std::copy_n(part_.sum, rows_ * 16, part.sum);
+    std::copy_n(part_out_, out_floats(), part_out);
   }
 
   /// Writes the outputs; zeros for a query that sees no key.
@@ -198,6 +207,34 @@ class query_tile {
   alignas(64) element copy_[16 * largest_head_size];
 };
 
+/// One tile with its segments spread over the threads, as many at a time as there is scratch for: long contexts with
+/// fewer key heads than threads. The same operations in the same order as one thread alone.
+template <class Mixer, class View>
+void attend_by_segments(const execution::cpu::context& exec, const Mixer& mixer, const head_layout& heads,
+                        const sequence<View>& s, const row_tiling& tiling, int tile) {
+  constexpr int slots = 64;
+  alignas(64) float out[slots * 1024];
+  row_state parts[slots];
+  query_tile<Mixer, View> total(exec.set(), mixer, heads);
+  total.begin(s, tiling, tile);
+  total.begin_total();
+  const int floats = total.out_floats(), last = total.last_segment();
+  const int wave = std::min(slots, slots * 1024 / floats);
+  for (int first = total.first_segment(); first < last; first += wave) {
+    const int count = std::min(wave, last - first);
+    exec.parallel_for(count, 1, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
+      query_tile<Mixer, View> work(exec.set(), mixer, heads);
+      work.begin(s, tiling, tile);
+      for (std::ptrdiff_t i = begin; i < end; ++i) {
+        work.run_segment(first + static_cast<int>(i));
+        work.copy_segment(parts[i], out + i * floats);
+      }
+    });
+    for (int i = 0; i < count; ++i) total.merge(parts[i], out + i * floats);
+  }
+  total.finish();
+}
+
 inline void check_heads(const head_layout& h) {
   if (h.heads < 1 || h.kv_heads < 1 || h.heads % h.kv_heads != 0 || h.head_size < 1 ||
       h.head_size > largest_head_size) {
@@ -230,7 +267,7 @@ void check_sequence(const head_layout& h, const sequence<View>& s) {
 /// Shapes: as in `sequence`; T may be 1 (decode) or more (prefill), and differ between sequences. Head sizes 1 to
 /// 512; multiples of 16 are fast. Numbers: float32 inside; keys and values as stored in the cache.
 /// Cost: reads each visited key and value once for every 32 query rows that share them. Nothing is allocated; a
-/// working thread needs 160 KiB of stack.
+/// working thread needs 160 KiB of stack, the calling one 640 KiB.
 /// Errors: `invalid_argument` (head layout), `mismatch` (shapes), before anything is computed.
 /// Exact: an output doesn't depend on how a prefill is cut into calls, on the other sequences, or on threads.
 template <class Mixer, kv_cache::cache_view View>
@@ -239,10 +276,20 @@ void attend(const execution::cpu::context& exec, const Mixer& mixer, const head_
             std::span<const sequence<View>> sequences) {
   detail::check_heads(heads);
   const detail::row_tiling tiling(heads);
-  std::ptrdiff_t tiles = 0;
+  std::ptrdiff_t tiles = 0, segments = 0;
   for (const sequence<View>& s : sequences) {
     detail::check_sequence(heads, s);
+    if (s.query.rows == 0) continue;
     tiles += tiling.tiles(heads.kv_heads, s.query.rows);
+    const key_range last = mixer.keys(s.cache.length - 1, s.cache.length);
+    segments = std::max<std::ptrdiff_t>(segments, (last.end - last.begin) / detail::segment_keys);
+  }
+  if (tiles < exec.threads() && tiles < segments) {
+    for (const sequence<View>& s : sequences) {
+      const auto own = static_cast<int>(tiling.tiles(heads.kv_heads, s.query.rows));
+      for (int tile = 0; tile < own; ++tile) detail::attend_by_segments(exec, mixer, heads, s, tiling, tile);
+    }
+    return;
   }
   exec.parallel_for(tiles, 1, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
     detail::query_tile<Mixer, View> work(exec.set(), mixer, heads);
