@@ -25,7 +25,8 @@ class mapped_file {
   mapped_file() = default;
   /// Errors: `io` (with the system's reason; also for a folder).
   explicit mapped_file(const std::string& path) : path_(path) {
-    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    // O_NONBLOCK: opening a pipe must not wait for a writer; files don't care.
+    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (file < 0) throw error(error_code::io, path, std::string("can't be opened: ") + std::strerror(errno));
     struct stat status {};
     if (::fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) {

@@ -10,6 +10,8 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_set>
+#include <utility>
 #include <vector>
 
 namespace effinfer::inline v0::checkpoint {
@@ -17,7 +19,8 @@ namespace effinfer::inline v0::checkpoint {
 /// The tensors of a safetensors file whose bytes are `file`; they point into it. `name` stands in errors.
 ///
 /// Errors: `malformed` (a header longer than the file, JSON that isn't, offsets out of order or out of the file, overlapping
-/// tensors, a size that isn't what dtype and shape say), `limit` (a header over 100 MB, as in the format's own reader).
+/// tensors, a name that stands twice, a size that isn't what dtype and shape say), `missing` and `mismatch` (a field of a tensor
+/// isn't there or has another type), `limit` (a header over 100 MB, as in the format's own reader).
 inline std::vector<tensor> read_safetensors(std::span<const std::byte> file, const std::string& name) {
   const auto malformed = [&](const std::string& where, const std::string& problem) {
     throw error(error_code::malformed, where, problem);
@@ -37,8 +40,10 @@ inline std::vector<tensor> read_safetensors(std::span<const std::byte> file, con
   const json::document document(header, name + ": header", {.bytes = 100'000'000, .depth = 8});
 
   std::vector<tensor> tensors;
+  std::unordered_set<std::string_view> names;
   for (const auto& [key, entry] : document.root().members()) {
     if (key == "__metadata__") continue;
+    if (!names.insert(key).second) malformed(name + ": tensor " + std::string(key), "the tensor is there twice");
     tensor t;
     t.name = std::string(key);
     t.file = name;
