@@ -1,17 +1,15 @@
 #pragma once
 // JSON documents read safely: RapidJSON behind a reader whose every mistake is an effinfer::error that names the
 // file and the path of the field. Parsing is iterative (input can't recurse), and depth and size are limited. RapidJSON's
-// assertions can't fire: every access checks the type first.
+// assertions can't fire: every access checks the type first. Numbers: integers of 64 bits are exact, others are the nearest
+// double.
 
 #include <effinfer/core/error.hpp>
+#include <effinfer/core/rapidjson.hpp>
 
-#include <rapidjson/document.h>
-#include <rapidjson/error/en.h>
-
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
-#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -75,7 +73,7 @@ class value {
   }
   [[nodiscard]] value operator[](std::size_t i) const {
     if (i >= size()) fail("it has no element " + std::to_string(i));
-    return value(&(*v_)[static_cast<rapidjson::SizeType>(i)], document_);
+    return value(&(*v_)[static_cast<rapid::SizeType>(i)], document_);
   }
   [[nodiscard]] std::vector<value> elements() const {
     std::vector<value> all;
@@ -123,7 +121,7 @@ class value {
 
  private:
   friend class document;
-  value(const rapidjson::Value* v, const document* d) : v_(v), document_(d) {}
+  value(const rapid::Value* v, const document* d) : v_(v), document_(d) {}
 
   [[noreturn]] void wrong(const char* wanted) const {
     const char* is = is_null()      ? "null"
@@ -137,28 +135,28 @@ class value {
          wanted);
   }
 
-  const rapidjson::Value* v_;
+  const rapid::Value* v_;
   const document* document_;
 };
 
 /// A parsed text. Not movable: values point to it.
 class document {
  public:
-  /// `name` stands in errors: the file's name. The text need not outlive the document. Errors: `malformed` (with the
-  /// byte offset; also text that isn't UTF-8), `limit`.
+  /// `name` stands in errors: the file's name. The text need not outlive the document. Errors: `malformed` (with line and
+  /// byte; also text that isn't UTF-8), `limit`.
   document(std::string_view text, std::string name, const limits& bounds = {}) : name_(std::move(name)) {
     if (text.size() > bounds.bytes) {
       throw error(
           error_code::limit, name_,
           "the JSON text has " + std::to_string(text.size()) + " bytes, more than " + std::to_string(bounds.bytes));
     }
+    // RapidJSON takes a NUL for the end and would not see what stands behind it.
+    if (const auto nul = text.find('\0'); nul != std::string_view::npos) malformed(text, nul, "a NUL byte");
     check_depth(text, bounds.depth);
-    tree_.Parse<rapidjson::kParseIterativeFlag | rapidjson::kParseValidateEncodingFlag |
-                rapidjson::kParseFullPrecisionFlag>(text.data(), text.size());
+    tree_.Parse<rapid::kParseIterativeFlag | rapid::kParseValidateEncodingFlag | rapid::kParseFullPrecisionFlag>(
+        text.data(), text.size());
     if (tree_.HasParseError()) {
-      throw error(error_code::malformed, name_,
-                  "invalid JSON at byte " + std::to_string(tree_.GetErrorOffset()) + ": " +
-                      rapidjson::GetParseError_En(tree_.GetParseError()));
+      malformed(text, tree_.GetErrorOffset(), rapid::GetParseError_En(tree_.GetParseError()));
     }
   }
   document(const document&) = delete;
@@ -169,6 +167,13 @@ class document {
 
  private:
   friend class value;
+
+  [[noreturn]] void malformed(std::string_view text, std::size_t byte, const std::string& problem) const {
+    const std::string_view before = text.substr(0, byte);
+    throw error(error_code::malformed, name_,
+                "invalid JSON in line " + std::to_string(std::count(before.begin(), before.end(), '\n') + 1) +
+                    ", at byte " + std::to_string(byte) + ": " + problem);
+  }
 
   /// Brackets outside of strings, before anything is built from them.
   void check_depth(std::string_view text, int most) const {
@@ -195,17 +200,17 @@ class document {
   }
 
   /// The path from the root to `target`, found by walking the tree: only errors pay for paths.
-  [[nodiscard]] std::string path_of(const rapidjson::Value* target) const {
+  [[nodiscard]] std::string path_of(const rapid::Value* target) const {
     struct step {
-      const rapidjson::Value* v;
+      const rapid::Value* v;
       std::size_t parent;
       std::string label;
     };
     if (target == &tree_) return "";
     std::vector<step> steps{{&tree_, 0, ""}};
     for (std::size_t i = 0; i < steps.size(); ++i) {
-      const rapidjson::Value* v = steps[i].v;
-      const auto add = [&](const rapidjson::Value* child, std::string label) {
+      const rapid::Value* v = steps[i].v;
+      const auto add = [&](const rapid::Value* child, std::string label) {
         if (child == target || child->IsObject() || child->IsArray()) steps.push_back({child, i, std::move(label)});
         return child == target;
       };
@@ -216,8 +221,7 @@ class document {
           if (found) break;
         }
       } else if (v->IsArray()) {
-        for (rapidjson::SizeType k = 0; k < v->Size() && !found; ++k)
-          found = add(&(*v)[k], "[" + std::to_string(k) + "]");
+        for (rapid::SizeType k = 0; k < v->Size() && !found; ++k) found = add(&(*v)[k], "[" + std::to_string(k) + "]");
       }
       if (found) {
         std::string path;
@@ -229,7 +233,7 @@ class document {
   }
 
   std::string name_;
-  rapidjson::Document tree_;
+  rapid::Document tree_;
 };
 
 inline std::string value::where() const {
