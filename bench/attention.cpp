@@ -12,6 +12,8 @@
 
 #include <effinfer/attention/alibi.hpp>
 #include <effinfer/attention/cpu/linear.hpp>
+#include <effinfer/attention/cpu/linear_chunked.hpp>
+#include <effinfer/attention/cpu/linear_parallel.hpp>
 #include <effinfer/attention/cpu/softmax.hpp>
 #include <effinfer/attention/sliding_window.hpp>
 #include <effinfer/attention/soft_cap.hpp>
@@ -173,6 +175,14 @@ void register_all() {
     ea::attend(all_threads(), mixer, heads, std::span<const ea::recurrent_sequence>(sequences));
   };
   add("linear/recurrent/8:8x128/1024", [=](auto& s) { linear(s, {8, 8, 128, 1.0f}, 1024, recurrent); });
+  const auto chunked = [](const auto& mixer, const auto& heads, auto sequences) {
+    ea::attend_chunked(all_threads(), mixer, heads, std::span<const ea::recurrent_sequence>(sequences));
+  };
+  const auto parallel = [](const auto& mixer, const auto& heads, auto sequences) {
+    ea::attend_parallel(all_threads(), mixer, heads, std::span<const ea::recurrent_sequence>(sequences));
+  };
+  add("linear/chunked/8:8x128/1024", [=](auto& s) { linear(s, {8, 8, 128, 1.0f}, 1024, chunked); });
+  add("linear/parallel/8:8x128/1024", [=](auto& s) { linear(s, {8, 8, 128, 1.0f}, 1024, parallel); });
   add("linear/recurrent/8:8x128/1", [=](auto& s) { linear(s, {8, 8, 128, 1.0f}, 1, recurrent); });
 }
 

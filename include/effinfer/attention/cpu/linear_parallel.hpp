@@ -75,13 +75,13 @@ class parallel_tile {
 template <class FeatureMap, class Decay>
 void attend_parallel(const execution::cpu::context& exec, const linear<FeatureMap, Decay>& mixer,
                      const head_layout& heads, std::span<const recurrent_sequence> sequences) {
-  using tile = detail::parallel_tile<linear<FeatureMap, Decay>>;
+  using work_tile = detail::parallel_tile<linear<FeatureMap, Decay>>;
   detail::check_recurrent(heads, sequences);
-  const int step = tile::tokens(heads.head_size);
+  const int step = work_tile::tokens(heads.head_size);
   for (const recurrent_sequence& s : sequences) {
     const std::ptrdiff_t tiles = (s.query.rows + step - 1) / step;
     exec.parallel_for(tiles * heads.heads, 1, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
-      tile work;
+      work_tile work;
       for (std::ptrdiff_t task = begin; task < end; ++task) {
         const int first = static_cast<int>(task % tiles) * step;
         work.run(exec.set(), mixer, heads, s, static_cast<int>(task / tiles), first,
