@@ -29,7 +29,7 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   try {
     const chat llm = chat::load(model, {.progress = command_line::progress_bar});
-    const auto chat_template = ei::text::chat_template::find(llm.files());
+    const auto chat_template = ei::text::find_chat_template(llm.files());
     if (!chat_template) throw std::runtime_error(model + ": the checkpoint has no chat template; use generate");
     std::vector<ei::text::chat_message> messages;
     if (!system.empty()) messages.push_back({.role = "system", .content = system});

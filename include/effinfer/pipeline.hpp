@@ -20,7 +20,7 @@ namespace effinfer::inline v0 {
 /// checkpoint says), quantization (none: as stored), kv_cache (contiguous<f16>; ring<f16> where the type pins a window),
 /// decoding (sample), execution (cpu).
 ///
-/// A chat checkpoint's template: text::chat_template::find(llm.files()). Copying is cheap and shares the model. All members are safe to call from several threads at once.
+/// A chat checkpoint's template: text::find_chat_template(llm.files()). Copying is cheap and shares the model. All members are safe to call from several threads at once.
 ///
 /// Example:
 ///     using chat = effinfer::pipeline<effinfer::models::llama, effinfer::quantization::int4<128>>;
