@@ -66,24 +66,28 @@ inline model_config read_config_gguf(const gguf& file) {
   c.max_positions = integer_or("context_length", 1, 1 << 28, 2048);
   c.norm_epsilon = static_cast<float>(number_or("attention.layer_norm_rms_epsilon", 0.0, 1.0, 1e-6));
   c.tied_embeddings = !has("output.weight");
-  c.attention_bias = has("blk.0.attn_q.bias");
+  c.attention_bias = c.architecture == "qwen2" || has("blk.0.attn_q.bias");
   c.attention_output_bias = has("blk.0.attn_output.bias");
   c.mlp_bias = has("blk.0.ffn_gate.bias");
-  c.qk_norm = has("blk.0.attn_q_norm.weight");
+  c.qk_norm = c.architecture == "qwen3" || has("blk.0.attn_q_norm.weight");
   c.windows.assign(static_cast<std::size_t>(c.layers), integer_or("attention.sliding_window", 0, 1 << 28, 0));
 
   c.rope.base = number_or("rope.freq_base", 1.0, 1e12, 10000.0);
   c.rope.rotary_size = integer_or("rope.dimension_count", 2, 65536, c.head_size);
   c.rope.interleaved = llama;  // the converter permutes the rows of query and key for it
   c.rope.original_max_positions = integer_or("rope.scaling.original_context_length", 1, 1 << 28, c.max_positions);
-  c.rope.factor = number_or("rope.scaling.factor", 1e-3, 1e6, 1.0);
+  // As in llama.cpp: older files have the factor under another name, and a factor without a type scales linearly.
+  c.rope.factor = number_or("rope.scaling.factor", 1e-3, 1e6, number_or("rope.scale_linear", 1e-3, 1e6, 1.0));
+  if (c.rope.factor != 1.0) c.rope.scaling = rotary_scaling::linear;
   if (const auto* type = file.find(key("rope.scaling.type"))) {
     const std::string_view name = type->string();
     if (name == "linear")
       c.rope.scaling = rotary_scaling::linear;
     else if (name == "yarn")
       c.rope.scaling = rotary_scaling::yarn;
-    else if (name != "none") {
+    else if (name == "none")
+      c.rope.scaling = rotary_scaling::none;
+    else {
       throw error(error_code::unsupported, type->where(),
                   "rotary scaling \"" + std::string(name) + "\" isn't computed here; have none, linear, yarn");
     }

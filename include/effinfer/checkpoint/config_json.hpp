@@ -6,10 +6,11 @@
 #include <effinfer/core/json.hpp>
 
 #include <algorithm>
-#include <cmath>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace effinfer::inline v0::checkpoint {
 
@@ -96,7 +97,9 @@ inline void read_rope(const field_reader& config, model_config& c) {
 inline void read_ids(const std::optional<json::value>& v, std::vector<int>& ids) {
   if (!v) return;
   ids.clear();
-  const auto add = [&](const json::value& id) { ids.push_back(static_cast<int>(id.integer(-1, 1 << 30))); };
+  const auto add = [&](const json::value& id) {
+    if (const std::int64_t n = id.integer(-1, 1 << 30); n >= 0) ids.push_back(static_cast<int>(n));  // -1 says none
+  };
   if (v->is_array()) {
     for (const json::value& id : v->elements()) add(id);
   } else {
@@ -153,6 +156,12 @@ inline model_config read_config_json(std::string_view text, std::string_view gen
     const auto types = r.find("layer_types");
     if (types && types->size() != c.windows.size())
       types->fail("it has " + std::to_string(types->size()) + " entries for " + std::to_string(c.layers) + " layers");
+    for (const json::value& type : types ? types->elements() : std::vector<json::value>{}) {
+      if (const auto name = type.string(); name != "sliding_attention" && name != "full_attention") {
+        type.fail("\"" + std::string(name) + "\" isn't computed here; have full_attention, sliding_attention",
+                  error_code::unsupported);
+      }
+    }
     const int first = mistral ? 0 : r.integer("max_window_layers", 0, 1 << 20, 28);
     for (std::size_t i = 0; i < c.windows.size(); ++i) {
       const bool uses = types ? (*types)[i].string() == "sliding_attention" : static_cast<int>(i) >= first;

@@ -19,7 +19,19 @@ namespace effinfer::inline v0::checkpoint {
 
 /// The types of metadata values, numbered as in the file.
 enum class gguf_type : std::uint32_t {
-  uint8, int8, uint16, int16, uint32, int32, float32, boolean, string, array, uint64, int64, float64,
+  uint8,
+  int8,
+  uint16,
+  int16,
+  uint32,
+  int32,
+  float32,
+  boolean,
+  string,
+  array,
+  uint64,
+  int64,
+  float64,
 };
 
 /// The metadata of a GGUF file, and its tensors. Strings and arrays are views into the bytes it was read from, which must
@@ -36,7 +48,8 @@ class gguf {
     /// An integer in [low, high]. Errors: `mismatch`.
     [[nodiscard]] std::int64_t integer(std::int64_t low, std::int64_t high) const {
       const std::int64_t n = integer();
-      if (n < low || n > high) fail(std::to_string(n) + " is not in [" + std::to_string(low) + ", " + std::to_string(high) + "]");
+      if (n < low || n > high)
+        fail(std::to_string(n) + " is not in [" + std::to_string(low) + ", " + std::to_string(high) + "]");
       return n;
     }
     /// Any floating-point or integer type.
@@ -73,8 +86,9 @@ class gguf {
 
   /// Reads the headers of `file`, which must outlive this. `name` stands in errors.
   ///
-  /// Errors: `malformed` (not GGUF, cut short, lengths or offsets out of the file, overlapping tensors, a key or tensor named twice), `unsupported`
-  /// (version 1, big endian), `limit` (nested arrays deeper than 4).
+  /// Errors: `malformed` (not GGUF, cut short, lengths or offsets out of the file, overlapping tensors, a key or tensor named
+  /// twice), `unsupported` (version 1, big endian), `limit` (nested arrays deeper than 4), `mismatch` (general.alignment is no
+  /// integer).
   gguf(std::span<const std::byte> file, const std::string& name);
   gguf(const gguf&) = delete;
   gguf& operator=(const gguf&) = delete;
@@ -101,8 +115,8 @@ class gguf {
     [[nodiscard]] std::size_t left() const { return file_.size() - position_; }
     std::span<const std::byte> take(std::uint64_t bytes, std::string_view what) {
       if (bytes > left()) {
-        fail(what, "needs " + std::to_string(bytes) + " bytes at byte " + std::to_string(position_) + ", but " + std::to_string(left()) +
-                       " are left; the file may be cut short");
+        fail(what, "needs " + std::to_string(bytes) + " bytes at byte " + std::to_string(position_) + ", but " +
+                       std::to_string(left()) + " are left; the file may be cut short");
       }
       const auto taken = file_.subspan(position_, static_cast<std::size_t>(bytes));
       position_ += static_cast<std::size_t>(bytes);
@@ -118,6 +132,12 @@ class gguf {
       const auto bytes = take(number<std::uint64_t>(what), what);
       return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
     }
+    /// A key or a tensor's name; 65535 bytes are the format's own limit, and what may stand in a message.
+    std::string_view name(const std::string& what) {
+      const std::string_view s = string(what);
+      if (s.size() > 65535) fail(what, "its name has " + std::to_string(s.size()) + " bytes, more than 65535");
+      return s;
+    }
     [[noreturn]] void fail(std::string_view what, const std::string& problem) const {
       throw error(error_code::malformed, name_ + ": " + std::string(what), problem);
     }
@@ -130,16 +150,24 @@ class gguf {
 
   static std::size_t size_of(gguf_type type) {
     switch (type) {
-      case gguf_type::uint8: case gguf_type::int8: case gguf_type::boolean: return 1;
-      case gguf_type::uint16: case gguf_type::int16: return 2;
-      case gguf_type::uint32: case gguf_type::int32: case gguf_type::float32: return 4;
-      case gguf_type::uint64: case gguf_type::int64: case gguf_type::float64: return 8;
+      case gguf_type::uint8:
+      case gguf_type::int8:
+      case gguf_type::boolean: return 1;
+      case gguf_type::uint16:
+      case gguf_type::int16: return 2;
+      case gguf_type::uint32:
+      case gguf_type::int32:
+      case gguf_type::float32: return 4;
+      case gguf_type::uint64:
+      case gguf_type::int64:
+      case gguf_type::float64: return 8;
       default: return 0;
     }
   }
 
   static gguf_type checked_type(const reader& r, std::uint32_t type, std::string_view key) {
-    if (type > static_cast<std::uint32_t>(gguf_type::float64)) r.fail(key, "unknown value type " + std::to_string(type));
+    if (type > static_cast<std::uint32_t>(gguf_type::float64))
+      r.fail(key, "unknown value type " + std::to_string(type));
     return static_cast<gguf_type>(type);
   }
 
@@ -153,8 +181,11 @@ class gguf {
       if (depth == 4) throw error(error_code::limit, v.where(), "arrays nested deeper than 4");
       v.element_ = checked_type(r, r.number<std::uint32_t>(v.key_), v.key_);
       const auto count = r.number<std::uint64_t>(v.key_);
-      const std::size_t least = v.element_ == gguf_type::string ? 8 : v.element_ == gguf_type::array ? 12 : size_of(v.element_);
-      if (count > r.left() / least) r.fail(v.key_, "an array of " + std::to_string(count) + " values is longer than the rest of the file");
+      const std::size_t least = v.element_ == gguf_type::string  ? 8
+                                : v.element_ == gguf_type::array ? 12
+                                                                 : size_of(v.element_);
+      if (count > r.left() / least)
+        r.fail(v.key_, "an array of " + std::to_string(count) + " values is longer than the rest of the file");
       v.count_ = static_cast<std::size_t>(count);
       const std::size_t begin = r.position();
       value ignored;
@@ -167,11 +198,12 @@ class gguf {
       v.bytes_ = file_.subspan(begin, r.position() - begin);
     } else {
       v.bytes_ = r.take(size_of(type), v.key_);
-      if (type == gguf_type::boolean && std::to_integer<int>(v.bytes_[0]) > 1) r.fail(v.key_, "a boolean that is neither 0 nor 1");
+      if (type == gguf_type::boolean && std::to_integer<int>(v.bytes_[0]) > 1)
+        r.fail(v.key_, "a boolean that is neither 0 nor 1");
     }
   }
 
-  /// A tensor's format and the values and bytes of its blocks; 0 bytes where the type isn't known.
+  /// The format that the file numbers so.
   static weight_format format_of(std::uint32_t type) {
     switch (type) {
       case 0: return weight_format::f32;
@@ -258,26 +290,31 @@ inline gguf::gguf(std::span<const std::byte> file, const std::string& name) : na
   if (std::memcmp(magic.data(), "GGUF", 4) != 0) r.fail("magic", "the file doesn't begin with GGUF");
   const auto version = r.number<std::uint32_t>("version");
   if (version != 2 && version != 3) {
-    throw error(error_code::unsupported, name_ + ": version",
-                (version & 0xffffu) == 0 && version != 0 ? "the file is big endian" : "version " + std::to_string(version),
-                "convert it to GGUF version 3, little endian");
+    throw error(
+        error_code::unsupported, name_ + ": version",
+        (version & 0xffffu) == 0 && version != 0 ? "the file is big endian" : "version " + std::to_string(version),
+        "convert it to GGUF version 3, little endian");
   }
   const auto tensor_count = r.number<std::uint64_t>("tensor count");
   const auto value_count = r.number<std::uint64_t>("metadata count");
   // The least that a key (8 + 4 + 1 bytes) and a tensor info (8 + 4 + 4 + 8) take.
-  if (value_count > r.left() / 13) r.fail("metadata count", std::to_string(value_count) + " is more than the file holds");
+  if (value_count > r.left() / 13)
+    r.fail("metadata count", std::to_string(value_count) + " is more than the file holds");
   for (std::uint64_t i = 0; i < value_count; ++i) {
     value v;
-    v.key_ = r.string("key " + std::to_string(i));
+    v.key_ = r.name("key " + std::to_string(i));
     v.file_ = &name_;
     read_value(r, v, checked_type(r, r.number<std::uint32_t>(v.key_), v.key_), 0);
     if (!values_.emplace(v.key_, v).second) r.fail(v.key_, "the key is there twice");
   }
-  if (tensor_count > r.left() / 24) r.fail("tensor count", std::to_string(tensor_count) + " is more than the file holds");
+  if (tensor_count > r.left() / 24)
+    r.fail("tensor count", std::to_string(tensor_count) + " is more than the file holds");
   std::uint64_t alignment = 32;
   if (const value* v = find("general.alignment")) {
-    alignment = static_cast<std::uint64_t>(v->integer(1, 1 << 20));
-    if ((alignment & (alignment - 1)) != 0) r.fail("general.alignment", std::to_string(alignment) + " is no power of two");
+    const std::int64_t n = v->integer();
+    if (n < 1 || n > (1 << 20) || (n & (n - 1)) != 0)
+      r.fail("general.alignment", std::to_string(n) + " is no power of two in [1, 1048576]");
+    alignment = static_cast<std::uint64_t>(n);
   }
   read_tensors(r, tensor_count, alignment);
 }
@@ -287,7 +324,7 @@ inline void gguf::read_tensors(reader& r, std::uint64_t count, std::uint64_t ali
   std::unordered_map<std::string_view, int> seen;
   for (std::uint64_t i = 0; i < count; ++i) {
     tensor t;
-    const std::string_view key = r.string("tensor " + std::to_string(i));
+    const std::string_view key = r.name("tensor " + std::to_string(i));
     t.name = std::string(key);
     t.file = name_;
     const std::string where = "tensor " + t.name;
@@ -297,7 +334,8 @@ inline void gguf::read_tensors(reader& r, std::uint64_t count, std::uint64_t ali
     std::uint64_t values = 1;
     for (std::uint32_t d = 0; d < dimensions; ++d) {
       const auto n = r.number<std::uint64_t>(where);
-      if (n > (std::uint64_t{1} << 48) || (n != 0 && values > (std::uint64_t{1} << 56) / n)) r.fail(where, "its shape is absurdly large");
+      if (n > (std::uint64_t{1} << 48) || (n != 0 && values > (std::uint64_t{1} << 56) / n))
+        r.fail(where, "its shape is absurdly large");
       values *= n;
       t.shape.insert(t.shape.begin(), static_cast<std::int64_t>(n));  // the file has the innermost first
     }
@@ -312,7 +350,8 @@ inline void gguf::read_tensors(reader& r, std::uint64_t count, std::uint64_t ali
       }
       bytes = values / block * static_cast<std::uint64_t>(block_bytes(t.format));
     }
-    if (offset % alignment != 0) r.fail(where, "its offset " + std::to_string(offset) + " is not aligned to " + std::to_string(alignment));
+    if (offset % alignment != 0)
+      r.fail(where, "its offset " + std::to_string(offset) + " is not aligned to " + std::to_string(alignment));
     places.emplace_back(offset, bytes);
     tensors_.push_back(std::move(t));
   }
@@ -321,8 +360,9 @@ inline void gguf::read_tensors(reader& r, std::uint64_t count, std::uint64_t ali
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
     const auto [offset, bytes] = places[i];
     if (offset > data_bytes || bytes > data_bytes - offset) {
-      r.fail("tensor " + tensors_[i].name, "its " + std::to_string(bytes) + " bytes at offset " + std::to_string(offset) + " are not in the " +
-                                              std::to_string(data_bytes) + " bytes of data; the file may be cut short");
+      r.fail("tensor " + tensors_[i].name,
+             "its " + std::to_string(bytes) + " bytes at offset " + std::to_string(offset) + " are not in the " +
+                 std::to_string(data_bytes) + " bytes of data; the file may be cut short");
     }
     tensors_[i].data = file_.subspan(static_cast<std::size_t>(begin + offset), static_cast<std::size_t>(bytes));
   }

@@ -34,7 +34,8 @@ class model_files {
       m.maps_.push_back(std::make_unique<mapped_file>(m.path_));
       m.gguf_ = std::make_unique<gguf>(m.maps_[0]->bytes(), m.path_);
       if (const auto* split = m.gguf_->find("split.count"); split != nullptr && split->integer() > 1) {
-        throw error(error_code::unsupported, split->where(), "the checkpoint is split over several files", "merge them into one .gguf");
+        throw error(error_code::unsupported, split->where(), "the checkpoint is split over several files",
+                    "merge them into one .gguf");
       }
       m.tensors_.assign(m.gguf_->tensors().begin(), m.gguf_->tensors().end());
       m.config_ = read_config_gguf(*m.gguf_);
@@ -84,7 +85,8 @@ class model_files {
     } else if (is_file(folder_ + "/model.safetensors")) {
       add_safetensors(folder_ + "/model.safetensors");
     } else {
-      throw error(error_code::missing, folder_ + "/model.safetensors", "it isn't there, nor is model.safetensors.index.json",
+      throw error(error_code::missing, folder_ + "/model.safetensors",
+                  "it isn't there, nor is model.safetensors.index.json",
                   "give a folder with safetensors weights, or a .gguf file");
     }
   }
@@ -97,8 +99,8 @@ class model_files {
     for (const auto& [name, shard] : map) {
       const std::string_view s = shard.string();
       // A shard lies beside its index: a path out of the folder is no checkpoint's business.
-      if (s.empty() || s.find('/') != std::string_view::npos || s.find('\0') != std::string_view::npos || s == "." || s == ".." ||
-          s.size() > 255) {
+      if (s.empty() || s.find('/') != std::string_view::npos || s.find('\0') != std::string_view::npos || s == "." ||
+          s == ".." || s.size() > 255) {
         shard.fail("\"" + std::string(s.substr(0, 80)) + "\" is no file name", error_code::malformed);
       }
       shards.emplace_back(s);
@@ -113,7 +115,8 @@ class model_files {
     }
     std::unordered_map<std::string_view, std::string_view> files;
     for (const tensor& t : tensors_) {
-      if (!files.emplace(t.name, t.file).second) throw error(error_code::malformed, t.file + ": tensor " + t.name, "another shard has it too");
+      if (!files.emplace(t.name, t.file).second)
+        throw error(error_code::malformed, t.file + ": tensor " + t.name, "another shard has it too");
     }
     for (const auto& [name, shard] : map) {
       const auto it = files.find(name);
@@ -133,7 +136,8 @@ class model_files {
   void read_config() {
     const std::string path = folder_ + "/config.json", generation = folder_ + "/generation_config.json";
     if (!is_file(path)) {
-      throw error(error_code::missing, path, "it isn't there", "give a Hugging Face folder with config.json, or a .gguf file");
+      throw error(error_code::missing, path, "it isn't there",
+                  "give a Hugging Face folder with config.json, or a .gguf file");
     }
     const mapped_file config(path);
     const mapped_file extra = is_file(generation) ? mapped_file(generation) : mapped_file();

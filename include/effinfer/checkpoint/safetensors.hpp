@@ -25,15 +25,19 @@ inline std::vector<tensor> read_safetensors(std::span<const std::byte> file, con
   const auto malformed = [&](const std::string& where, const std::string& problem) {
     throw error(error_code::malformed, where, problem);
   };
-  if (file.size() < 8) malformed(name, "the file has " + std::to_string(file.size()) + " bytes, too few for the header's length");
+  if (file.size() < 8)
+    malformed(name, "the file has " + std::to_string(file.size()) + " bytes, too few for the header's length");
   std::uint64_t header_bytes = 0;
-  for (int i = 7; i >= 0; --i) header_bytes = header_bytes << 8 | std::to_integer<std::uint64_t>(file[static_cast<std::size_t>(i)]);
+  for (int i = 7; i >= 0; --i)
+    header_bytes = header_bytes << 8 | std::to_integer<std::uint64_t>(file[static_cast<std::size_t>(i)]);
   if (header_bytes > file.size() - 8) {
     malformed(name + ": header length", std::to_string(header_bytes) + " bytes are more than the " +
-                                            std::to_string(file.size() - 8) + " that follow; the file may be cut short");
+                                            std::to_string(file.size() - 8) +
+                                            " that follow; the file may be cut short");
   }
   if (header_bytes > 100'000'000) {
-    throw error(error_code::limit, name + ": header length", std::to_string(header_bytes) + " bytes are more than 100000000");
+    throw error(error_code::limit, name + ": header length",
+                std::to_string(header_bytes) + " bytes are more than 100000000");
   }
   const std::string_view header(reinterpret_cast<const char*>(file.data()) + 8, static_cast<std::size_t>(header_bytes));
   const auto data = file.subspan(8 + static_cast<std::size_t>(header_bytes));
@@ -70,7 +74,8 @@ inline std::vector<tensor> read_safetensors(std::span<const std::byte> file, con
     std::uint64_t bytes = element_bytes;
     for (const json::value& dimension : shape.elements()) {
       const std::int64_t n = dimension.integer(0, std::int64_t{1} << 48);
-      if (n != 0 && bytes > (std::uint64_t{1} << 62) / static_cast<std::uint64_t>(n)) malformed(where, "its shape is absurdly large");
+      if (n != 0 && bytes > (std::uint64_t{1} << 62) / static_cast<std::uint64_t>(n))
+        malformed(where, "its shape is absurdly large");
       bytes *= static_cast<std::uint64_t>(n);
       t.shape.push_back(n);
     }
@@ -83,8 +88,8 @@ inline std::vector<tensor> read_safetensors(std::span<const std::byte> file, con
                            std::to_string(data.size()) + " bytes behind the header; the file may be cut short");
     }
     if (element_bytes != 0 && end - begin != bytes) {
-      malformed(where, "it has " + std::to_string(end - begin) + " bytes, but " + std::string(dtype) + " of its shape takes " +
-                           std::to_string(bytes));
+      malformed(where, "it has " + std::to_string(end - begin) + " bytes, but " + std::string(dtype) +
+                           " of its shape takes " + std::to_string(bytes));
     }
     t.data = data.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
     tensors.push_back(std::move(t));

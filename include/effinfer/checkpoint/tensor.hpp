@@ -29,10 +29,12 @@ inline void check_disjoint(std::span<const tensor> tensors) {
   for (const tensor& t : tensors) {
     if (!t.data.empty()) order.push_back(&t);
   }
-  std::sort(order.begin(), order.end(), [](const tensor* a, const tensor* b) { return a->data.data() < b->data.data(); });
+  std::sort(order.begin(), order.end(),
+            [](const tensor* a, const tensor* b) { return a->data.data() < b->data.data(); });
   for (std::size_t i = 1; i < order.size(); ++i) {
     if (order[i]->data.data() < order[i - 1]->data.data() + order[i - 1]->data.size()) {
-      throw error(error_code::malformed, order[i]->file + ": tensor " + order[i]->name, "its bytes overlap those of " + order[i - 1]->name);
+      throw error(error_code::malformed, order[i]->file + ": tensor " + order[i]->name,
+                  "its bytes overlap those of " + order[i - 1]->name);
     }
   }
 }
