@@ -5,7 +5,7 @@
 // What there is: none (as the checkpoint stores them; the default), int8, int4<Group>, at_load (one of these, chosen when the
 // program runs).
 //
-// To add a policy: a struct with the members of `none` (none.hpp). To add a format: one file in format/ (README.md there
+// To add a policy: a struct with the members of `none` (none.hpp). To add a format: one file in format/ (README.md
 // shows q8_0 in full) and its name in core/weight_format.hpp and formats.hpp; kernels need no change.
 
 #include <effinfer/core/slot.hpp>
