@@ -4,6 +4,7 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <cstdint>
 #include <initializer_list>
 #include <limits>
@@ -94,6 +95,17 @@ TEST_CASE("integers of 64 bits are exact, other numbers the nearest double") {
   CHECK(number("9007199254740993.0") == 9007199254740992.0);
   CHECK(number("8.5e-05") == 8.5e-05);
   CHECK(number("123456789012345678901234567890") == 123456789012345678901234567890.0);
+  CHECK(number("0e-25") == 0.0);
+  CHECK(number("-0.0") == 0.0);
+  CHECK(std::signbit(number("-0.0")));
+  CHECK(number("1e-400") == 0.0);
+  CHECK(std::signbit(number("-1e-400")));
+  CHECK(number("1e-99999999999999999999") == 0.0);
+  CHECK(number("4.9406564584124654e-324") == std::numeric_limits<double>::denorm_min());
+  CHECK(number("0." + std::string(400, '0') + "1e300") > 0.0);
+  CHECK(number("0." + std::string(780, '1') + "e-500") == 0.0);
+  CHECK(number("0." + std::string(780, '1') + "e-100") == 1.0 / 9 * 1e-100);
+  CHECK(number(std::string(300, '1')) == 1e300 / 9);
   // Beyond 63 bits, or with a fraction written out: no integer.
   for (const char* text : {"9223372036854775808", "18446744073709551615", "1.0", "1e3"}) {
     CAPTURE(text);
@@ -149,6 +161,12 @@ TEST_CASE("texts that are no JSON") {
   malformed("[NaN]", "at byte");
   malformed("[Infinity]", "at byte");
   malformed("[1e400]", "at byte");
+  malformed("[1.8e308]", "at byte");
+  malformed("[-1.8e308]", "too big");
+  malformed("[10000e306]", "too big");
+  malformed("[1e99999999999999999999]", "too big");
+  malformed("[" + std::string(310, '9') + "]", "too big");
+  malformed("[" + std::string(310, '9') + ".0e-0]", "too big");
   malformed("'a'", "at byte");
   malformed("[1] // no comments", "at byte");
   malformed("[1] [2]", "at byte 4");

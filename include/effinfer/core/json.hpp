@@ -8,11 +8,14 @@
 #include <effinfer/core/rapidjson.hpp>
 
 #include <algorithm>
+#include <charconv>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -153,10 +156,19 @@ class document {
     // RapidJSON takes a NUL for the end and would not see what stands behind it.
     if (const auto nul = text.find('\0'); nul != std::string_view::npos) malformed(text, nul, "a NUL byte");
     check_depth(text, bounds.depth);
-    tree_.Parse<rapid::kParseIterativeFlag | rapid::kParseValidateEncodingFlag | rapid::kParseFullPrecisionFlag>(
-        text.data(), text.size());
-    if (tree_.HasParseError()) {
-      malformed(text, tree_.GetErrorOffset(), rapid::GetParseError_En(tree_.GetParseError()));
+    rapid::MemoryStream bytes(text.data(), text.size());
+    rapid::EncodedInputStream<rapid::UTF8<>, rapid::MemoryStream> input(bytes);
+    rapid::Reader reader;
+    tree_builder builder{tree_};
+    const auto parse = [&](rapid::Document&) {
+      constexpr unsigned flags =
+          rapid::kParseIterativeFlag | rapid::kParseValidateEncodingFlag | rapid::kParseNumbersAsStringsFlag;
+      return !reader.Parse<flags>(input, builder).IsError();
+    };
+    tree_.Populate(parse);
+    if (reader.HasParseError()) {
+      const auto problem = builder.is_too_big ? rapid::kParseErrorNumberTooBig : reader.GetParseErrorCode();
+      malformed(text, reader.GetErrorOffset(), rapid::GetParseError_En(problem));
     }
   }
   document(const document&) = delete;
@@ -167,6 +179,57 @@ class document {
 
  private:
   friend class value;
+
+  /// Passes what the reader finds on to the tree, numbers as text: RapidJSON 1.1's own exact conversion reads outside of its
+  /// tables for some (0.11...1e-500 with 780 digits), so the standard library's is used.
+  struct tree_builder {
+    rapid::Document& tree;
+    bool is_too_big = false;
+
+    bool Null() { return tree.Null(); }
+    bool Bool(bool b) { return tree.Bool(b); }
+    bool Int(int n) { return tree.Int(n); }
+    bool Uint(unsigned n) { return tree.Uint(n); }
+    bool Int64(std::int64_t n) { return tree.Int64(n); }
+    bool Uint64(std::uint64_t n) { return tree.Uint64(n); }
+    bool Double(double d) { return tree.Double(d); }
+    bool String(const char* s, rapid::SizeType size, bool copy) { return tree.String(s, size, copy); }
+    bool Key(const char* s, rapid::SizeType size, bool copy) { return tree.Key(s, size, copy); }
+    bool StartObject() { return tree.StartObject(); }
+    bool EndObject(rapid::SizeType count) { return tree.EndObject(count); }
+    bool StartArray() { return tree.StartArray(); }
+    bool EndArray(rapid::SizeType count) { return tree.EndArray(count); }
+    bool RawNumber(const char* text, rapid::SizeType size, bool) {
+      const char* end = text + size;
+      std::int64_t n = 0;
+      if (const auto [last, problem] = std::from_chars(text, end, n); last == end && problem == std::errc()) {
+        return tree.Int64(n);
+      }
+      double d = 0.0;
+      if (std::from_chars(text, end, d).ec == std::errc::result_out_of_range) {
+        if (!is_below_one({text, size})) return !(is_too_big = true);
+        d = *text == '-' ? -0.0 : 0.0;
+      }
+      return tree.Double(d);
+    }
+
+    /// True where the magnitude of a number beyond the doubles is too small, not too large.
+    static bool is_below_one(std::string_view number) {
+      const std::size_t e = std::min(number.find_first_of("eE"), number.size());
+      std::int64_t exponent = 0;
+      if (e < number.size()) {
+        const char* digits = number.data() + e + (number[e + 1] == '+' ? 2 : 1);
+        const auto problem = std::from_chars(digits, number.data() + number.size(), exponent).ec;
+        if (problem == std::errc::result_out_of_range || std::abs(exponent) > (std::int64_t{1} << 40)) {
+          return *digits == '-';
+        }
+      }
+      const std::string_view digits = number.substr(0, e);
+      const std::size_t first = digits.find_first_of("123456789"), point = std::min(digits.find('.'), digits.size());
+      if (first == std::string_view::npos) return true;
+      return static_cast<std::int64_t>(point) - static_cast<std::int64_t>(first) + exponent <= 0;
+    }
+  };
 
   [[noreturn]] void malformed(std::string_view text, std::size_t byte, const std::string& problem) const {
     const std::string_view before = text.substr(0, byte);

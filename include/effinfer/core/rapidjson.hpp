@@ -145,7 +145,10 @@
 #define RAPIDJSON_STATIC_ASSERT(condition) static_assert(condition)
 
 #include <rapidjson/document.h>
+#include <rapidjson/encodedstream.h>
 #include <rapidjson/error/en.h>
+#include <rapidjson/memorystream.h>
+#include <rapidjson/reader.h>
 
 #pragma pop_macro("RAPIDJSON_NAMESPACE")
 #pragma pop_macro("RAPIDJSON_NAMESPACE_BEGIN")
