@@ -22,4 +22,5 @@
 #include <effinfer/decoding/top_p.hpp>
 #include <effinfer/pipeline.hpp>
 #include <effinfer/quantization/at_load.hpp>
+#include <effinfer/text/chat_template.hpp>
 #include <effinfer/version.hpp>

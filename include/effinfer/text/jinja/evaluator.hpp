@@ -22,7 +22,7 @@ struct scope {
   explicit scope(scope* outside) : outer(outside) {}
 
   scope* outer;
-  bool is_kept = false;         ///< a macro was defined in it and may be called later
+  bool is_kept = false;        ///< a macro was defined in it and may be called later
   scope* next_kept = nullptr;  ///< the list of those
   std::vector<std::pair<std::string_view, value>> variables;
 
@@ -37,7 +37,8 @@ struct scope {
 class evaluator {
  public:
   /// `variables` and the syntax tree must outlive this.
-  evaluator(runtime& run, const dictionary& variables) : run_(run), variables_(variables), scope_(&outermost_), outermost_(nullptr) {}
+  evaluator(runtime& run, const dictionary& variables)
+      : run_(run), variables_(variables), scope_(&outermost_), outermost_(nullptr) {}
   evaluator(const evaluator&) = delete;
   evaluator& operator=(const evaluator&) = delete;
   ~evaluator() {
@@ -143,7 +144,8 @@ class evaluator {
       need_iterable(v);
       std::vector<value> all = collect(run_, v);
       if (all.size() != target.parts.size()) {
-        run_.fail((all.size() < target.parts.size() ? "not enough values to unpack (expected " : "too many values to unpack (expected ") +
+        run_.fail((all.size() < target.parts.size() ? "not enough values to unpack (expected "
+                                                    : "too many values to unpack (expected ") +
                   std::to_string(target.parts.size()) + ", got " + std::to_string(all.size()) + ")");
       }
       for (std::size_t i = 0; i < all.size(); ++i) assign(target.parts[i], std::move(all[i]));
@@ -159,7 +161,7 @@ class evaluator {
       *found = std::move(v);
       return;
     }
-    run_.make(sizeof(value) + sizeof(name));
+    run_.make(sizeof(value) + sizeof(name));  // NOLINT(bugprone-sizeof-container): what the entry itself takes
     scope_->variables.emplace_back(name, std::move(v));
   }
 

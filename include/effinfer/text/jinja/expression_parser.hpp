@@ -53,8 +53,12 @@ class expression_parser {
     if (at_ + 1 < tokens_.size()) ++at_;
     return t;
   }
-  [[nodiscard]] bool is_sign(std::string_view s) const { return current().kind == token_kind::sign && current().text == s; }
-  [[nodiscard]] bool is_name(std::string_view s) const { return current().kind == token_kind::name && current().text == s; }
+  [[nodiscard]] bool is_sign(std::string_view s) const {
+    return current().kind == token_kind::sign && current().text == s;
+  }
+  [[nodiscard]] bool is_name(std::string_view s) const {
+    return current().kind == token_kind::name && current().text == s;
+  }
   bool skip_sign(std::string_view s) {
     if (!is_sign(s)) return false;
     take();
@@ -184,8 +188,11 @@ class expression_parser {
         std::string_view text;
         comparison is;
       };
-      constexpr std::array<spelled, 6> all = {{{"==", comparison::equal}, {"!=", comparison::unequal}, {"<", comparison::less},
-                                               {"<=", comparison::less_or_equal}, {">", comparison::greater},
+      constexpr std::array<spelled, 6> all = {{{"==", comparison::equal},
+                                               {"!=", comparison::unequal},
+                                               {"<", comparison::less},
+                                               {"<=", comparison::less_or_equal},
+                                               {">", comparison::greater},
                                                {">=", comparison::greater_or_equal}}};
       const auto* found = std::find_if(all.begin(), all.end(), [&](const spelled& s) { return is_sign(s.text); });
       if (found != all.end()) {
@@ -200,7 +207,7 @@ class expression_parser {
       } else {
         break;
       }
-      if (parts.empty()) parts.push_back(std::move(e));
+      if (parts.empty()) parts.push_back(std::move(e));  // NOLINT(bugprone-use-after-move): once, with the first sign
       parts.push_back(parse_sum());
     }
     if (signs.empty()) return e;
@@ -261,7 +268,8 @@ class expression_parser {
         if (t.text == "false" || t.text == "False") return make_constant(t.line, false);
         if (t.text == "none" || t.text == "None") return make_constant(t.line, nullptr);
         if (is_target && skip_sign(".")) {
-          return make_one(expression_kind::attribute, t.line, make(expression_kind::name, t.line, {}, t.text), expect_name());
+          return make_one(expression_kind::attribute, t.line, make(expression_kind::name, t.line, {}, t.text),
+                          expect_name());
         }
         note_name(t.text);
         return make(expression_kind::name, t.line, {}, t.text);
@@ -357,7 +365,7 @@ class expression_parser {
       if (!is_sign(":")) keys.push_back(parse_expression());
       if (!is_sign(":")) continue;
       is_slice = true;
-      parts.push_back(std::move(e));
+      parts.push_back(std::move(e));  // NOLINT(bugprone-use-after-move): a second slice is an error below
       for (int i = 0; i < 3; ++i) {
         const bool is_given = i == 0 ? !keys.empty() : !is_sign(":") && !is_sign("]") && !is_sign(",");
         parts.push_back(!is_given ? make_constant(line, nullptr) : i == 0 ? std::move(keys[0]) : parse_expression());
@@ -415,8 +423,9 @@ class expression_parser {
     const token_kind next = current().kind;
     if (is_sign("(")) {
       tested.arguments = parse_arguments();
-    } else if ((next == token_kind::name && !is_name("else") && !is_name("or") && !is_name("and")) || next == token_kind::string ||
-               next == token_kind::integer || next == token_kind::floating || is_sign("[") || is_sign("{")) {
+    } else if ((next == token_kind::name && !is_name("else") && !is_name("or") && !is_name("and")) ||
+               next == token_kind::string || next == token_kind::integer || next == token_kind::floating ||
+               is_sign("[") || is_sign("{")) {
       if (is_name("is")) fail("tests with `is` can't be chained");
       tested.arguments.push_back({argument::kind::positional, "", parse_postfix(parse_primary())});
     }
@@ -447,7 +456,8 @@ class expression_parser {
         check(!has_unpacked_names);
         has_unpacked_names = true;
         a.is = argument::kind::unpacked_names;
-      } else if (current().kind == token_kind::name && following().kind == token_kind::sign && following().text == "=") {
+      } else if (current().kind == token_kind::name && following().kind == token_kind::sign &&
+                 following().text == "=") {
         check(!has_unpacked_names);
         has_names = true;
         a.is = argument::kind::named;

@@ -5,8 +5,8 @@
 #include <effinfer/text/jinja/runtime.hpp>
 
 #include <algorithm>
-#include <concepts>
 #include <cmath>
+#include <concepts>
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
@@ -57,8 +57,9 @@ class object {
 /// Any value. Default: None.
 class value {
  public:
-  using data = std::variant<std::nullptr_t, undefined, bool, std::int64_t, double, text_value, std::shared_ptr<const sequence>,
-                            std::shared_ptr<const dictionary>, std::shared_ptr<object>>;
+  using data =
+      std::variant<std::nullptr_t, undefined, bool, std::int64_t, double, text_value, std::shared_ptr<const sequence>,
+                   std::shared_ptr<const dictionary>, std::shared_ptr<object>>;
 
   value() : data_(nullptr) {}
   value(std::nullptr_t) : data_(nullptr) {}
@@ -127,11 +128,11 @@ enum class sequence_kind { list, tuple, range, keys, values, items };
 struct sequence {
   sequence_kind kind;
   std::vector<value> elements;
-  int depth;
-  std::string range;  ///< of kind range: "range(0, 3)"
+  int depth = 1;
+  std::int64_t range[3] = {};  ///< of kind range: first, stop, step
 
   /// A list or tuple that holds `e`.
-  sequence(sequence_kind k, std::vector<value> e) : kind(k), elements(std::move(e)), depth(1) {
+  sequence(sequence_kind k, std::vector<value> e) : kind(k), elements(std::move(e)) {
     for (const value& v : elements) depth = std::max(depth, 1 + v.depth());
   }
 };
@@ -235,6 +236,7 @@ inline value value::list(std::vector<value> elements) {
   return std::make_shared<const sequence>(sequence_kind::list, std::move(elements));
 }
 
+// NOLINTNEXTLINE(performance-unnecessary-value-param): its parts are moved from
 inline value value::dict(std::vector<std::pair<std::string, value>> fields) {
   auto d = std::make_shared<dictionary>();
   for (auto& [key, item] : fields) d->set(std::move(key), std::move(item));
@@ -302,6 +304,8 @@ inline void set_item(runtime& run, dictionary& d, value key, value item) {
   }
 }
 
-inline value make_undefined(std::string reason) { return undefined{std::make_shared<const std::string>(std::move(reason))}; }
+inline value make_undefined(std::string reason) {
+  return undefined{std::make_shared<const std::string>(std::move(reason))};
+}
 
 }  // namespace effinfer::inline v0::text::jinja
