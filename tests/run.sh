@@ -37,14 +37,15 @@ began=$(date +%s)
 fixed_addresses=""
 setarch -R true 2>/dev/null && fixed_addresses="setarch -R"
 
-# part PRESET [CTEST ARGUMENT]...: configures, builds and tests a preset, and adds up what its last lines say.
+# part PRESET TARGET [CTEST ARGUMENT]...: configures, builds and tests a preset, and adds up what its last lines say.
 part() {
   preset=$1
-  shift
+  target=$2
+  shift 2
   log=$folder/$preset.log
   started=$(date +%s)
   echo "== $preset: building"
-  if ! { cmake --preset "$preset" && cmake --build --preset "$preset" --parallel "$jobs"; } >"$log" 2>&1; then
+  if ! { cmake --preset "$preset" && cmake --build --preset "$preset" --target "$target" --parallel "$jobs"; } >"$log" 2>&1; then
     tail -n 60 "$log"
     echo "== $preset: FAILED TO BUILD"
     failed=$((failed + 1))
@@ -71,12 +72,12 @@ part() {
 }
 
 if $quick; then
-  part tests --label-regex '^unit$'
+  part tests test_programs --label-regex '^unit$'
 else
-  part tests
-  part address
-  part thread
-  part fuzz
+  part tests all
+  part address all
+  part thread threaded_tests
+  part fuzz all
 fi
 
 echo "Took $(($(date +%s) - began)) s"
