@@ -201,10 +201,17 @@ TEST_CASE("gguf configuration: values out of range or of a wrong type") {
   const auto refused = [](const gguf_writer& w, error_code code, std::string_view key) {
     expect_error(code, {"m.gguf: ", key}, [&] { return read(w); });
   };
-  refused(model().add("llama.attention.head_count_kv", 3U), error_code::mismatch, "4 query heads");
+  refused(model().add("llama.attention.head_count_kv", 3U), error_code::mismatch,
+          "llama.attention.head_count_kv: 4 query heads");
+  refused(model().add("llama.attention.key_length", 65536U).add("llama.attention.head_count_kv", 1U),
+          error_code::mismatch, "llama.attention");
   refused(model().add("llama.attention.value_length", 8U), error_code::unsupported, "llama.attention.value_length");
-  refused(model().add("llama.rope.dimension_count", 32U), error_code::mismatch, "rotary size");
-  refused(model().add("llama.rope.dimension_count", 7U), error_code::mismatch, "rotary size");
+  refused(model().add("llama.rope.dimension_count", 32U), error_code::mismatch,
+          "llama.rope.dimension_count: the rotary size 32");
+  refused(model().add("llama.rope.dimension_count", 7U), error_code::mismatch,
+          "llama.rope.dimension_count: the rotary size 7");
+  refused(model().add("llama.rope.freq_base", 1.0F), error_code::mismatch, "llama.rope.freq_base");
+  refused(model().add("llama.expert_count", 8U), error_code::unsupported, "llama.expert_count: a mixture of experts");
   refused(model().add("llama.attention.sliding_window", 0x7fffffffU), error_code::mismatch, "sliding_window");
   refused(model().add("llama.rope.scaling.type", 1U), error_code::mismatch, "rope.scaling.type");
   refused(model().add("tokenizer.ggml.eos_token_id", 0xffffffffU), error_code::mismatch, "tokenizer.ggml.eos_token_id");

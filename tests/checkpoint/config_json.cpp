@@ -78,6 +78,18 @@ TEST_CASE("config.json: defaults of each architecture, as in transformers") {
   CHECK(m.max_positions == 131072);
   CHECK(m.windows == std::vector<int>(3, 4096));
   CHECK(!m.attention_bias);
+  const std::string wide = R"("num_attention_heads": 64, "hidden_size": 4096)";
+  CHECK(read(config("mistral", wide + ", \"num_key_value_heads\": null")).kv_heads == 64);
+  CHECK(read(config("qwen2", wide + ", \"num_key_value_heads\": null")).kv_heads == 64);
+  const auto without_kv_heads = [&](const std::string& architecture) {
+    std::string text = config(architecture, wide);
+    text.replace(text.find("num_key_value_heads"), 19, "another");
+    return read(text).kv_heads;
+  };
+  CHECK(without_kv_heads("llama") == 64);
+  CHECK(without_kv_heads("mistral") == 8);
+  CHECK(without_kv_heads("qwen2") == 32);
+  CHECK(without_kv_heads("qwen3") == 32);
   CHECK(read(config("mistral", "\"sliding_window\": null")).windows == std::vector<int>(3, 0));
   const model_config q2 = read(config("qwen2"));
   CHECK(q2.attention_bias);
@@ -121,16 +133,31 @@ TEST_CASE("config.json: rotary settings in both spellings") {
   CHECK(l3.rope.high_freq_factor == 3.0);
   CHECK(l3.rope.original_max_positions == 64);
   const auto yarn = llama(R"("rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4, "beta_fast": 8,
-      "attention_factor": 1.25, "truncate": false, "partial_rotary_factor": 0.5})");
+      "attention_factor": 1.25, "truncate": false, "partial_rotary_factor": 1.0})");
   CHECK(yarn.rope.scaling == rotary_scaling::yarn);
   CHECK(yarn.rope.base == 1e6);
   CHECK(yarn.rope.beta_fast == 8.0);
   CHECK(yarn.rope.beta_slow == 1.0);
   CHECK(yarn.rope.attention_factor == 1.25);
   CHECK(!yarn.rope.truncate);
-  CHECK(yarn.rope.rotary_size == 8);
+  CHECK(yarn.rope.rotary_size == 16);
+  CHECK(yarn.rope.original_max_positions == 2048);
+  // A factor of null, or none, is the ratio of the lengths.
+  const std::string lengths = R"("max_position_embeddings": 512, "rope_scaling": {"rope_type": "yarn", )";
+  CHECK(llama(lengths + R"("original_max_position_embeddings": 128, "factor": null})").rope.factor == 4.0);
+  CHECK(llama(lengths + R"("original_max_position_embeddings": 128, "factor": 3})").rope.factor == 3.0);
+  CHECK(llama(lengths + R"("original_max_position_embeddings": 64})").rope.original_max_positions == 64);
+  CHECK(llama(lengths + R"("factor": 2}, "original_max_position_embeddings": 32)").rope.original_max_positions == 32);
   CHECK(llama(R"("rope_scaling": {"type": "linear", "factor": 2})").rope.scaling == rotary_scaling::linear);
   CHECK(llama(R"("rope_scaling": {"type": "dynamic", "factor": 2})").rope.scaling == rotary_scaling::dynamic_ntk);
+  // Its base grows beyond max_position_embeddings; another length in the settings means nothing to it.
+  CHECK(llama(R"("rope_scaling": {"type": "dynamic", "factor": 2, "original_max_position_embeddings": 8})")
+            .rope.original_max_positions == 2048);
+  const auto both = llama(R"("rope_theta": 5e4, "rope_scaling": {"type": "linear", "factor": 2},
+      "rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4})");
+  CHECK(both.rope.scaling == rotary_scaling::linear);
+  CHECK(both.rope.base == 5e4);
+  CHECK(llama(R"("rope_scaling": {}, "rope_parameters": {"rope_theta": 1e6})").rope.base == 1e6);
   CHECK(llama(R"("rope_scaling": null)").rope.scaling == rotary_scaling::none);
   CHECK(llama(R"("rope_parameters": {"rope_type": "default"})").rope.scaling == rotary_scaling::none);
 
@@ -146,16 +173,27 @@ TEST_CASE("config.json: rotary settings in both spellings") {
   refused(R"({"type": "linear", "factor": -2.0})", error_code::mismatch, ".factor", "-2");
   refused(R"({"type": "linear", "factor": 1e300})", error_code::mismatch, ".factor", "is not in");
   refused(R"({"type": "linear", "factor": "8"})", error_code::mismatch, ".factor", "not a number");
-  refused(R"({"type": "llama3", "high_freq_factor": 1, "low_freq_factor": 1})", error_code::mismatch, "", "greater");
+  refused(R"({"type": "llama3", "factor": 8, "high_freq_factor": 1, "low_freq_factor": 1})", error_code::mismatch, "",
+          "greater");
+  refused(R"({"type": "linear"})", error_code::missing, ".factor", "isn't there");
+  refused(R"({"type": "dynamic"})", error_code::missing, ".factor", "isn't there");
+  refused(R"({"type": "linear", "factor": null})", error_code::mismatch, ".factor", "null, not a number");
+  refused(R"({"type": "llama3", "low_freq_factor": 1, "high_freq_factor": 4})", error_code::missing, ".factor", "");
+  refused(R"({"type": "llama3", "factor": 8, "high_freq_factor": 4})", error_code::missing, ".low_freq_factor", "");
+  refused(R"({"type": "llama3", "factor": 8, "low_freq_factor": 1})", error_code::missing, ".high_freq_factor", "");
+  refused(R"({"full_attention": {"rope_type": "default"}})", error_code::unsupported, ".full_attention",
+          "type of layer");
+  refused(R"({"type": "linear", "factor": 2, "partial_rotary_factor": 0.5})", error_code::unsupported,
+          ".partial_rotary_factor", "whole heads");
   refused(R"({"type": "yarn", "original_max_position_embeddings": 0})", error_code::mismatch, "original_max", "0");
   refused(R"({"type": "yarn", "beta_fast": 0})", error_code::mismatch, ".beta_fast", "is not in");
   refused(R"({"type": "yarn", "truncate": 0})", error_code::mismatch, ".truncate", "true or false");
   refuses("rope_theta", "0");
   refuses("rope_theta", "1e40");
-  refuses("partial_rotary_factor", "0");
-  refuses("partial_rotary_factor", "1.5");
-  expect_error(error_code::mismatch, {"folder/config.json: field rotary size", "head size 16"},
-               [] { return llama("\"partial_rotary_factor\": 0.01"); });
+  refuses("rope_theta", "1");
+  refuses("partial_rotary_factor", "0.5", error_code::unsupported, "whole heads");
+  refuses("partial_rotary_factor", "\"1\"", error_code::mismatch, "not a number");
+  refuses("head_dim", "15", error_code::mismatch, "rotary size 15");
 }
 
 TEST_CASE("config.json: sizes out of range or of a wrong type") {
@@ -194,7 +232,7 @@ TEST_CASE("config.json: values that don't fit each other") {
   expect_error(error_code::mismatch, {"folder/config.json: field num_attention_heads", "absurdly large"},
                [] { return llama("\"num_attention_heads\": 65536, \"head_dim\": 65536"); });
   // More heads than width: one value a head, which can't be turned.
-  expect_error(error_code::mismatch, {"folder/config.json: field rotary size"},
+  expect_error(error_code::mismatch, {"folder/config.json: field head_dim", "rotary size 1"},
                [] { return llama("\"num_attention_heads\": 128"); });
 }
 
@@ -202,6 +240,9 @@ TEST_CASE("config.json: what isn't computed") {
   refuses("model_type", "\"gpt2\"", error_code::unsupported, "\"gpt2\"");
   refuses("model_type", "7", error_code::mismatch, "not a string");
   refuses("hidden_act", "\"gelu\"", error_code::unsupported, "\"gelu\"");
+  CHECK_NOTHROW(llama("\"hidden_act\": \"swish\""));  // the same function
+  refuses("quantization_config", R"({"quant_method": "gptq", "bits": 4})", error_code::unsupported, "GGUF");
+  CHECK_NOTHROW(llama("\"quantization_config\": null"));
   refuses("hidden_act", "1", error_code::mismatch, "not a string");
   expect_error(error_code::missing, {"folder/config.json: field model_type"}, [] { return read("{}"); });
 }
@@ -248,7 +289,7 @@ TEST_CASE("config.json: ids, and generation_config.json") {
 }
 
 TEST_CASE("config.json: a text cut short anywhere is an error, and so is what is no JSON") {
-  const std::string whole = config("llama", "\"rope_scaling\": {\"type\": \"linear\"}");
+  const std::string whole = config("llama", "\"rope_scaling\": {\"type\": \"default\"}");
   CHECK_NOTHROW(read(whole));
   for (std::size_t size = 0; size < whole.size(); ++size) {
     CAPTURE(size);

@@ -41,14 +41,35 @@ constexpr std::string_view to_string(error_code code) noexcept {
   return "unknown";
 }
 
-/// Everything that the library throws. `what()` reads "where: what went wrong (what to do about it)".
+namespace detail {
+/// Names come from files that may hold anything: a NUL would end the message, an escape could change a terminal.
+inline std::string printable(const std::string& text) {
+  constexpr std::string_view digits = "0123456789abcdef";
+  std::string out;
+  out.reserve(text.size());
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if ((byte < 0x20 && c != '\n' && c != '\t') || byte == 0x7f) {
+      out += "\\x";
+      out += digits[byte >> 4];
+      out += digits[byte & 15];
+    } else {
+      out += c;
+    }
+  }
+  return out;
+}
+}  // namespace detail
+
+/// Everything that the library throws. `what()` reads "where: what went wrong (what to do about it)"; control
+/// characters in it, but for new lines and tabs, stand as \xNN.
 ///
 /// `where` names the file and the field in it ("model.safetensors: tensor model.norm.weight"), or the
 /// function and the argument.
 class error : public std::runtime_error {
  public:
   error(error_code code, std::string where, const std::string& problem, const std::string& advice = {})
-      : std::runtime_error(where + ": " + problem + (advice.empty() ? "" : " (" + advice + ")")),
+      : std::runtime_error(detail::printable(where + ": " + problem + (advice.empty() ? "" : " (" + advice + ")"))),
         code_(code),
         where_(std::move(where)) {}
 

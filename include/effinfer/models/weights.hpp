@@ -65,9 +65,9 @@ class weight_loader {
   weight_loader(const checkpoint::model_files& files, const Quantization& policy)
       : files_(files), config_(files.config()), policy_(policy) {}
 
-  /// Errors: `missing` (a tensor isn't there), `mismatch` (its shape is not what the configuration says, or its values can't be
-  /// quantized), `unsupported` (a format that nothing computes, or a checkpoint that is quantized already under a policy that
-  /// quantizes).
+  /// Errors: `missing` (a tensor isn't there), `mismatch` (its shape is not what the configuration says), `unsupported` (a format
+  /// that nothing computes, a checkpoint that is quantized already under a policy that quantizes, or values that can't be
+  /// quantized).
   decoder_weights load(const execution::cpu::context& exec, const progress_callback& progress) {
     exec_ = &exec;
     progress_ = &progress;
