@@ -203,8 +203,10 @@ TEST_CASE("gguf configuration: values out of range or of a wrong type") {
   };
   refused(model().add("llama.attention.head_count_kv", 3U), error_code::mismatch,
           "llama.attention.head_count_kv: 4 query heads");
-  refused(model().add("llama.attention.key_length", 65536U).add("llama.attention.head_count_kv", 1U),
-          error_code::mismatch, "llama.attention");
+  refused(model("llama", "llama.attention.head_count")
+              .add("llama.attention.head_count", 32U)
+              .add("llama.attention.key_length", 65536U),
+          error_code::mismatch, "llama.attention.head_count: heads x head size");
   refused(model().add("llama.attention.value_length", 8U), error_code::unsupported, "llama.attention.value_length");
   refused(model().add("llama.rope.dimension_count", 32U), error_code::mismatch,
           "llama.rope.dimension_count: the rotary size 32");

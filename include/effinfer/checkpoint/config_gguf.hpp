@@ -52,6 +52,10 @@ inline model_config read_config_gguf(const gguf& file) {
   const auto has = [&](std::string_view name) {
     return std::any_of(file.tensors().begin(), file.tensors().end(), [&](const tensor& t) { return t.name == name; });
   };
+  if (integer_or("expert_count", 0, 1 << 20, 0) != 0) {
+    throw error(error_code::unsupported, c.file + ": " + key("expert_count"),
+                "a mixture of experts isn't computed here");
+  }
   c.vocabulary_size = static_cast<int>(embedding->shape[0]);
   c.width = integer("embedding_length", 1, 1 << 20);
   c.feed_forward_width = integer("feed_forward_length", 1, 1 << 22);
@@ -72,7 +76,7 @@ inline model_config read_config_gguf(const gguf& file) {
   c.qk_norm = c.architecture == "qwen3" || has("blk.0.attn_q_norm.weight");
   c.windows.assign(static_cast<std::size_t>(c.layers), integer_or("attention.sliding_window", 0, 1 << 28, 0));
 
-  c.rope.base = number_or("rope.freq_base", 1.0, 1e12, 10000.0);
+  c.rope.base = number_or("rope.freq_base", 2.0, 1e12, 10000.0);
   c.rope.rotary_size = integer_or("rope.dimension_count", 2, 65536, c.head_size);
   c.rope.interleaved = llama;  // the converter permutes the rows of query and key for it
   c.rope.original_max_positions = integer_or("rope.scaling.original_context_length", 1, 1 << 28, c.max_positions);
@@ -118,7 +122,8 @@ inline model_config read_config_gguf(const gguf& file) {
   id("tokenizer.ggml.eos_token_id", c.eos_ids);
   id("tokenizer.ggml.eot_token_id", c.eos_ids);
   id("tokenizer.ggml.eom_token_id", c.eos_ids);
-  detail::check_config(c);
+  detail::check_config(c,
+                       {key("attention.head_count_kv"), key("rope.dimension_count"), key("attention.head_count"), ""});
   return c;
 }
 

@@ -29,13 +29,16 @@ class field_reader {
     const auto v = find(key);
     return v ? static_cast<int>(v->integer(low, high)) : otherwise;
   }
-  [[nodiscard]] double number(std::string_view key, double low, double high, double otherwise) const {
-    const auto v = find(key);
-    if (!v) return otherwise;
-    const double n = v->number();
-    if (!(n >= low && n <= high))
-      v->fail(std::to_string(n) + " is not in [" + std::to_string(low) + ", " + std::to_string(high) + "]");
+  [[nodiscard]] double number(std::string_view key, double low, double high) const {
+    const json::value v = object_.at(key);
+    const double n = v.number();
+    if (!(n >= low && n <= high)) {
+      v.fail(std::to_string(n) + " is not in [" + std::to_string(low) + ", " + std::to_string(high) + "]");
+    }
     return n;
+  }
+  [[nodiscard]] double number(std::string_view key, double low, double high, double otherwise) const {
+    return find(key) ? number(key, low, high) : otherwise;
   }
   [[nodiscard]] bool boolean(std::string_view key, bool otherwise) const {
     const auto v = find(key);
@@ -46,50 +49,70 @@ class field_reader {
   json::value object_;
 };
 
-inline void read_rope(const field_reader& config, model_config& c) {
-  const auto parameters = config.find("rope_parameters");
-  auto scaling = config.find("rope_scaling");
-  c.rope.base = config.number("rope_theta", 1.0, 1e12, 10000.0);
-  double partial = config.number("partial_rotary_factor", 1e-3, 1.0, 1.0);
-  if (parameters) {
-    const field_reader r(*parameters);
-    c.rope.base = r.number("rope_theta", 1.0, 1e12, c.rope.base);
-    partial = r.number("partial_rotary_factor", 1e-3, 1.0, partial);
-    scaling = parameters;
+/// The object with the rotary settings: transformers takes rope_scaling, the older spelling, where both stand.
+inline std::optional<json::value> find_rope(const field_reader& config) {
+  for (const std::string_view key : {"rope_scaling", "rope_parameters"}) {
+    if (const auto settings = config.find(key); settings && !settings->members().empty()) return settings;
   }
-  c.rope.rotary_size = static_cast<int>(static_cast<double>(c.head_size) * partial) / 2 * 2;
+  return std::nullopt;
+}
+
+inline rotary_scaling read_rope_type(const field_reader& settings) {
+  auto type = settings.find("rope_type");
+  if (!type) type = settings.find("type");
+  const std::string_view name = type ? type->string() : "default";
+  if (name == "default") return rotary_scaling::none;
+  if (name == "linear") return rotary_scaling::linear;
+  if (name == "dynamic") return rotary_scaling::dynamic_ntk;
+  if (name == "yarn") return rotary_scaling::yarn;
+  if (name == "llama3") return rotary_scaling::llama3;
+  type->fail(
+      "rotary scaling \"" + std::string(name) + "\" isn't computed here; have default, linear, dynamic, yarn, llama3",
+      error_code::unsupported);
+}
+
+inline void read_rope(const field_reader& config, model_config& c) {
+  const auto partial = [](const field_reader& r) {
+    if (const auto v = r.find("partial_rotary_factor"); v && v->number() != 1.0) {
+      v->fail("these architectures rotate whole heads", error_code::unsupported);
+    }
+  };
+  partial(config);
+  c.rope.base = config.number("rope_theta", 2.0, 1e12, 10000.0);
+  c.rope.rotary_size = c.head_size;
   c.rope.original_max_positions = c.max_positions;
-  if (!scaling) return;
-  const field_reader r(*scaling);
-  auto type = r.find("rope_type");
-  if (!type) type = r.find("type");
-  if (!type) return;
-  const std::string_view name = type->string();
-  if (name == "default") return;
-  if (name == "linear")
-    c.rope.scaling = rotary_scaling::linear;
-  else if (name == "dynamic")
-    c.rope.scaling = rotary_scaling::dynamic_ntk;
-  else if (name == "yarn")
-    c.rope.scaling = rotary_scaling::yarn;
-  else if (name == "llama3")
-    c.rope.scaling = rotary_scaling::llama3;
-  else
-    type->fail(
-        "rotary scaling \"" + std::string(name) + "\" isn't computed here; have default, linear, dynamic, yarn, llama3",
-        error_code::unsupported);
-  c.rope.factor = r.number("factor", 1e-3, 1e6, 1.0);
-  c.rope.low_freq_factor = r.number("low_freq_factor", 1e-6, 1e6, 1.0);
-  c.rope.high_freq_factor = r.number("high_freq_factor", 1e-6, 1e6, 4.0);
-  c.rope.beta_fast = r.number("beta_fast", 1e-6, 1e6, 32.0);
-  c.rope.beta_slow = r.number("beta_slow", 1e-6, 1e6, 1.0);
-  c.rope.attention_factor = r.number("attention_factor", 0.0, 1e6, 0.0);
-  c.rope.mscale = r.number("mscale", 0.0, 1e6, 0.0);
-  c.rope.mscale_all_dim = r.number("mscale_all_dim", 0.0, 1e6, 0.0);
-  c.rope.truncate = r.boolean("truncate", true);
-  c.rope.original_max_positions = r.integer("original_max_position_embeddings", 1, 1 << 28, c.max_positions);
-  if (c.rope.scaling == rotary_scaling::llama3 && c.rope.high_freq_factor <= c.rope.low_freq_factor) {
-    scaling->fail("high_freq_factor must be greater than low_freq_factor");
+  const auto settings = find_rope(config);
+  if (!settings) return;
+  for (const auto& [key, v] : settings->members()) {
+    if (v.is_object()) v.fail("rotary settings for each type of layer aren't computed here", error_code::unsupported);
+  }
+  const field_reader r(*settings);
+  partial(r);
+  c.rope.base = r.number("rope_theta", 2.0, 1e12, c.rope.base);
+  c.rope.scaling = read_rope_type(r);
+  if (c.rope.scaling == rotary_scaling::none) return;
+  if (c.rope.scaling == rotary_scaling::yarn || c.rope.scaling == rotary_scaling::llama3) {
+    // Phi-3's place for the field, outside of the settings, goes first in transformers.
+    const int inside = r.integer("original_max_position_embeddings", 1, 1 << 28, c.max_positions);
+    c.rope.original_max_positions = config.integer("original_max_position_embeddings", 1, 1 << 28, inside);
+  }
+  if (c.rope.scaling == rotary_scaling::yarn) {
+    c.rope.factor = r.number("factor", 1e-3, 1e6, static_cast<double>(c.max_positions) / c.rope.original_max_positions);
+    c.rope.beta_fast = r.number("beta_fast", 1e-6, 1e6, 32.0);
+    c.rope.beta_slow = r.number("beta_slow", 1e-6, 1e6, 1.0);
+    c.rope.attention_factor = r.number("attention_factor", 0.0, 1e6, 0.0);
+    c.rope.mscale = r.number("mscale", 0.0, 1e6, 0.0);
+    c.rope.mscale_all_dim = r.number("mscale_all_dim", 0.0, 1e6, 0.0);
+    c.rope.truncate = r.boolean("truncate", true);
+    return;
+  }
+  c.rope.factor = r.number("factor", 1e-3, 1e6);
+  if (c.rope.scaling == rotary_scaling::llama3) {
+    c.rope.low_freq_factor = r.number("low_freq_factor", 1e-6, 1e6);
+    c.rope.high_freq_factor = r.number("high_freq_factor", 1e-6, 1e6);
+    if (c.rope.high_freq_factor <= c.rope.low_freq_factor) {
+      settings->fail("high_freq_factor must be greater than low_freq_factor");
+    }
   }
 }
 
@@ -110,8 +133,8 @@ inline void read_ids(const std::optional<json::value>& v, std::vector<int>& ids)
 }  // namespace detail
 
 /// `text` is config.json's, `generation_text` generation_config.json's (empty where there is none); `folder` stands in errors.
-/// Errors: `malformed` (invalid JSON), `missing`, `mismatch` (a type or range), `unsupported` (an activation or rotary scaling that isn't
-/// computed), each naming file and field.
+/// Errors: `malformed` (invalid JSON), `missing`, `mismatch` (a type or range), `unsupported` (an activation, rotary scaling or
+/// quantization that isn't computed), each naming file and field.
 inline model_config read_config_json(std::string_view text, std::string_view generation_text,
                                      const std::string& folder) {
   const json::document document(text, folder + "/config.json", {.bytes = 16 << 20, .depth = 16});
@@ -128,12 +151,19 @@ inline model_config read_config_json(std::string_view text, std::string_view gen
         .fail("\"" + c.architecture + "\" isn't computed here; have llama, mistral, qwen2, qwen3, effinfer_linear",
               error_code::unsupported);
   }
+  if (const auto quantization = r.find("quantization_config")) {
+    quantization->fail("weights quantized by other tools aren't computed here", error_code::unsupported,
+                       "take the checkpoint in BF16, or as GGUF");
+  }
   c.vocabulary_size = r.integer("vocab_size", 1, 1 << 24);
   c.width = r.integer("hidden_size", 1, 1 << 20);
   c.feed_forward_width = r.integer("intermediate_size", 1, 1 << 22);
   c.layers = r.integer("num_hidden_layers", 1, 4096);
   c.heads = r.integer("num_attention_heads", 1, 65536);
-  c.kv_heads = r.integer("num_key_value_heads", 1, 65536, mistral ? 8 : qwen2 || qwen3 ? 32 : c.heads);
+  // An absent field is the class's default; a null says as many as there are query heads.
+  const bool names_kv_heads = document.root().find("num_key_value_heads").has_value();
+  const int default_kv_heads = names_kv_heads || llama ? c.heads : mistral ? 8 : 32;
+  c.kv_heads = r.integer("num_key_value_heads", 1, 65536, default_kv_heads);
   c.head_size = r.integer("head_dim", 1, 65536, qwen3 ? 128 : std::max(1, c.width / c.heads));
   c.max_positions = r.integer("max_position_embeddings", 1, 1 << 28, mistral ? 131072 : qwen2 || qwen3 ? 32768 : 2048);
   c.norm_epsilon = static_cast<float>(r.number("rms_norm_eps", 0.0, 1.0, 1e-6));
@@ -143,7 +173,7 @@ inline model_config read_config_json(std::string_view text, std::string_view gen
   c.attention_output_bias = !qwen2 && c.attention_bias;
   c.mlp_bias = llama && r.boolean("mlp_bias", false);
   c.qk_norm = qwen3;
-  if (const auto act = r.find("hidden_act"); act && act->string() != "silu") {
+  if (const auto act = r.find("hidden_act"); act && act->string() != "silu" && act->string() != "swish") {
     act->fail("\"" + std::string(act->string()) + "\" isn't computed here; have silu", error_code::unsupported);
   }
 
@@ -187,7 +217,7 @@ inline model_config read_config_json(std::string_view text, std::string_view gen
     detail::read_ids(generation.root().find_set("bos_token_id"), c.bos_ids);
     detail::read_ids(generation.root().find_set("eos_token_id"), c.eos_ids);
   }
-  detail::check_config(c);
+  detail::check_config(c, {"field num_key_value_heads", "field head_dim", "field num_attention_heads", "field decay"});
   return c;
 }
 

@@ -39,26 +39,32 @@ struct model_config {
 
 namespace detail {
 
+/// What the checked values are called in the file, for messages.
+struct config_names {
+  std::string kv_heads, rotary_size, heads, decay;
+};
+
 /// What both readers check at the end: values that must fit each other.
-inline void check_config(const model_config& c) {
-  const auto fail = [&](const std::string& field, const std::string& problem) {
-    throw error(error_code::mismatch, c.file + ": field " + field, problem);
+inline void check_config(const model_config& c, const config_names& names) {
+  const auto fail = [&](const std::string& name, const std::string& problem) {
+    throw error(error_code::mismatch, c.file + ": " + name, problem);
   };
   if (c.heads % c.kv_heads != 0) {
-    fail("num_key_value_heads",
+    fail(names.kv_heads,
          std::to_string(c.heads) + " query heads can't share " + std::to_string(c.kv_heads) + " kv heads evenly");
   }
   if (c.rope.rotary_size < 2 || c.rope.rotary_size % 2 != 0 || c.rope.rotary_size > c.head_size) {
-    fail("rotary size", std::to_string(c.rope.rotary_size) + " is not an even number in [2, head size " +
-                            std::to_string(c.head_size) + "]");
+    fail(names.rotary_size, "the rotary size " + std::to_string(c.rope.rotary_size) +
+                                " is not an even number in [2, head size " + std::to_string(c.head_size) + "]");
   }
-  if (static_cast<std::int64_t>(c.heads) * c.head_size > (1 << 20))
-    fail("num_attention_heads", "heads x head size is absurdly large");
+  if (static_cast<std::int64_t>(c.heads) * c.head_size > (1 << 20)) {
+    fail(names.heads, "heads x head size is absurdly large");
+  }
   if ((!c.decay.empty() || !c.feature_map.empty()) && c.decay.size() != static_cast<std::size_t>(c.heads)) {
-    fail("decay", std::to_string(c.decay.size()) + " numbers for " + std::to_string(c.heads) + " heads");
+    fail(names.decay, std::to_string(c.decay.size()) + " numbers for " + std::to_string(c.heads) + " heads");
   }
   for (const float g : c.decay) {
-    if (!(g > 0.0F && g <= 1.0F)) fail("decay", std::to_string(g) + " is not in (0, 1]");
+    if (!(g > 0.0F && g <= 1.0F)) fail(names.decay, std::to_string(g) + " is not in (0, 1]");
   }
 }
 
