@@ -1,5 +1,6 @@
 #pragma once
-// A fork-join pool: a decode step forks a few hundred times, so workers spin briefly before they sleep.
+// A fork-join pool: a decode step forks a few hundred times, so workers spin briefly before they sleep. A loop waits only
+// for workers that have joined it: on a busy machine one that the system hasn't woken yet costs nothing.
 
 #include <effinfer/core/config.hpp>
 
@@ -49,11 +50,15 @@ class thread_pool {
     grain_ = grain;
     body_ = &body;
     call_ = [](const void* b, std::ptrdiff_t begin, std::ptrdiff_t end) { (*static_cast<const Body*>(b))(begin, end); };
-    pending_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
     generation_.fetch_add(1, std::memory_order_release);
+    gate_.store(open, std::memory_order_release);
     generation_.notify_all();
     take_parts();
-    while (pending_.load(std::memory_order_acquire) != 0) pause();
+    gate_.fetch_and(~open, std::memory_order_acq_rel);
+    for (int spin = 0; gate_.load(std::memory_order_acquire) != 0; ++spin) {
+      // A worker that is inside for long may have lost its core to somebody: leave it this one.
+      spin < 4000 ? pause() : std::this_thread::yield();
+    }
   }
 
  private:
@@ -71,10 +76,17 @@ class thread_pool {
       // About 20 us of spinning: longer than the serial gaps of a decode step, shorter than a time slice.
       for (int spin = 0; spin < 4000 && generation_.load(std::memory_order_acquire) == seen; ++spin) pause();
       generation_.wait(seen, std::memory_order_acquire);
-      seen = generation_.load(std::memory_order_acquire);
       if (stopping_.load(std::memory_order_acquire)) return;
-      take_parts();
-      pending_.fetch_sub(1, std::memory_order_release);
+      seen = generation_.load(std::memory_order_acquire);
+      std::uint32_t gate = gate_.load(std::memory_order_relaxed);
+      while ((gate & open) != 0) {
+        if (!gate_.compare_exchange_weak(gate, gate + one_inside, std::memory_order_acquire, std::memory_order_relaxed))
+          continue;
+        seen = generation_.load(std::memory_order_acquire);  // of the loop that was joined, maybe a newer one
+        take_parts();
+        gate_.fetch_sub(one_inside, std::memory_order_release);
+        break;
+      }
     }
   }
 
@@ -93,10 +105,12 @@ class thread_pool {
 #endif
   }
 
+  static constexpr std::uint32_t open = 1, one_inside = 2;
+
   std::mutex busy_;
   // One cache line each for what all threads write and what they only read.
   alignas(64) std::atomic<std::ptrdiff_t> next_{0};
-  alignas(64) std::atomic<int> pending_{0};
+  alignas(64) std::atomic<std::uint32_t> gate_{0};  ///< `open` while a loop has parts, plus `one_inside` a worker in it
   alignas(64) std::atomic<std::uint32_t> generation_{0};
   std::atomic<bool> stopping_{false};
   std::ptrdiff_t count_ = 0;

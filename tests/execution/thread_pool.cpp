@@ -1,0 +1,62 @@
+#include <effinfer/execution/cpu.hpp>
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <thread>
+#include <vector>
+
+namespace ex = effinfer::execution;
+
+TEST_CASE("each item is worked on once, for any count, grain and number of threads") {
+  for (const int threads : {1, 2, 3, 8}) {
+    ex::thread_pool pool(threads);
+    CHECK(pool.threads() == threads);
+    for (const std::ptrdiff_t count : {0, 1, 2, 7, 64, 1000}) {
+      for (const std::ptrdiff_t grain : {0, 1, 3, 64, 5000}) {
+        std::vector<int> seen(static_cast<std::size_t>(count), 0);
+        std::atomic<bool> too_large = false;
+        pool.parallel_for(count, grain, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
+          if (threads > 1 && end - begin > std::max<std::ptrdiff_t>(grain, 1)) too_large = true;
+          for (std::ptrdiff_t i = begin; i < end; ++i) ++seen[static_cast<std::size_t>(i)];
+        });
+        CHECK(!too_large);
+        for (const int s : seen) CHECK(s == 1);
+      }
+    }
+  }
+}
+
+TEST_CASE("loops follow one another at once, and a loop's writes are there when it returns") {
+  ex::thread_pool pool(3);
+  std::vector<int> values(300, 0);
+  for (int round = 1; round <= 3000; ++round) {
+    pool.parallel_for(300, 50, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
+      for (std::ptrdiff_t i = begin; i < end; ++i) ++values[static_cast<std::size_t>(i)];
+    });
+    REQUIRE(values[static_cast<std::size_t>(round) % 300] == round);
+  }
+}
+
+TEST_CASE("several callers share a pool") {
+  ex::thread_pool pool(3);
+  std::atomic<long> sum = 0;
+  std::vector<std::thread> callers;
+  for (int c = 0; c < 4; ++c) {
+    callers.emplace_back([&] {
+      for (int i = 0; i < 500; ++i) {
+        pool.parallel_for(100, 7, [&](std::ptrdiff_t begin, std::ptrdiff_t end) { sum += end - begin; });
+      }
+    });
+  }
+  for (auto& c : callers) c.join();
+  CHECK(sum == 4 * 500 * 100);
+}
+
+TEST_CASE("pools come and go") {
+  for (int i = 0; i < 200; ++i) {
+    ex::thread_pool pool(4);
+    if (i % 2 == 0) pool.parallel_for(10, 1, [](std::ptrdiff_t, std::ptrdiff_t) {});
+  }
+}
