@@ -171,16 +171,20 @@ inline std::optional<chat_template> find_chat_template(const std::string& folder
   return found;
 }
 
-/// The chat template that comes with a checkpoint: in its folder, or under tokenizer.chat_template in a .gguf file.
-inline std::optional<chat_template> find_chat_template(const checkpoint::model_files& files) {
-  const checkpoint::gguf* gguf = files.gguf_file();
-  if (!gguf) return find_chat_template(files.folder());
-  const auto* one = gguf->find("tokenizer.chat_template");
+/// The chat template in the metadata of a .gguf file: tokenizer.chat_template. Nothing, if there is none.
+/// Errors, naming file and key: `mismatch`, `malformed`, `unsupported`, `limit`.
+inline std::optional<chat_template> find_chat_template(const checkpoint::gguf& file) {
+  const auto* one = file.find("tokenizer.chat_template");
   if (!one) return std::nullopt;
   std::optional<chat_template> found(std::in_place, one->string(), one->where());
-  const auto* tools = gguf->find("tokenizer.chat_template.tool_use");
+  const auto* tools = file.find("tokenizer.chat_template.tool_use");
   if (tools) found->set_tool_template(tools->string(), tools->where());
   return found;
+}
+
+/// The chat template that comes with a checkpoint, if one does.
+inline std::optional<chat_template> find_chat_template(const checkpoint::model_files& files) {
+  return files.gguf_file() ? find_chat_template(*files.gguf_file()) : find_chat_template(files.folder());
 }
 
 }  // namespace effinfer::inline v0::text

@@ -247,7 +247,17 @@ inline value get_slice(runtime& run, const value& v, const value& start, const v
   }
   std::vector<value> all;
   for (const std::size_t i : chosen) all.push_back(s->elements[i]);
-  return make_sequence(run, s->kind == sequence_kind::range ? sequence_kind::list : s->kind, std::move(all));
+  if (s->kind == sequence_kind::range) {
+    sequence part(sequence_kind::range, std::move(all));
+    const auto at = [&](std::int64_t i) {  // modulo 2^64: the ends of a range may lie where no element does
+      return static_cast<std::int64_t>(static_cast<std::uint64_t>(s->range[0]) +
+                                       static_cast<std::uint64_t>(i) * static_cast<std::uint64_t>(s->range[2]));
+    };
+    part.range[0] = at(first), part.range[1] = at(last);
+    part.range[2] = static_cast<std::int64_t>(static_cast<std::uint64_t>(stride) * static_cast<std::uint64_t>(s->range[2]));
+    return std::make_shared<const sequence>(std::move(part));
+  }
+  return make_sequence(run, s->kind, std::move(all));
 }
 
 }  // namespace effinfer::inline v0::text::jinja

@@ -147,9 +147,10 @@ inline value truncate(runtime& run, const value& v, const arguments& given) {
   if (length < end_size || leeway < 0 || length > (std::int64_t{1} << 40) || leeway > (std::int64_t{1} << 40)) {
     run.fail("truncate(): length or leeway is out of range");
   }
+  const auto size = length_of(run, v);
+  if (size && static_cast<std::int64_t>(*size) <= length + leeway) return v;
   const std::string_view s = need_text(run, v, "truncate argument");
   run.look(2 * s.size());
-  if (static_cast<std::int64_t>(count_characters(s)) <= length + leeway) return v;
   std::string_view kept = s.substr(0, byte_of_character(s, static_cast<std::size_t>(length - end_size)));
   if (!(a[1] && is_true(*a[1]))) kept = kept.substr(0, kept.rfind(' '));
   return make_text(run, std::string(kept) + std::string(end));

@@ -43,7 +43,7 @@ inline value range(runtime& run, const arguments& given) {
   }
   run.make(64 + count * sizeof(value));
   sequence s(sequence_kind::range, std::move(all));
-  s.range = "range(" + std::to_string(first) + ", " + std::to_string(stop) + (step == 1 ? "" : ", " + std::to_string(step)) + ")";
+  s.range[0] = first, s.range[1] = stop, s.range[2] = step;
   return std::make_shared<const sequence>(std::move(s));
 }
 

@@ -114,17 +114,19 @@ class interpreter : private evaluator, private loop_renderer {
       loop_state& loop;
       ~at_end() { loop.clear(); }
     } const ends{*loop};
-    bool is_empty = true;
+    // As in Jinja, `else` also follows where no turn came to its end because of `break` and `continue`.
+    bool has_whole_turn = false;
     value element;
     while (loop->advance(run(), element)) {
-      is_empty = false;
       const inner_scope turn(*this, outside);
       define("loop", loop);
       assign(s.targets[0], std::move(element));
-      if (execute(s.body) == flow::leave_loop) return flow::next;
+      const flow f = execute(s.body);
+      if (f == flow::leave_loop) break;
+      has_whole_turn = has_whole_turn || f == flow::next;
       run().line = s.line;
     }
-    if (!is_empty || s.otherwise.empty()) return flow::next;
+    if (has_whole_turn || s.otherwise.empty()) return flow::next;
     const inner_scope own(*this, outside);
     return execute(s.otherwise);
   }
@@ -148,7 +150,7 @@ class interpreter : private evaluator, private loop_renderer {
     const inner_scope own(*this);
     flow f = flow::next;
     std::string text = capture([&] { f = execute(s.body); });
-    if (f == flow::next) write(printed(run(), filtered(s, std::move(text))).view());
+    if (f == flow::next) write(need_text(run(), filtered(s, std::move(text)), "what a filter block gives"));
     return f;
   }
   /// A captured text through the filters of the statement.

@@ -74,7 +74,9 @@ inline void append_written(runtime& run, std::string& out, const value& v) {
     out.push_back('}');
   } else if (const sequence* s = v.elements()) {
     if (s->kind == sequence_kind::range) {
-      out.append(s->range);
+      out.append("range(" + std::to_string(s->range[0]) + ", " + std::to_string(s->range[1]));
+      if (s->range[2] != 1) out.append(", " + std::to_string(s->range[2]));
+      out.push_back(')');
       return;
     }
     constexpr const char* opened[] = {"[", "(", "", "dict_keys([", "dict_values([", "dict_items(["};

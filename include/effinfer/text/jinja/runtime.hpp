@@ -18,7 +18,7 @@ namespace effinfer::inline v0::text::jinja {
 /// Bounds on one rendering. The defaults leave room for conversations of many megabytes.
 struct limits {
   std::uint64_t steps = 20'000'000;                          ///< statements, expressions, elements and comparisons
-  std::uint64_t made_bytes = std::uint64_t{1} << 30;         ///< of all strings, lists and variables made on the way
+  std::uint64_t made_bytes = std::uint64_t{512} << 20;       ///< of all strings, lists and variables made on the way
   std::size_t string_bytes = std::size_t{64} << 20;          ///< of any one string, so of the rendered text too
   int depth = 400;                                           ///< of expressions, blocks and macro calls inside each other
 };

@@ -91,10 +91,12 @@ bool ordered(runtime& run, const value& v, const arguments& given) {
 }
 inline bool filter(runtime& run, const value& v, const arguments& given) {
   take_none(run, given);
+  spell_key(run, v);  // unhashable values are an error
   return v.text() && is_known_filter(v.text()->view());
 }
 inline bool test_name(runtime& run, const value& v, const arguments& given) {
   take_none(run, given);
+  spell_key(run, v);
   return v.text() && is_known_test(v.text()->view());
 }
 

@@ -152,8 +152,8 @@ inline std::optional<std::string> spelling(const value& key, std::size_t room = 
     return "o" + std::to_string(reinterpret_cast<std::uintptr_t>(o->get()));
   }
   const sequence* s = key.elements();
-  if (!s || s->kind != sequence_kind::tuple) return std::nullopt;
-  std::string all = "(";
+  if (!s || (s->kind != sequence_kind::tuple && s->kind != sequence_kind::range)) return std::nullopt;
+  std::string all = s->kind == sequence_kind::tuple ? "(" : "r";
   for (const value& v : s->elements) {
     const auto part = spelling(v, room);
     if (!part) return std::nullopt;
