@@ -11,4 +11,5 @@ using SizeType = std::size_t;
 }
 #define RAPIDJSON_ASSERT(condition) \
   if (!(condition)) throw std::logic_error("the program's own assertion")
+#define RAPIDJSON_NOEXCEPT_ASSERT(condition) static_cast<void>(condition)
 #include <rapidjson/document.h>
