@@ -138,16 +138,16 @@ TEST_CASE("a tensor of another shape") {
     t.data.clear();
     refuses(c.saved(), error_code::mismatch, name, "its shape is [0]");
   }
-  for (const auto& [field, value, tensor] :
+  for (const auto& row :
        {std::array<std::string, 3>{"\"vocab_size\": 96", "\"vocab_size\": 16777216", "model.embed_tokens.weight"},
         {"\"hidden_size\": 64", "\"hidden_size\": 1048576", "model.embed_tokens.weight"},
         {"\"intermediate_size\": 96", "\"intermediate_size\": 4194304", "mlp.gate_proj.weight"},
         {"\"num_key_value_heads\": 2", "\"num_key_value_heads\": 4", "self_attn.k_proj.weight"},
         {"\"num_attention_heads\": 4", "\"head_dim\": 65536, \"num_attention_heads\": 4", "self_attn.q_proj.weight"}}) {
-    CAPTURE(value);
+    CAPTURE(row[1]);
     changed c;
-    c.configure(field, value);
-    refuses(c.saved(), error_code::mismatch, tensor, "its shape is");
+    c.configure(row[0], row[1]);
+    refuses(c.saved(), error_code::mismatch, row[2], "its shape is");
   }
 }
 
