@@ -18,13 +18,16 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       {.role = "user", .content = "Hi <b> 12"},
       {.role = "assistant",
        .content = nullptr,
-       .extra = {{"tool_calls", jinja::from_json(R"([{"id": "a1", "function": {"name": "f", "arguments": {"x": [1, 2.5, null]}}}])")}}},
+       .extra = {{"tool_calls",
+                  jinja::from_json(
+                      R"([{"id": "a1", "function": {"name": "f", "arguments": {"x": [1, 2.5, null]}}}])")}}},
   };
   text::render_options options;
   options.add_generation_prompt = true;
   options.bos_token = "<s>";
   options.eos_token = "</s>";
-  options.tools = jinja::from_json(R"([{"type": "function", "function": {"name": "f", "parameters": {"properties": {"x": {}}}}}])");
+  options.tools =
+      jinja::from_json(R"([{"type": "function", "function": {"name": "f", "parameters": {"properties": {"x": {}}}}}])");
   options.now = std::tm{};
   options.limits.steps = 100'000;
   options.limits.made_bytes = std::size_t{16} << 20;
@@ -32,7 +35,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   try {
     const text::chat_template t(std::string_view(reinterpret_cast<const char*>(data), size));
     const std::string rendered = t.render(messages, options);
-    if (rendered.size() > options.limits.string_bytes || text::find_invalid_utf8(rendered) != std::string::npos) __builtin_trap();
+    if (rendered.size() > options.limits.string_bytes || text::find_invalid_utf8(rendered) != std::string::npos)
+      __builtin_trap();
     if (rendered.find(" object") == std::string::npos && t.render(messages, options) != rendered) __builtin_trap();
   } catch (const effinfer::error&) {  // the promised way out
   }

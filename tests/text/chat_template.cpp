@@ -49,7 +49,8 @@ conversation read_conversation(const json::value& c) {
   read.options.eos_token = "</s>";
   if (const auto tools = c.find("tools")) read.options.tools = jinja::from_json(*tools);
   if (const auto more = c.find("variables")) {
-    for (const auto& [key, v] : more->members()) read.options.variables.emplace_back(std::string(key), jinja::from_json(v));
+    for (const auto& [key, v] : more->members())
+      read.options.variables.emplace_back(std::string(key), jinja::from_json(v));
   }
   std::tm now{};
   now.tm_year = 124, now.tm_mon = 6, now.tm_mday = 26, now.tm_wday = 5, now.tm_yday = 207;
@@ -118,11 +119,13 @@ TEST_CASE("chat template: the shapes of all families give what Jinja2 gives") {
   }
   int texts = 0, refusals = 0;
   for (const auto& [name, t] : document.root().at("templates").members()) {
-    const text::chat_template loaded(t.at("source").string(), std::string(name));
+    const std::string family(name);
+    const text::chat_template loaded(t.at("source").string(), family);
     for (const auto& [key, expected] : t.at("cases").members()) {
-      const conversation& c = conversations.at(std::string(key));
-      CAPTURE(std::string(name));
-      CAPTURE(std::string(key));
+      const std::string talk(key);
+      const conversation& c = conversations.at(talk);
+      CAPTURE(family);
+      CAPTURE(talk);
       if (expected.is_string()) {
         ++texts;
         std::string rendered;
@@ -139,7 +142,7 @@ TEST_CASE("chat template: the shapes of all families give what Jinja2 gives") {
         const std::string rendered = loaded.render(c.messages, c.options);
         FAIL_CHECK("no error, but: " << rendered);
       } catch (const error& e) {
-        CHECK(std::string(e.what()).find(std::string(name) + ": line ") == 0);
+        CHECK(std::string(e.what()).find(family + ": line ") == 0);
         if (const auto raised = expected.find("raised")) {
           CHECK(e.code() == error_code::invalid_argument);
           CHECK(std::string(e.what()).find(std::string(raised->string())) != std::string::npos);
@@ -154,16 +157,19 @@ TEST_CASE("chat template: the shapes of all families give what Jinja2 gives") {
 }
 
 TEST_CASE("chat template: messages are built from strings, and one template serves many renderings") {
-  const text::chat_template t("{% for m in messages %}[{{ m.role }}] {{ m.content }}{{ eos_token }}\n{% endfor %}{{ name }}");
+  const text::chat_template t(
+      "{% for m in messages %}[{{ m.role }}] {{ m.content }}{{ eos_token }}\n{% endfor %}{{ name }}");
   std::vector<text::chat_message> messages = {{.role = "system", .content = "Be brief."}};
   const std::string line = "Hello";
   messages.push_back({.role = "user", .content = line});
   CHECK(t.render(messages) == "[system] Be brief.\n[user] Hello\n");
-  CHECK(t.render(messages, {.eos_token = "</s>", .variables = {{"name", "x"}}}) == "[system] Be brief.</s>\n[user] Hello</s>\nx");
+  CHECK(t.render(messages, {.eos_token = "</s>", .variables = {{"name", "x"}}}) ==
+        "[system] Be brief.</s>\n[user] Hello</s>\nx");
   const text::chat_template copy = t;
   CHECK(copy.render(messages) == t.render(messages));
-  CHECK(text::chat_template("{{ bos_token is defined }}{{ tools is none }}{{ documents is none }}{{ add_generation_prompt }}").render({}) ==
-        "FalseTrueTrueFalse");
+  CHECK(text::chat_template(
+            "{{ bos_token is defined }}{{ tools is none }}{{ documents is none }}{{ add_generation_prompt }}")
+            .render({}) == "FalseTrueTrueFalse");
 }
 
 TEST_CASE("chat template: text that isn't UTF-8, and values nested too deep, are refused") {
@@ -178,7 +184,8 @@ TEST_CASE("chat template: text that isn't UTF-8, and values nested too deep, are
   };
   CHECK(code({.role = "user", .content = "\xC3"}) == error_code::invalid_utf8);
   CHECK(code({.role = "\xFF", .content = ""}) == error_code::invalid_utf8);
-  CHECK(code({.role = "user", .content = "", .extra = {{"x", jinja::value::list({"a", "\x80"})}}}) == error_code::invalid_utf8);
+  CHECK(code({.role = "user", .content = "", .extra = {{"x", jinja::value::list({"a", "\x80"})}}}) ==
+        error_code::invalid_utf8);
   CHECK(code({.role = "user", .content = "", .extra = {{"\xC0", 1}}}) == error_code::invalid_utf8);
   jinja::value deep = 1;
   for (int i = 0; i < 70; ++i) deep = jinja::value::list({deep});
@@ -196,8 +203,9 @@ TEST_CASE("chat template: found in a folder") {
   folder.write("tokenizer_config.json", R"({"chat_template": "one {{ 1 }}"})");
   CHECK(text::find_chat_template(folder.path())->render(none) == "one 1");
 
-  folder.write("tokenizer_config.json",
-               R"({"chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}, {"name": "tool_use", "template": "t"}]})");
+  folder.write(
+      "tokenizer_config.json",
+      R"({"chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}, {"name": "tool_use", "template": "t"}]})");
   const auto named = text::find_chat_template(folder.path());
   CHECK(named->render(none) == "d");
   CHECK(named->render(none, {.tools = jinja::value::list({})}) == "t");
@@ -215,7 +223,8 @@ TEST_CASE("chat template: what is wrong in a folder is named") {
   const temporary_folder folder;
   folder.write("tokenizer_config.json", R"({"chat_template": 3})");
   CHECK(code_of(folder.path()) == error_code::mismatch);
-  folder.write("tokenizer_config.json", R"({"chat_template": [{"name": "a", "template": "x"}, {"name": "b", "template": "x"}]})");
+  folder.write("tokenizer_config.json",
+               R"({"chat_template": [{"name": "a", "template": "x"}, {"name": "b", "template": "x"}]})");
   CHECK(code_of(folder.path()) == error_code::unsupported);
   folder.write("tokenizer_config.json", R"({"chat_template": [{"name": "default"}]})");
   CHECK(code_of(folder.path()) == error_code::missing);
@@ -233,7 +242,8 @@ TEST_CASE("chat template: found in GGUF metadata") {
     return text::find_chat_template(file);
   };
   CHECK_FALSE(read(gguf_with({{"general.name", "x"}})).has_value());
-  const auto found = read(gguf_with({{"tokenizer.chat_template", "a{{ 1 }}"}, {"tokenizer.chat_template.tool_use", "b"}}));
+  const auto found =
+      read(gguf_with({{"tokenizer.chat_template", "a{{ 1 }}"}, {"tokenizer.chat_template.tool_use", "b"}}));
   CHECK(found->render({}) == "a1");
   CHECK(found->render({}, {.tools = jinja::value::list({})}) == "b");
   try {

@@ -49,7 +49,8 @@ TEST_CASE("jinja: each piece of the language gives what Jinja2 gives") {
   const effinfer::json::document document(file.text(), "cases.json");
   const auto snippets = document.root().at("snippets");
   variables given;
-  for (const auto& [name, v] : snippets.at("variables").members()) given.emplace_back(std::string(name), jinja::from_json(v));
+  for (const auto& [name, v] : snippets.at("variables").members())
+    given.emplace_back(std::string(name), jinja::from_json(v));
   const auto cases = snippets.at("cases").elements();
   CHECK(cases.size() > 450);
   for (const auto& c : cases) {
@@ -112,8 +113,8 @@ TEST_CASE("jinja: an error names template, line and what is wrong") {
 }
 
 TEST_CASE("jinja: lists and dicts can't be changed, and there is nothing behind an underscore") {
-  for (const char* source : {"{{ l.append(1) }}", "{{ l.pop() }}", "{{ l.sort() }}", "{{ d.update({}) }}", "{{ d.pop('a') }}",
-                             "{{ d.clear() }}", "{{ d.setdefault('b', 1) }}"}) {
+  for (const char* source : {"{{ l.append(1) }}", "{{ l.pop() }}", "{{ l.sort() }}", "{{ d.update({}) }}",
+                             "{{ d.pop('a') }}", "{{ d.clear() }}", "{{ d.setdefault('b', 1) }}"}) {
     CAPTURE(source);
     const failure f = failure_of(source, {{"l", jinja::value::list({1})}, {"d", jinja::value::dict({{"a", 1}})}});
     CHECK(f.code == error_code::malformed);
@@ -171,13 +172,15 @@ TEST_CASE("jinja: whatever a template does, it ends within its limits") {
   stops("{% set n = namespace(l=[1]) %}{% for i in range(60) %}{% set n.l = n.l + n.l %}{% endfor %}");
   stops("{{ range(200000) }}");
   // Values that share their parts: small, but huge in print, and slow to compare.
-  const std::string doubling = "{% set n = namespace(l=[1, 'x' * 1000]) %}{% for i in range(90) %}{% set n.l = [n.l, n.l] %}{% endfor %}";
+  const std::string doubling =
+      "{% set n = namespace(l=[1, 'x' * 1000]) %}{% for i in range(90) %}{% set n.l = [n.l, n.l] %}{% endfor %}";
   stops(doubling + "{{ n.l }}");
   stops(doubling + "{{ n.l | tojson }}");
   stops(doubling + "{% set m = n.l %}" + doubling + "{{ m == n.l }}", few);
   // A key of such a value is not spelled to its end.
-  CHECK(failure_of("{% set n = namespace(t=(1, 2)) %}{% for i in range(90) %}{% set n.t = (n.t, n.t) %}{% endfor %}{{ {n.t: 1} }}").code ==
-        error_code::malformed);
+  CHECK(failure_of("{% set n = namespace(t=(1, 2)) %}{% for i in range(90) %}{% set n.t = (n.t, n.t) %}{% endfor %}{{ "
+                   "{n.t: 1} }}")
+            .code == error_code::malformed);
   // Depth of values.
   stops("{% set n = namespace(l=[]) %}{% for i in range(100000) %}{% set n.l = [n.l] %}{% endfor %}");
   stops("{% set n = namespace(l=[]) %}{% for i in range(100000) %}{% set n.l = n.l | map('upper') %}{% endfor %}");
@@ -195,13 +198,15 @@ TEST_CASE("jinja: what refers to itself is freed") {  // the leak checker is the
   CHECK(render("{% set n = namespace() %}{% macro m() %}x{% endmacro %}{% set n.m = m %}{{ n.m() }}") == "x");
   CHECK(render("{% set n = namespace() %}{% for i in [n] %}{% set n.l = loop %}{{ loop.changed(loop) }}{% endfor %}"
                "{{ n.l.index }}{{ n.l.changed(n.l) }}{{ n.l.previtem }}") == "True1True");
-  CHECK(render("{% set n = namespace(c=0) %}{% for i in [1, 2] %}{% macro m() %}{{ i }}{% endmacro %}{% set n.m = m %}{% endfor %}"
+  CHECK(render("{% set n = namespace(c=0) %}{% for i in [1, 2] %}{% macro m() %}{{ i }}{% endmacro %}{% set n.m = m "
+               "%}{% endfor %}"
                "{{ n.m() }}") == "2");
   CHECK(render("{% set n = namespace() %}{% set n.g = [n] | map(attribute='g') %}{{ n.g is iterable }}") == "True");
   // Long chains of namespaces, and of loops kept in them, are not freed by recursion.
-  CHECK(render("{% set n = namespace(a=1) %}{% for i in range(50000) %}{% set n.a = namespace(a=n.a) %}{% endfor %}{% set n.a = 1 %}ok") ==
-        "ok");
-  CHECK(render("{% set n = namespace(x=1) %}{% for i in range(20000) %}{% for y in [n] | map(attribute='x') %}{% set n.x = loop %}"
+  CHECK(render("{% set n = namespace(a=1) %}{% for i in range(50000) %}{% set n.a = namespace(a=n.a) %}{% endfor %}{% "
+               "set n.a = 1 %}ok") == "ok");
+  CHECK(render("{% set n = namespace(x=1) %}{% for i in range(20000) %}{% for y in [n] | map(attribute='x') %}{% set "
+               "n.x = loop %}"
                "{% endfor %}{% endfor %}{% set n.x = 1 %}ok") == "ok");
 }
 
@@ -214,9 +219,10 @@ TEST_CASE("jinja: numbers at the edges of 64 bits") {
   CHECK(render("{{ 'abc'[-9223372036854775807:9223372036854775807] }}") == "abc");
   CHECK(render("{{ 'abc'[9223372036854775807:-9223372036854775807:-9223372036854775807] }}") == "c");
   CHECK(render("{{ range(9223372036854775806, 9223372036854775807) | list }}") == "[9223372036854775806]");
-  for (const char* source : {"{{ (-9223372036854775807 - 1) // -1 }}", "{{ -(-9223372036854775807 - 1) }}", "{{ 2 ** 63 }}",
-                             "{{ (-9223372036854775807 - 1) | abs }}", "{{ 9223372036854775808 }}", "{{ '9223372036854775808' | int }}",
-                             "{{ 1e30 | int }}", "{{ 9223372036854775807 * 2 }}"}) {
+  for (const char* source :
+       {"{{ (-9223372036854775807 - 1) // -1 }}", "{{ -(-9223372036854775807 - 1) }}", "{{ 2 ** 63 }}",
+        "{{ (-9223372036854775807 - 1) | abs }}", "{{ 9223372036854775808 }}", "{{ '9223372036854775808' | int }}",
+        "{{ 1e30 | int }}", "{{ 9223372036854775807 * 2 }}"}) {
     CAPTURE(source);
     CHECK(failure_of(source).code == error_code::unsupported);
   }

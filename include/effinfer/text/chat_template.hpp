@@ -24,8 +24,9 @@ namespace effinfer::inline v0::text {
 
 /// One turn of a conversation.
 struct chat_message {
-  std::string role;             ///< "system", "user", "assistant", "tool" ...
-  jinja::value content = {};    ///< usually a string; None, or a list of parts, where the template knows what to do with it
+  std::string role;  ///< "system", "user", "assistant", "tool" ...
+  jinja::value content =
+      {};  ///< usually a string; None, or a list of parts, where the template knows what to do with it
   /// Other fields that the template may look for: tool_calls, reasoning_content, name ... See jinja::from_json.
   std::vector<std::pair<std::string, jinja::value>> extra = {};
 };
@@ -34,10 +35,10 @@ struct render_options {
   bool add_generation_prompt = false;  ///< end with the beginning of the assistant's answer
   std::string bos_token = {};          ///< the text of the token; empty: the template sees none
   std::string eos_token = {};
-  jinja::value tools = {};             ///< a list of JSON schemas of functions; None: no tools
+  jinja::value tools = {};  ///< a list of JSON schemas of functions; None: no tools
   /// More that the template may ask for: enable_thinking, documents, date_string ... They come before all of the above.
   std::vector<std::pair<std::string, jinja::value>> variables = {};
-  std::optional<std::tm> now = {};     ///< what strftime_now tells; without it a template that calls it gives an error
+  std::optional<std::tm> now = {};  ///< what strftime_now tells; without it a template that calls it gives an error
   jinja::limits limits = {};
 };
 

@@ -52,13 +52,21 @@ inline value view(runtime& run, const value& self, const arguments& given, seque
   std::vector<value> all;
   all.reserve(d.entries().size());
   for (const auto& [key, item] : d.entries()) {
-    all.push_back(kind == sequence_kind::keys ? key : kind == sequence_kind::values ? item : make_tuple(run, {key, item}));
+    all.push_back(kind == sequence_kind::keys     ? key
+                  : kind == sequence_kind::values ? item
+                                                  : make_tuple(run, {key, item}));
   }
   return make_sequence(run, kind, std::move(all));
 }
-inline value keys(runtime& run, const value& self, const arguments& given) { return view(run, self, given, sequence_kind::keys); }
-inline value values(runtime& run, const value& self, const arguments& given) { return view(run, self, given, sequence_kind::values); }
-inline value items(runtime& run, const value& self, const arguments& given) { return view(run, self, given, sequence_kind::items); }
+inline value keys(runtime& run, const value& self, const arguments& given) {
+  return view(run, self, given, sequence_kind::keys);
+}
+inline value values(runtime& run, const value& self, const arguments& given) {
+  return view(run, self, given, sequence_kind::values);
+}
+inline value items(runtime& run, const value& self, const arguments& given) {
+  return view(run, self, given, sequence_kind::items);
+}
 inline value get(runtime& run, const value& self, const arguments& given) {
   const auto a = given.bind_positional(run, "get", 2, 1);
   const value* found = self.mapping()->find_spelled(spell_key(run, *a[0]));
@@ -88,19 +96,20 @@ inline value index(runtime& run, const value& self, const arguments& given) {
   run.fail("the value is not in the list");
 }
 inline value refuse(runtime& run, const value& self, const arguments&) {
-  run.fail("a template can't change a " + self.type_name(), error_code::malformed, "use + to make a new one, or a namespace");
+  run.fail("a template can't change a " + self.type_name(), error_code::malformed,
+           "use + to make a new one, or a namespace");
 }
 
 inline std::span<const method> of_dict() {
-  static constexpr method methods[] = {{"items", items}, {"keys", keys}, {"values", values}, {"get", get}, {"copy", copy},
-                                       {"fromkeys", nullptr}, {"clear", refuse}, {"pop", refuse}, {"popitem", refuse},
-                                       {"setdefault", refuse}, {"update", refuse}};
+  static constexpr method methods[] = {{"items", items},    {"keys", keys},         {"values", values}, {"get", get},
+                                       {"copy", copy},      {"fromkeys", nullptr},  {"clear", refuse},  {"pop", refuse},
+                                       {"popitem", refuse}, {"setdefault", refuse}, {"update", refuse}};
   return methods;
 }
 inline std::span<const method> of_list() {
-  static constexpr method methods[] = {{"count", count}, {"index", index}, {"copy", copy}, {"append", refuse}, {"clear", refuse},
-                                       {"extend", refuse}, {"insert", refuse}, {"pop", refuse}, {"remove", refuse},
-                                       {"reverse", refuse}, {"sort", refuse}};
+  static constexpr method methods[] = {{"count", count},   {"index", index},    {"copy", copy},     {"append", refuse},
+                                       {"clear", refuse},  {"extend", refuse},  {"insert", refuse}, {"pop", refuse},
+                                       {"remove", refuse}, {"reverse", refuse}, {"sort", refuse}};
   return methods;
 }
 inline std::span<const method> of_tuple() { return of_list().first(2); }
@@ -111,14 +120,17 @@ inline value is_integer(runtime& run, const value& self, const arguments& given)
   return std::isfinite(d) && d == std::floor(d);
 }
 inline std::span<const method> of_float() {
-  static constexpr method methods[] = {{"is_integer", is_integer}, {"as_integer_ratio", nullptr}, {"conjugate", nullptr},
-                                       {"fromhex", nullptr}, {"hex", nullptr}, {"imag", nullptr}, {"real", nullptr}};
+  static constexpr method methods[] = {{"is_integer", is_integer}, {"as_integer_ratio", nullptr},
+                                       {"conjugate", nullptr},     {"fromhex", nullptr},
+                                       {"hex", nullptr},           {"imag", nullptr},
+                                       {"real", nullptr}};
   return methods;
 }
 inline std::span<const method> of_int() {
-  static constexpr method methods[] = {{"bit_length", nullptr}, {"bit_count", nullptr}, {"conjugate", nullptr}, {"imag", nullptr},
-                                       {"real", nullptr}, {"numerator", nullptr}, {"denominator", nullptr}, {"to_bytes", nullptr},
-                                       {"from_bytes", nullptr}, {"as_integer_ratio", nullptr}};
+  static constexpr method methods[] = {
+      {"bit_length", nullptr}, {"bit_count", nullptr},       {"conjugate", nullptr},   {"imag", nullptr},
+      {"real", nullptr},       {"numerator", nullptr},       {"denominator", nullptr}, {"to_bytes", nullptr},
+      {"from_bytes", nullptr}, {"as_integer_ratio", nullptr}};
   return methods;
 }
 
@@ -144,7 +156,8 @@ inline std::optional<value> own_attribute(runtime& run, const value& v, std::str
   }
   for (const method& m : methods) {
     if (m.name != name) continue;
-    if (m.body == nullptr) run.fail("the attribute " + std::string(name) + " of " + v.type_name(), error_code::unsupported);
+    if (m.body == nullptr)
+      run.fail("the attribute " + std::string(name) + " of " + v.type_name(), error_code::unsupported);
     return make_object<bound_method>(run, std::string(name), v, m.body);
   }
   return std::nullopt;
@@ -169,11 +182,14 @@ inline std::optional<value> own_item(runtime& run, const value& v, const value& 
   const auto i = static_cast<std::size_t>(*n < 0 ? *n + size : *n);
   if (s) return s->elements[i];
   const std::size_t at = byte_of_character(t->view(), i);
-  return make_text(run, std::string(t->view().substr(at, static_cast<std::size_t>(utf8_length(t->view()[at])))), t->is_markup);
+  return make_text(run, std::string(t->view().substr(at, static_cast<std::size_t>(utf8_length(t->view()[at])))),
+                   t->is_markup);
 }
 
 inline value nothing_there(const value& v, const value& key) {
-  if (const text_value* t = key.text()) return make_undefined("'" + v.type_name() + " object' has no attribute '" + std::string(t->view().substr(0, 100)) + "'");
+  if (const text_value* t = key.text())
+    return make_undefined("'" + v.type_name() + " object' has no attribute '" + std::string(t->view().substr(0, 100)) +
+                          "'");
   return make_undefined(v.type_name() + " object has no such element");
 }
 
@@ -219,7 +235,8 @@ inline value get_slice(runtime& run, const value& v, const value& start, const v
     const std::int64_t n = *part.integer();
     return n < 0 ? (n < -size ? lowest : std::max(n + size, lowest)) : std::min(n, highest);
   };
-  const std::int64_t first = bound(start, stride < 0 ? highest : lowest), last = bound(stop, stride < 0 ? lowest : highest);
+  const std::int64_t first = bound(start, stride < 0 ? highest : lowest),
+                     last = bound(stop, stride < 0 ? lowest : highest);
   if (t && stride == 1) {
     if (first >= last) return make_text(run, std::string(), t->is_markup);
     const std::size_t from = byte_of_character(t->view(), static_cast<std::size_t>(first));
@@ -229,7 +246,8 @@ inline value get_slice(runtime& run, const value& v, const value& start, const v
   std::vector<std::size_t> chosen;
   if (stride > 0 ? first < last : first > last) {
     const std::uint64_t distance = static_cast<std::uint64_t>(stride > 0 ? last - first : first - last);
-    const std::uint64_t pace = stride > 0 ? static_cast<std::uint64_t>(stride) : std::uint64_t{0} - static_cast<std::uint64_t>(stride);
+    const std::uint64_t pace =
+        stride > 0 ? static_cast<std::uint64_t>(stride) : std::uint64_t{0} - static_cast<std::uint64_t>(stride);
     const std::uint64_t count = (distance - 1) / pace + 1;
     run.step(count);
     run.make(count * sizeof(value));
@@ -254,7 +272,8 @@ inline value get_slice(runtime& run, const value& v, const value& start, const v
                                        static_cast<std::uint64_t>(i) * static_cast<std::uint64_t>(s->range[2]));
     };
     part.range[0] = at(first), part.range[1] = at(last);
-    part.range[2] = static_cast<std::int64_t>(static_cast<std::uint64_t>(stride) * static_cast<std::uint64_t>(s->range[2]));
+    part.range[2] =
+        static_cast<std::int64_t>(static_cast<std::uint64_t>(stride) * static_cast<std::uint64_t>(s->range[2]));
     return std::make_shared<const sequence>(std::move(part));
   }
   return make_sequence(run, s->kind, std::move(all));

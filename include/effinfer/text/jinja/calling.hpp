@@ -45,8 +45,8 @@ struct arguments {
     return bound;
   }
   /// The same for functions that take no names.
-  [[nodiscard]] std::vector<std::optional<value>> bind_positional(runtime& run, std::string_view function, std::size_t most,
-                                                                  std::size_t required = 0) const {
+  [[nodiscard]] std::vector<std::optional<value>> bind_positional(runtime& run, std::string_view function,
+                                                                  std::size_t most, std::size_t required = 0) const {
     const std::string name(function);
     if (!named.empty()) run.fail(name + "() takes no keyword arguments");
     if (positional.size() > most || positional.size() < required) {

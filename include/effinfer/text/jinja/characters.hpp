@@ -1,7 +1,7 @@
 #pragma once
 // Python's view of a string: code points, its idea of white space, lines and letters, upper and lower case.
-// Tables: utf8proc. Known difference: of the characters whose upper case is several characters, those of polytonic Greek,
-// and ten that only transliterations use, stay as they are.
+// Tables: utf8proc. Known difference: of the characters whose upper case is several characters, those of polytonic Greek, the
+// Armenian ligatures, and a few that only transliterations use, become no more than one.
 
 #include <effinfer/text/unicode.hpp>
 #include <effinfer/text/utf8.hpp>
@@ -111,9 +111,15 @@ inline void append_upper_case(std::string& out, char32_t c, bool as_title = fals
     const char* title;
   };
   constexpr special specials[] = {
-      {0xDF, "SS", "Ss"},     {0x149, "\xCA\xBCN", "\xCA\xBCN"}, {0x1F0, "J\xCC\x8C", "J\xCC\x8C"},
-      {0xFB00, "FF", "Ff"},   {0xFB01, "FI", "Fi"},              {0xFB02, "FL", "Fl"},
-      {0xFB03, "FFI", "Ffi"}, {0xFB04, "FFL", "Ffl"},            {0xFB05, "ST", "St"},
+      {0xDF, "SS", "Ss"},
+      {0x149, "\xCA\xBCN", "\xCA\xBCN"},
+      {0x1F0, "J\xCC\x8C", "J\xCC\x8C"},
+      {0xFB00, "FF", "Ff"},
+      {0xFB01, "FI", "Fi"},
+      {0xFB02, "FL", "Fl"},
+      {0xFB03, "FFI", "Ffi"},
+      {0xFB04, "FFL", "Ffl"},
+      {0xFB05, "ST", "St"},
       {0xFB06, "ST", "St"},
   };
   if (c < 0x80) {
@@ -139,8 +145,8 @@ inline void append_lower_case_in(std::string& out, const std::vector<char32_t>& 
   // Unicode 15, table 3-17, Final_Sigma: a cased letter before, none after; case-ignorable characters are passed over.
   const auto is_ignorable = [](char32_t c) {
     const auto category = general_category(c);
-    return is_mark(c) || category == UTF8PROC_CATEGORY_LM || category == UTF8PROC_CATEGORY_SK || category == UTF8PROC_CATEGORY_CF ||
-           c == '\'' || c == '.' || c == ':' || c == 0xB7 || c == 0x2019;
+    return is_mark(c) || category == UTF8PROC_CATEGORY_LM || category == UTF8PROC_CATEGORY_SK ||
+           category == UTF8PROC_CATEGORY_CF || c == '\'' || c == '.' || c == ':' || c == 0xB7 || c == 0x2019;
   };
   std::size_t before = at, after = at + 1;
   while (before > 0 && is_ignorable(all[before - 1])) --before;

@@ -72,7 +72,8 @@ inline value string(runtime& run, const value& v, const arguments& given) {
   return as_text(run, v);
 }
 inline value format(runtime& run, const value& v, const arguments& given) {
-  if (!given.named.empty() && !given.positional.empty()) run.fail("format() can't handle positional and keyword arguments at once");
+  if (!given.named.empty() && !given.positional.empty())
+    run.fail("format() can't handle positional and keyword arguments at once");
   const value pattern = as_text(run, v);
   if (given.named.empty()) return percent_formatter(run, pattern, make_tuple(run, given.positional)).format();
   return percent_formatter(run, pattern, value::dict(given.named)).format();
@@ -204,7 +205,8 @@ inline value to_integer(runtime& run, const value& v, const arguments& given) {
     run.look(t->view().size());
     if (base == 0 || (base >= 2 && base <= 36)) {
       const read_integer read = parse_integer(t->view(), static_cast<int>(base));
-      if (read.is == read_integer::status::too_large) run.fail("an integer of more than 64 bits", error_code::unsupported);
+      if (read.is == read_integer::status::too_large)
+        run.fail("an integer of more than 64 bits", error_code::unsupported);
       if (read.is == read_integer::status::good) return read.number;
     }
     d = parse_float(t->view());
@@ -269,12 +271,31 @@ inline value round(runtime& run, const value& v, const arguments& given) {
 
 inline std::span<const filter> of_values() {
   static constexpr filter all[] = {
-      {"upper", change_case<to_upper_case>}, {"lower", change_case<to_lower_case>}, {"title", change_case<title_words>},
-      {"capitalize", change_case<to_capitalized>}, {"trim", trim}, {"replace", replace}, {"escape", escape}, {"e", escape},
-      {"forceescape", force_escape}, {"safe", safe}, {"string", string}, {"format", format}, {"indent", indent},
-      {"wordcount", word_count}, {"center", center}, {"urlencode", url_encode}, {"truncate", truncate}, {"tojson", to_json},
-      {"default", default_value}, {"d", default_value}, {"attr", attr}, {"int", to_integer}, {"float", to_floating},
-      {"abs", absolute}, {"round", round},
+      {"upper", change_case<to_upper_case>},
+      {"lower", change_case<to_lower_case>},
+      {"title", change_case<title_words>},
+      {"capitalize", change_case<to_capitalized>},
+      {"trim", trim},
+      {"replace", replace},
+      {"escape", escape},
+      {"e", escape},
+      {"forceescape", force_escape},
+      {"safe", safe},
+      {"string", string},
+      {"format", format},
+      {"indent", indent},
+      {"wordcount", word_count},
+      {"center", center},
+      {"urlencode", url_encode},
+      {"truncate", truncate},
+      {"tojson", to_json},
+      {"default", default_value},
+      {"d", default_value},
+      {"attr", attr},
+      {"int", to_integer},
+      {"float", to_floating},
+      {"abs", absolute},
+      {"round", round},
   };
   return all;
 }

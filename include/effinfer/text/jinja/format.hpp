@@ -74,7 +74,8 @@ class percent_formatter {
       rest_.remove_prefix(end + 1);
     }
     bool is_left = false, is_zero = false, has_plus = false, has_space = false, has_precision = false;
-    for (; !rest_.empty() && std::string_view("-0+ #").find(rest_[0]) != std::string_view::npos; rest_.remove_prefix(1)) {
+    for (; !rest_.empty() && std::string_view("-0+ #").find(rest_[0]) != std::string_view::npos;
+         rest_.remove_prefix(1)) {
       is_left = is_left || rest_[0] == '-';
       is_zero = is_zero || rest_[0] == '0';
       has_plus = has_plus || rest_[0] == '+';
@@ -140,7 +141,8 @@ class percent_formatter {
         n = *whole;
       } else {
         const double d = std::trunc(*v.get_if<double>());
-        if (kind == 'x' || kind == 'X' || kind == 'o') run_.fail(std::string("%") + kind + " format: an integer is required");
+        if (kind == 'x' || kind == 'X' || kind == 'o')
+          run_.fail(std::string("%") + kind + " format: an integer is required");
         if (!(std::fabs(d) < 0x1p63)) run_.fail("an integer of more than 64 bits", error_code::unsupported);
         n = static_cast<std::int64_t>(d);
       }
@@ -199,14 +201,16 @@ inline value format_braces(runtime& run, const text_value& pattern, const argume
     const std::string_view field = rest.substr(0, end);
     rest.remove_prefix(end + 1);
     if (field.find_first_of(":!.[{") != std::string_view::npos) {
-      run.fail("format(): the field {" + std::string(field) + "}", error_code::unsupported, "fields here are {}, {0} and {name}");
+      run.fail("format(): the field {" + std::string(field) + "}", error_code::unsupported,
+               "fields here are {}, {0} and {name}");
     }
     const value* v = nullptr;
     if (field.empty() || field.find_first_not_of("0123456789") == std::string_view::npos) {
       (field.empty() ? is_automatic : is_numbered) = true;
       if (is_automatic && is_numbered) run.fail("cannot mix automatic and manual field numbering");
       std::size_t i = automatic++;
-      if (!field.empty() && std::from_chars(field.data(), field.data() + field.size(), i).ec != std::errc()) i = std::size_t(-1);
+      if (!field.empty() && std::from_chars(field.data(), field.data() + field.size(), i).ec != std::errc())
+        i = std::size_t(-1);
       if (i >= given.positional.size()) run.fail("replacement index out of range for positional args");
       v = &given.positional[i];
     } else {

@@ -29,10 +29,12 @@ inline value range(runtime& run, const arguments& given) {
   if (step > 0 ? first < stop : first > stop) {
     // Unsigned: the distance of two 64-bit integers always fits.
     const std::uint64_t a1 = static_cast<std::uint64_t>(first), b1 = static_cast<std::uint64_t>(stop);
-    const std::uint64_t pace = step > 0 ? static_cast<std::uint64_t>(step) : std::uint64_t{0} - static_cast<std::uint64_t>(step);
+    const std::uint64_t pace =
+        step > 0 ? static_cast<std::uint64_t>(step) : std::uint64_t{0} - static_cast<std::uint64_t>(step);
     count = ((step > 0 ? b1 - a1 : a1 - b1) - 1) / pace + 1;
   }
-  if (count > 100'000) run.fail("Range too big. The sandbox blocks ranges larger than MAX_RANGE (100000).", error_code::limit);
+  if (count > 100'000)
+    run.fail("Range too big. The sandbox blocks ranges larger than MAX_RANGE (100000).", error_code::limit);
   run.step(count / 8);
   std::vector<value> all;
   all.reserve(static_cast<std::size_t>(count));
@@ -49,7 +51,8 @@ inline value range(runtime& run, const arguments& given) {
 
 /// What dict(...) makes of its arguments: a dict or pairs, then names.
 inline void fill(runtime& run, dictionary& d, const arguments& given) {
-  if (given.positional.size() > 1) run.fail("dict expected at most 1 argument, got " + std::to_string(given.positional.size()));
+  if (given.positional.size() > 1)
+    run.fail("dict expected at most 1 argument, got " + std::to_string(given.positional.size()));
   if (!given.positional.empty()) {
     const value& source = given.positional[0];
     if (const dictionary* m = source.mapping()) {
@@ -58,7 +61,8 @@ inline void fill(runtime& run, dictionary& d, const arguments& given) {
       value pair;
       for (const auto all = iterate(run, source); all->next(run, pair);) {
         const auto both = collect(run, pair);
-        if (both.size() != 2) run.fail("dictionary update sequence element has length " + std::to_string(both.size()) + "; 2 is required");
+        if (both.size() != 2)
+          run.fail("dictionary update sequence element has length " + std::to_string(both.size()) + "; 2 is required");
         set_item(run, d, both[0], both[1]);
       }
     }
@@ -72,7 +76,9 @@ inline value dict(runtime& run, const arguments& given) {
 }
 
 inline void check_attribute_name(runtime& run, std::string_view name) {
-  if (name.starts_with("_")) run.fail("a namespace can't have an attribute that begins with an underscore: '" + std::string(name.substr(0, 100)) + "'");
+  if (name.starts_with("_"))
+    run.fail("a namespace can't have an attribute that begins with an underscore: '" +
+             std::string(name.substr(0, 100)) + "'");
 }
 inline value make_namespace(runtime& run, const arguments& given) {
   auto made = std::make_shared<name_space>();
@@ -153,11 +159,14 @@ inline value raise_exception(runtime& run, const arguments& given) {
 
 /// strftime with English names, whatever the locale. Unknown directives stay as they are.
 inline std::string write_time(const std::tm& t, std::string_view pattern) {
-  constexpr std::array<std::string_view, 7> days = {"Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"};
-  constexpr std::array<std::string_view, 12> months = {"January", "February", "March", "April", "May", "June",
-                                                       "July", "August", "September", "October", "November", "December"};
+  constexpr std::array<std::string_view, 7> days = {"Sunday",   "Monday", "Tuesday", "Wednesday",
+                                                    "Thursday", "Friday", "Saturday"};
+  constexpr std::array<std::string_view, 12> months = {"January",   "February", "March",    "April",
+                                                       "May",       "June",     "July",     "August",
+                                                       "September", "October",  "November", "December"};
   const auto name = [](const auto& names, int i) {
-    return i >= 0 && static_cast<std::size_t>(i) < names.size() ? names[static_cast<std::size_t>(i)] : std::string_view("?");
+    return i >= 0 && static_cast<std::size_t>(i) < names.size() ? names[static_cast<std::size_t>(i)]
+                                                                : std::string_view("?");
   };
   std::string out;
   for (std::size_t i = 0; i < pattern.size(); ++i) {
@@ -230,8 +239,11 @@ inline std::optional<value> find_global(std::string_view name) {
     std::string_view name;
     function::body body;
   };
-  static constexpr entry all[] = {{"range", globals::range}, {"dict", globals::dict}, {"namespace", globals::make_namespace},
-                                  {"cycler", globals::make_cycler}, {"joiner", globals::make_joiner},
+  static constexpr entry all[] = {{"range", globals::range},
+                                  {"dict", globals::dict},
+                                  {"namespace", globals::make_namespace},
+                                  {"cycler", globals::make_cycler},
+                                  {"joiner", globals::make_joiner},
                                   {"raise_exception", globals::raise_exception}};
   for (const entry& e : all) {
     if (e.name == name) return std::make_shared<function>(std::string(name), e.body);

@@ -33,7 +33,9 @@ class interpreter : private evaluator, private loop_renderer {
   class macro : public callable_with_attributes {
    public:
     macro(interpreter& i, const statement& s, scope* outside) : interpreter_(i), statement_(s), outside_(outside) {}
-    value call(runtime&, arguments given) override { return interpreter_.call_macro(statement_, outside_, std::move(given)); }
+    value call(runtime&, arguments given) override {
+      return interpreter_.call_macro(statement_, outside_, std::move(given));
+    }
     std::optional<value> attribute(runtime&, const value&, std::string_view name) override {
       if (name == "name") return statement_.kind == statement_kind::macro ? value(statement_.text) : value();
       return std::nullopt;
@@ -108,8 +110,8 @@ class interpreter : private evaluator, private loop_renderer {
   flow execute_loop(const statement& s, const value& source, int level, scope* outside) {
     run().line = s.line;
     if (s.is_recursive) keep_scope();
-    const auto loop = make_object<loop_state>(run(), static_cast<evaluator&>(*this), static_cast<loop_renderer&>(*this), s, source,
-                                              level, outside);
+    const auto loop = make_object<loop_state>(run(), static_cast<evaluator&>(*this), static_cast<loop_renderer&>(*this),
+                                              s, source, level, outside);
     struct at_end {
       loop_state& loop;
       ~at_end() { loop.clear(); }
@@ -206,12 +208,14 @@ class interpreter : private evaluator, private loop_renderer {
     }
     if (s.uses_varargs) {
       const auto extra = std::min(given.positional.size(), bound.size());
-      define("varargs", make_tuple(run(), {given.positional.begin() + static_cast<std::ptrdiff_t>(extra), given.positional.end()}));
+      define("varargs", make_tuple(run(), {given.positional.begin() + static_cast<std::ptrdiff_t>(extra),
+                                           given.positional.end()}));
     } else if (given.positional.size() > bound.size()) {
       run().fail("macro '" + name + "' takes not more than " + std::to_string(bound.size()) + " argument(s)");
     }
     for (std::size_t i = 0; i < bound.size(); ++i) {
-      if (!bound[i] && s.parameters[i].has_default) define(s.parameters[i].name, evaluate(s.parameters[i].default_value));
+      if (!bound[i] && s.parameters[i].has_default)
+        define(s.parameters[i].name, evaluate(s.parameters[i].default_value));
     }
     return make_text(run(), capture([&] { execute(s.body); }));
   }

@@ -119,7 +119,8 @@ inline std::shared_ptr<iterator> iterate(runtime& run, const value& v) {
   if (const text_value* t = v.text()) return std::make_shared<character_iterator>(*t);
   if (auto i = v.as<iterator>()) return i;
   if (v.is_undefined()) {
-    return std::make_shared<sequence_iterator>(std::make_shared<const sequence>(sequence_kind::list, std::vector<value>()));
+    return std::make_shared<sequence_iterator>(
+        std::make_shared<const sequence>(sequence_kind::list, std::vector<value>()));
   }
   run.fail("'" + v.type_name() + "' object is not iterable");
 }

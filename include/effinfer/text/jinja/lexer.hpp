@@ -18,7 +18,19 @@
 
 namespace effinfer::inline v0::text::jinja {
 
-enum class token_kind { data, block_begin, block_end, variable_begin, variable_end, name, string, integer, floating, sign, end };
+enum class token_kind {
+  data,
+  block_begin,
+  block_end,
+  variable_begin,
+  variable_end,
+  name,
+  string,
+  integer,
+  floating,
+  sign,
+  end
+};
 
 struct token {
   token_kind kind = token_kind::end;
@@ -31,7 +43,8 @@ struct token {
 /// Errors: `malformed` with the line; `unsupported` for integers of more than 64 bits.
 class lexer {
  public:
-  lexer(std::string_view source, const std::string& template_name) : name_(template_name), source_(with_newlines(source)) {
+  lexer(std::string_view source, const std::string& template_name)
+      : name_(template_name), source_(with_newlines(source)) {
     if (!source_.empty() && source_.back() == '\n') source_.pop_back();  // as Jinja: one newline at the very end
   }
 
@@ -88,7 +101,8 @@ class lexer {
     } else if (control != '+' && !is_variable) {
       const std::size_t newline = data.rfind('\n');
       const std::size_t line = newline == data.npos ? 0 : newline + 1;
-      if ((line > 0 || is_line_begin_) && strip_left(data.substr(line), is_python_space).empty()) data = data.substr(0, line);
+      if ((line > 0 || is_line_begin_) && strip_left(data.substr(line), is_python_space).empty())
+        data = data.substr(0, line);
     }
     if (!data.empty()) add(token_kind::data).text = data;
     skip(tag_at - at_);
@@ -239,7 +253,9 @@ class lexer {
       const char letter = s.size() > 1 ? static_cast<char>(s[1] | 0x20) : '\0';
       const int base = letter == 'x' ? 16 : letter == 'o' ? 8 : letter == 'b' ? 2 : 0;
       const auto is_digit = [&](char c) {
-        const int d = c >= '0' && c <= '9' ? c - '0' : (c | 0x20) >= 'a' && (c | 0x20) <= 'f' ? (c | 0x20) - 'a' + 10 : 99;
+        const int d = c >= '0' && c <= '9'                     ? c - '0'
+                      : (c | 0x20) >= 'a' && (c | 0x20) <= 'f' ? (c | 0x20) - 'a' + 10
+                                                               : 99;
         return d < (base == 0 ? 1 : base);
       };
       const std::size_t first = base == 0 ? 0 : 2;
@@ -323,8 +339,8 @@ class lexer {
   }
 
   void sign(std::string& open) {
-    constexpr std::string_view signs[] = {"//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]",
-                                          "(",  ")",  "{",  "}",  ">",  "<",  "=", ".", ":", "|", ",", ";"};
+    constexpr std::string_view signs[] = {"//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[",
+                                          "]",  "(",  ")",  "{",  "}",  ">",  "<", "=", ".", ":", "|", ",", ";"};
     for (const std::string_view s : signs) {
       if (!has(s)) continue;
       if (s == "(" || s == "[" || s == "{") {
@@ -338,7 +354,8 @@ class lexer {
       skip(s.size());
       return;
     }
-    fail("unexpected character '" + std::string(rest().substr(0, static_cast<std::size_t>(utf8_length(rest()[0])))) + "'");
+    fail("unexpected character '" + std::string(rest().substr(0, static_cast<std::size_t>(utf8_length(rest()[0])))) +
+         "'");
   }
 
   std::string name_;

@@ -108,7 +108,8 @@ class loop_state : public callable_with_attributes {
       }
       length_ = static_cast<std::int64_t>(rest.size()) + index_ + 1 + (next_ ? 1 : 0);
       is_tested_ = true;
-      source_ = std::make_shared<sequence_iterator>(std::make_shared<const sequence>(sequence_kind::list, std::move(rest)));
+      source_ =
+          std::make_shared<sequence_iterator>(std::make_shared<const sequence>(sequence_kind::list, std::move(rest)));
     }
     return *length_;
   }

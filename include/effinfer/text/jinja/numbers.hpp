@@ -50,7 +50,8 @@ inline std::optional<std::string> without_underscores(std::string_view s) {
   std::string out;
   for (std::size_t i = 0; i < s.size(); ++i) {
     const auto is_digit = [&](std::size_t k) {
-      return k < s.size() && ((s[k] >= '0' && s[k] <= '9') || (s[k] >= 'a' && s[k] <= 'z') || (s[k] >= 'A' && s[k] <= 'Z'));
+      return k < s.size() &&
+             ((s[k] >= '0' && s[k] <= '9') || (s[k] >= 'a' && s[k] <= 'z') || (s[k] >= 'A' && s[k] <= 'Z'));
     };
     if (s[i] != '_') {
       out.push_back(s[i]);
@@ -111,7 +112,8 @@ inline std::optional<double> parse_float(std::string_view s) {
   if (problem == std::errc::result_out_of_range) {
     // Too large or too small: which of them, the exponent or else the length says.
     const std::size_t e = digits->find_first_of("eE");
-    const bool is_small = e != std::string::npos ? (*digits)[e + 1] == '-' : digits->find_first_of("123456789.") == digits->find('.');
+    const bool is_small =
+        e != std::string::npos ? (*digits)[e + 1] == '-' : digits->find_first_of("123456789.") == digits->find('.');
     d = is_small ? 0.0 : HUGE_VAL;
   }
   return is_negative ? -d : d;
@@ -161,7 +163,9 @@ inline std::partial_ordering compare_numbers(std::int64_t n, double d) {
   const auto whole = static_cast<std::int64_t>(d);  // towards zero
   if (n != whole) return n < whole ? std::partial_ordering::less : std::partial_ordering::greater;
   const double rest = d - static_cast<double>(whole);
-  return rest > 0 ? std::partial_ordering::less : rest < 0 ? std::partial_ordering::greater : std::partial_ordering::equivalent;
+  return rest > 0   ? std::partial_ordering::less
+         : rest < 0 ? std::partial_ordering::greater
+                    : std::partial_ordering::equivalent;
 }
 /// Both bools, ints or floats.
 inline std::partial_ordering compare_numbers(const value& a, const value& b) {
@@ -189,8 +193,8 @@ inline double round_to(double d, std::int64_t places) {
   if (places < -308) return std::copysign(0.0, d);
   if (places >= 0) {
     std::array<char, 1100> buffer;
-    const auto written =
-        std::to_chars(buffer.data(), buffer.data() + buffer.size(), d, std::chars_format::fixed, static_cast<int>(places));
+    const auto written = std::to_chars(buffer.data(), buffer.data() + buffer.size(), d, std::chars_format::fixed,
+                                       static_cast<int>(places));
     double rounded = 0;
     std::from_chars(buffer.data(), written.ptr, rounded);
     return rounded;

@@ -45,7 +45,7 @@ inline bool are_equal(runtime& run, const value& a, const value& b) {
     run.look(std::min(a.text()->view().size(), b.text()->view().size()) / 2);
     return a.text()->view() == b.text()->view();
   }
-  if (const dictionary *m = a.mapping(), *n = b.mapping(); m && n) {
+  if (const dictionary* m = a.mapping(), *n = b.mapping(); m && n) {
     if (m->entries().size() != n->entries().size()) return false;
     for (const auto& [key, item] : m->entries()) {
       const value* other = n->find_spelled(spell_key(run, key));
@@ -53,7 +53,7 @@ inline bool are_equal(runtime& run, const value& a, const value& b) {
     }
     return true;
   }
-  if (const sequence *s = a.elements(), *t = b.elements(); s && t) {
+  if (const sequence* s = a.elements(), *t = b.elements(); s && t) {
     const bool is_set = s->kind == sequence_kind::keys || s->kind == sequence_kind::items;
     const bool is_other_set = t->kind == sequence_kind::keys || t->kind == sequence_kind::items;
     if (is_set != is_other_set || (!is_set && s->kind != t->kind)) return false;
@@ -84,7 +84,8 @@ inline bool is_ordered(runtime& run, const value& a, order wanted, const value& 
       case order::less: return o == std::partial_ordering::less;
       case order::less_or_equal: return o == std::partial_ordering::less || o == std::partial_ordering::equivalent;
       case order::greater: return o == std::partial_ordering::greater;
-      case order::greater_or_equal: return o == std::partial_ordering::greater || o == std::partial_ordering::equivalent;
+      case order::greater_or_equal:
+        return o == std::partial_ordering::greater || o == std::partial_ordering::equivalent;
     }
     return false;
   };
@@ -99,13 +100,14 @@ inline bool is_ordered(runtime& run, const value& a, order wanted, const value& 
   if (s && t && s->kind == t->kind && (s->kind == sequence_kind::list || s->kind == sequence_kind::tuple)) {
     const std::size_t common = std::min(s->elements.size(), t->elements.size());
     for (std::size_t i = 0; i < common; ++i) {
-      if (!are_equal(run, s->elements[i], t->elements[i])) return is_ordered(run, s->elements[i], wanted, t->elements[i]);
+      if (!are_equal(run, s->elements[i], t->elements[i]))
+        return is_ordered(run, s->elements[i], wanted, t->elements[i]);
     }
     return holds(s->elements.size() <=> t->elements.size());
   }
   constexpr const char* signs[] = {"<", "<=", ">", ">="};
-  run.fail(std::string("'") + signs[static_cast<int>(wanted)] + "' not supported between instances of '" + a.type_name() +
-           "' and '" + b.type_name() + "'");
+  run.fail(std::string("'") + signs[static_cast<int>(wanted)] + "' not supported between instances of '" +
+           a.type_name() + "' and '" + b.type_name() + "'");
 }
 
 /// needle in haystack
@@ -153,8 +155,8 @@ enum class arithmetic { add, subtract, multiply, divide, floor_divide, modulo, p
   need_defined(run, a);
   need_defined(run, b);
   constexpr const char* signs[] = {"+", "-", "*", "/", "//", "%", "**"};
-  run.fail(std::string("unsupported operand types for ") + signs[static_cast<int>(op)] + ": '" + a.type_name() + "' and '" +
-           b.type_name() + "'");
+  run.fail(std::string("unsupported operand types for ") + signs[static_cast<int>(op)] + ": '" + a.type_name() +
+           "' and '" + b.type_name() + "'");
 }
 
 inline value integer_power(runtime& run, std::int64_t base, std::int64_t exponent);
@@ -192,7 +194,8 @@ inline value compute(runtime& run, const value& a, arithmetic op, const value& b
     case arithmetic::multiply: return x * y;
     case arithmetic::power: {
       if (x == 0 && y < 0) run.fail("0.0 cannot be raised to a negative power");
-      if (x < 0 && std::isfinite(x) && std::isfinite(y) && y != std::floor(y)) run.fail("a complex number", error_code::unsupported);
+      if (x < 0 && std::isfinite(x) && std::isfinite(y) && y != std::floor(y))
+        run.fail("a complex number", error_code::unsupported);
       const double z = std::pow(x, y);
       if (std::isinf(z) && std::isfinite(x) && std::isfinite(y)) run.fail("the result of ** is too large for a float");
       return z;
@@ -211,7 +214,8 @@ inline value integer_power(runtime& run, std::int64_t base, std::int64_t exponen
   if (base == 0) return std::int64_t{0};
   if (base == -1) return std::int64_t{exponent % 2 == 0 ? 1 : -1};
   for (; exponent > 0; --exponent) {  // overflows within 64 steps, as |base| >= 2
-    if (__builtin_mul_overflow(result, base, &result)) run.fail("an integer of more than 64 bits", error_code::unsupported);
+    if (__builtin_mul_overflow(result, base, &result))
+      run.fail("an integer of more than 64 bits", error_code::unsupported);
   }
   return result;
 }
@@ -245,7 +249,7 @@ inline std::optional<value> repeat(runtime& run, const value& v, const value& ti
 inline value calculate(runtime& run, const value& a, arithmetic op, const value& b) {
   if (a.is_number() && b.is_number()) return compute(run, a, op, b);
   if (op == arithmetic::add) {
-    if (const text_value *s = a.text(), *t = b.text(); s && t) {
+    if (const text_value* s = a.text(), *t = b.text(); s && t) {
       const bool is_markup = s->is_markup || t->is_markup;
       std::string left = is_markup ? escaped(run, a) : std::string();
       const std::string right = is_markup ? escaped(run, b) : std::string();
@@ -257,7 +261,7 @@ inline value calculate(runtime& run, const value& a, arithmetic op, const value&
       out.append(l).append(r);
       return make_text(run, std::move(out), is_markup);
     }
-    if (const sequence *s = a.elements(), *t = b.elements();
+    if (const sequence* s = a.elements(), *t = b.elements();
         s && t && s->kind == t->kind && (s->kind == sequence_kind::list || s->kind == sequence_kind::tuple)) {
       run.make((s->elements.size() + t->elements.size()) * sizeof(value));
       std::vector<value> all;
@@ -277,7 +281,8 @@ inline value calculate(runtime& run, const value& a, arithmetic op, const value&
 /// +v and -v
 inline value with_sign(runtime& run, const value& v, bool is_negated) {
   need_defined(run, v);
-  if (const auto n = v.integer()) return is_negated ? compute(run, std::int64_t{0}, arithmetic::subtract, *n) : value(*n);
+  if (const auto n = v.integer())
+    return is_negated ? compute(run, std::int64_t{0}, arithmetic::subtract, *n) : value(*n);
   if (const auto* d = v.get_if<double>()) return is_negated ? -*d : *d;
   run.fail(std::string("bad operand type for unary ") + (is_negated ? "-" : "+") + ": '" + v.type_name() + "'");
 }

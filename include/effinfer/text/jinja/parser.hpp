@@ -20,7 +20,8 @@ class parser : private expression_parser {
  public:
   static std::vector<statement> parse(std::string_view source, const std::string& name) {
     if (source.size() > most_source_bytes) {
-      throw error(error_code::limit, name, "the template has more than " + std::to_string(most_source_bytes) + " bytes");
+      throw error(error_code::limit, name,
+                  "the template has more than " + std::to_string(most_source_bytes) + " bytes");
     }
     const std::size_t invalid = find_invalid_utf8(source);
     if (invalid != std::string_view::npos) {

@@ -204,7 +204,8 @@ class json_writer {
         are_strings = are_strings && e->key.text();
         are_numbers = are_numbers && e->key.is_number();
       }
-      if (!are_strings && !are_numbers && entries.size() > 1) run_.fail("tojson: keys of different types can't be sorted");
+      if (!are_strings && !are_numbers && entries.size() > 1)
+        run_.fail("tojson: keys of different types can't be sorted");
       run_.step(entries.size() * 20);
       std::stable_sort(entries.begin(), entries.end(), [&](const auto* a, const auto* b) {
         return are_strings ? a->key.text()->view() < b->key.text()->view()  // bytes of UTF-8 sort as code points

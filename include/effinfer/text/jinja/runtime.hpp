@@ -17,10 +17,10 @@ namespace effinfer::inline v0::text::jinja {
 
 /// Bounds on one rendering. The defaults leave room for conversations of many megabytes.
 struct limits {
-  std::uint64_t steps = 20'000'000;                          ///< statements, expressions, elements and comparisons
-  std::uint64_t made_bytes = std::uint64_t{512} << 20;       ///< of all strings, lists and variables made on the way
-  std::size_t string_bytes = std::size_t{64} << 20;          ///< of any one string, so of the rendered text too
-  int depth = 400;                                           ///< of expressions, blocks and macro calls inside each other
+  std::uint64_t steps = 20'000'000;                     ///< statements, expressions, elements and comparisons
+  std::uint64_t made_bytes = std::uint64_t{512} << 20;  ///< of all strings, lists and variables made on the way
+  std::size_t string_bytes = std::size_t{64} << 20;     ///< of any one string, so of the rendered text too
+  int depth = 400;                                      ///< of expressions, blocks and macro calls inside each other
 };
 
 /// Values nest no deeper than this: printing, comparing and freeing them recurses.
@@ -71,12 +71,14 @@ class runtime {
   }
   /// For `a` times `b` bytes, which may not fit into 64 bits.
   void make_string(std::uint64_t a, std::uint64_t b) {
-    make_string(b != 0 && a > std::numeric_limits<std::uint64_t>::max() / b ? std::numeric_limits<std::uint64_t>::max() : a * b);
+    make_string(b != 0 && a > std::numeric_limits<std::uint64_t>::max() / b ? std::numeric_limits<std::uint64_t>::max()
+                                                                            : a * b);
   }
 
   void check_string(std::uint64_t bytes) const {
     if (bytes > limits_.string_bytes) {
-      fail("the template makes a string of more than " + std::to_string(limits_.string_bytes) + " bytes", error_code::limit);
+      fail("the template makes a string of more than " + std::to_string(limits_.string_bytes) + " bytes",
+           error_code::limit);
     }
   }
 
@@ -92,7 +94,8 @@ class runtime {
    public:
     explicit level(runtime& run) : run_(run) {
       if (run_.depth_ == run_.limits_.depth) {
-        run_.fail("expressions, blocks and calls nest deeper than " + std::to_string(run_.limits_.depth), error_code::limit);
+        run_.fail("expressions, blocks and calls nest deeper than " + std::to_string(run_.limits_.depth),
+                  error_code::limit);
       }
       ++run_.depth_;
     }

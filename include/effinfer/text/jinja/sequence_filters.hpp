@@ -77,7 +77,8 @@ inline value first(runtime& run, const value& v, const arguments& given) {
 }
 inline value last(runtime& run, const value& v, const arguments& given) {
   static_cast<void>(given.bind(run, "last", {}));
-  if (v.as<iterator>()) run.fail("'" + v.type_name() + "' object is not reversible", error_code::malformed, "put `| list` before `| last`");
+  if (v.as<iterator>())
+    run.fail("'" + v.type_name() + "' object is not reversible", error_code::malformed, "put `| list` before `| last`");
   const std::vector<value> all = collect(run, v);
   return all.empty() ? make_undefined("No last item, sequence was empty.") : all.back();
 }
@@ -128,8 +129,9 @@ inline bool is_before(runtime& run, const keyed& a, const keyed& b) {
 }
 inline std::vector<value> sorted(runtime& run, std::vector<keyed> all, bool is_reversed) {
   run.step(all.size());
-  std::stable_sort(all.begin(), all.end(),
-                   [&](const keyed& a, const keyed& b) { return is_reversed ? is_before(run, b, a) : is_before(run, a, b); });
+  std::stable_sort(all.begin(), all.end(), [&](const keyed& a, const keyed& b) {
+    return is_reversed ? is_before(run, b, a) : is_before(run, a, b);
+  });
   std::vector<value> elements;
   for (keyed& k : all) elements.push_back(std::move(k.element));
   return elements;
@@ -297,13 +299,14 @@ inline int depth_of(const arguments& given) {
   return depth;
 }
 inline value element_by_element(runtime& run, const value& v, element_iterator::work w, path way, std::string name,
-                                arguments given, std::optional<value> missing = std::nullopt, bool is_case_sensitive = false) {
+                                arguments given, std::optional<value> missing = std::nullopt,
+                                bool is_case_sensitive = false) {
   // Jinja looks at the source's truth first: None gives no elements, and no error.
   const bool is_checked = w != element_iterator::work::unique && w != element_iterator::work::items;
   const auto source = is_checked && !is_true(v) ? iterate(run, make_undefined("")) : iterate(run, v);
   const int depth = std::max(depth_of(given), missing ? missing->depth() : 0);
-  return make_object<element_iterator>(run, source, w, std::move(way), std::move(name), std::move(given), std::move(missing),
-                                       is_case_sensitive, depth);
+  return make_object<element_iterator>(run, source, w, std::move(way), std::move(name), std::move(given),
+                                       std::move(missing), is_case_sensitive, depth);
 }
 
 inline value map(runtime& run, const value& v, const arguments& given) {
@@ -350,11 +353,26 @@ inline value items(runtime& run, const value& v, const arguments& given) {
 inline std::span<const filter> of_sequences() {
   using work = element_iterator::work;
   static constexpr filter all[] = {
-      {"length", length}, {"count", length}, {"first", first}, {"last", last}, {"list", list}, {"reverse", reverse},
-      {"join", join}, {"sort", sort}, {"dictsort", dict_sort}, {"min", extreme<false>}, {"max", extreme<true>}, {"sum", sum},
-      {"batch", batch}, {"map", map}, {"unique", unique}, {"items", items},
-      {"select", choose<work::select, false>}, {"reject", choose<work::reject, false>},
-      {"selectattr", choose<work::select, true>}, {"rejectattr", choose<work::reject, true>},
+      {"length", length},
+      {"count", length},
+      {"first", first},
+      {"last", last},
+      {"list", list},
+      {"reverse", reverse},
+      {"join", join},
+      {"sort", sort},
+      {"dictsort", dict_sort},
+      {"min", extreme<false>},
+      {"max", extreme<true>},
+      {"sum", sum},
+      {"batch", batch},
+      {"map", map},
+      {"unique", unique},
+      {"items", items},
+      {"select", choose<work::select, false>},
+      {"reject", choose<work::reject, false>},
+      {"selectattr", choose<work::select, true>},
+      {"rejectattr", choose<work::reject, true>},
   };
   return all;
 }

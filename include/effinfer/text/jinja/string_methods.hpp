@@ -15,7 +15,9 @@
 
 namespace effinfer::inline v0::text::jinja::string_methods {
 
-inline value made(runtime& run, const value& self, std::string s) { return make_text(run, std::move(s), self.text()->is_markup); }
+inline value made(runtime& run, const value& self, std::string s) {
+  return make_text(run, std::move(s), self.text()->is_markup);
+}
 inline value made(runtime& run, const value& self, std::string_view s) { return made(run, self, std::string(s)); }
 
 /// What str.strip takes off: the characters of `set`, or white space.
@@ -64,7 +66,8 @@ struct window {
   std::size_t first_character;
   bool is_valid;
 };
-inline window window_of(runtime& run, std::string_view s, const std::optional<value>& start, const std::optional<value>& end) {
+inline window window_of(runtime& run, std::string_view s, const std::optional<value>& start,
+                        const std::optional<value>& end) {
   run.look(s.size());
   if ((!start || start->is_none()) && (!end || end->is_none())) return {s, 0, true};
   const auto size = static_cast<std::int64_t>(count_characters(s));
@@ -122,7 +125,8 @@ inline value count(runtime& run, const value& self, const arguments& given) {
 }
 
 /// str.replace; `most` < 0: all.
-inline std::string replace_in(runtime& run, std::string_view s, std::string_view from, std::string_view to, std::int64_t most) {
+inline std::string replace_in(runtime& run, std::string_view s, std::string_view from, std::string_view to,
+                              std::int64_t most) {
   run.look(s.size());
   std::uint64_t found = count_in(s, from);
   if (most >= 0) found = std::min(found, static_cast<std::uint64_t>(most));
@@ -195,7 +199,8 @@ inline value split_into_lines(runtime& run, const value& self, const arguments& 
   const auto a = given.bind(run, "splitlines", {"keepends"});
   run.look(4 * self.text()->view().size());
   std::vector<value> lines;
-  for (const std::string_view line : split_lines(self.text()->view(), a[0] && is_true(*a[0]))) lines.push_back(made(run, self, line));
+  for (const std::string_view line : split_lines(self.text()->view(), a[0] && is_true(*a[0])))
+    lines.push_back(made(run, self, line));
   return make_list(run, std::move(lines));
 }
 
@@ -208,8 +213,10 @@ value partition(runtime& run, const value& self, const arguments& given) {
   run.look(4 * s.size());
   const std::size_t at = FromRight ? s.rfind(by) : s.find(by);
   const value whole = made(run, self, s), none = made(run, self, std::string());
-  if (at == s.npos) return make_tuple(run, FromRight ? std::vector<value>{none, none, whole} : std::vector<value>{whole, none, none});
-  return make_tuple(run, {made(run, self, s.substr(0, at)), made(run, self, by), made(run, self, s.substr(at + by.size()))});
+  if (at == s.npos)
+    return make_tuple(run, FromRight ? std::vector<value>{none, none, whole} : std::vector<value>{whole, none, none});
+  return make_tuple(run,
+                    {made(run, self, s.substr(0, at)), made(run, self, by), made(run, self, s.substr(at + by.size()))});
 }
 
 inline value join(runtime& run, const value& self, const arguments& given) {
@@ -306,26 +313,60 @@ inline value is_ascii(runtime& run, const value& self, const arguments& given) {
   return std::none_of(s.begin(), s.end(), [](char c) { return static_cast<unsigned char>(c) >= 0x80; });
 }
 
-inline value format(runtime& run, const value& self, const arguments& given) { return format_braces(run, *self.text(), given); }
+inline value format(runtime& run, const value& self, const arguments& given) {
+  return format_braces(run, *self.text(), given);
+}
 
 /// All that str has in Python 3.11, sorted by nothing; null: not here.
 inline std::span<const method> table() {
   static constexpr method methods[] = {
-      {"strip", strip<true, true>}, {"lstrip", strip<true, false>}, {"rstrip", strip<false, true>},
-      {"split", split<false>}, {"rsplit", split<true>}, {"splitlines", split_into_lines},
-      {"startswith", has_affix<false>}, {"endswith", has_affix<true>},
-      {"upper", change_case<to_upper_case>}, {"lower", change_case<to_lower_case>}, {"title", change_case<to_title_case>},
-      {"capitalize", change_case<to_capitalized>}, {"swapcase", change_case<swap_case>},
-      {"replace", replace}, {"join", join}, {"count", count},
-      {"find", find<false, false>}, {"rfind", find<true, false>}, {"index", find<false, true>}, {"rindex", find<true, true>},
-      {"partition", partition<false>}, {"rpartition", partition<true>},
-      {"removeprefix", remove_affix<false>}, {"removesuffix", remove_affix<true>},
-      {"center", pad<0>}, {"ljust", pad<-1>}, {"rjust", pad<1>}, {"zfill", zero_fill}, {"format", format},
-      {"islower", cased_are<is_lower_case>}, {"isupper", cased_are<is_upper_case>}, {"isascii", is_ascii},
-      {"isalpha", all_are<is_letter>}, {"isdecimal", all_are<is_decimal>}, {"isdigit", all_are<is_decimal>},
-      {"isnumeric", all_are<is_number>}, {"isalnum", all_are<is_letter_or_number>}, {"isspace", all_are<is_space_character>},
-      {"casefold", nullptr}, {"encode", nullptr}, {"expandtabs", nullptr}, {"format_map", nullptr}, {"isidentifier", nullptr},
-      {"isprintable", nullptr}, {"istitle", nullptr}, {"maketrans", nullptr}, {"translate", nullptr},
+      {"strip", strip<true, true>},
+      {"lstrip", strip<true, false>},
+      {"rstrip", strip<false, true>},
+      {"split", split<false>},
+      {"rsplit", split<true>},
+      {"splitlines", split_into_lines},
+      {"startswith", has_affix<false>},
+      {"endswith", has_affix<true>},
+      {"upper", change_case<to_upper_case>},
+      {"lower", change_case<to_lower_case>},
+      {"title", change_case<to_title_case>},
+      {"capitalize", change_case<to_capitalized>},
+      {"swapcase", change_case<swap_case>},
+      {"replace", replace},
+      {"join", join},
+      {"count", count},
+      {"find", find<false, false>},
+      {"rfind", find<true, false>},
+      {"index", find<false, true>},
+      {"rindex", find<true, true>},
+      {"partition", partition<false>},
+      {"rpartition", partition<true>},
+      {"removeprefix", remove_affix<false>},
+      {"removesuffix", remove_affix<true>},
+      {"center", pad<0>},
+      {"ljust", pad<-1>},
+      {"rjust", pad<1>},
+      {"zfill", zero_fill},
+      {"format", format},
+      {"islower", cased_are<is_lower_case>},
+      {"isupper", cased_are<is_upper_case>},
+      {"isascii", is_ascii},
+      {"isalpha", all_are<is_letter>},
+      {"isdecimal", all_are<is_decimal>},
+      {"isdigit", all_are<is_decimal>},
+      {"isnumeric", all_are<is_number>},
+      {"isalnum", all_are<is_letter_or_number>},
+      {"isspace", all_are<is_space_character>},
+      {"casefold", nullptr},
+      {"encode", nullptr},
+      {"expandtabs", nullptr},
+      {"format_map", nullptr},
+      {"isidentifier", nullptr},
+      {"isprintable", nullptr},
+      {"istitle", nullptr},
+      {"maketrans", nullptr},
+      {"translate", nullptr},
   };
   return methods;
 }
