@@ -186,6 +186,7 @@ class document {
     rapid::Document& tree;
     bool is_too_big = false;
 
+    // NOLINTBEGIN(readability-identifier-naming): the names are what RapidJSON calls
     bool Null() { return tree.Null(); }
     bool Bool(bool b) { return tree.Bool(b); }
     bool Int(int n) { return tree.Int(n); }
@@ -200,6 +201,7 @@ class document {
     bool StartArray() { return tree.StartArray(); }
     bool EndArray(rapid::SizeType count) { return tree.EndArray(count); }
     bool RawNumber(const char* text, rapid::SizeType size, bool) {
+      // NOLINTEND(readability-identifier-naming)
       const char* end = text + size;
       std::int64_t n = 0;
       if (const auto [last, problem] = std::from_chars(text, end, n); last == end && problem == std::errc()) {
