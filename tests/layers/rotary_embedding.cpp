@@ -101,7 +101,8 @@ TEST_CASE("pairs are turned by position times frequency, in both layouts, on eve
         layers::rotate(exec, rotary, {turns.data(), tokens, rotary_size}, head_size, {y.data(), tokens, columns});
         for (int t = 0; t < tokens; ++t) {
           for (int h = 0; h < heads; ++h) {
-            const auto at = [&](int i) { return static_cast<std::size_t>(t * columns + h * head_size + i); };
+            const int first = t * columns + h * head_size;
+            const auto at = [first](int i) { return static_cast<std::size_t>(first + i); };
             for (int i = 0; i < rotary_size / 2; ++i) {
               const int a = interleaved ? 2 * i : i, b = interleaved ? 2 * i + 1 : i + rotary_size / 2;
               const float angle = static_cast<float>(100 * t) * frequencies[static_cast<std::size_t>(i)];
