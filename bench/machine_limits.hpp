@@ -4,7 +4,6 @@
 
 #include <effinfer/execution/cpu.hpp>
 #include <effinfer/execution/vector.hpp>
-#include <effinfer/quantization/cpu/byte_dot.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -129,7 +128,7 @@ inline double fma_peak(const ex::cpu::context& exec, int repeats = 5) {
 /// Operations (two a multiply-add) a second of all threads in 8-bit dot products; 0 without AVX-512 VNNI.
 inline double byte_dot_peak([[maybe_unused]] const ex::cpu::context& exec, [[maybe_unused]] int repeats = 5) {
 #if EFFINFER_X86
-  if (exec.set() == ex::instruction_set::avx512) {
+  if (ex::base_of(exec.set()) == ex::instruction_set::avx512) {
     const std::int8_t seed[64] = {1};
     std::vector<int> out(64 * 16);
     const double seconds = best_seconds(repeats, [&] {

@@ -56,14 +56,15 @@ constexpr std::ptrdiff_t columns = 4096;
 
 void decode(benchmark::State& state, eq::storage s) {
   const auto& exec = all_threads();
-  const std::ptrdiff_t rows = machine_limits::slice_bytes / eq::row_bytes(s.format, columns, s.group);
+  const std::ptrdiff_t rows = machine_limits::slice_bytes / eq::row_bytes(s.format, columns, s.group) / 32 * 32;
   const matrix m = random_matrix(s, rows * machine_limits::slices, columns);
   std::vector<float> x(columns), y(static_cast<std::size_t>(rows));
   for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 17) - 8.0f;
   std::vector<std::byte> workspace(eq::matmul_workspace_bytes(1, columns));
-  eq::weight_matrix slice = m.view;
+  const auto packed = eq::pack(exec, m.view);
+  eq::packed_matrix slice = packed.view();
   slice.rows = rows;
-  const double bytes = static_cast<double>(rows * slice.row_bytes);
+  const auto bytes = static_cast<double>(slice.bytes());
   double limit = 0, best = 0;
   std::int64_t i = 0;
   for (auto _ : state) {
@@ -72,7 +73,7 @@ void decode(benchmark::State& state, eq::storage s) {
       limit = std::max(limit, machine_limits::read_bandwidth(exec, 1));
       state.ResumeTiming();
     }
-    slice.data = m.view.row(i++ % machine_limits::slices * rows);
+    slice.data = packed.view().panel(i++ % machine_limits::slices * rows / 32);
     best = std::max(best, bytes / machine_limits::best_seconds(1, [&] {
                             eq::matmul(exec, ei::matrix_view<const float>(x.data(), 1, columns), slice,
                                        ei::matrix_view<float>(y.data(), 1, rows), workspace);
@@ -85,13 +86,14 @@ void decode(benchmark::State& state, eq::storage s) {
 
 void prefill(benchmark::State& state, eq::storage s) {
   const auto& exec = all_threads();
-  const std::ptrdiff_t tokens = 512, rows = 256;
+  const std::ptrdiff_t tokens = 512, rows = 2048;
   const matrix m = random_matrix(s, rows, columns);
   std::vector<float> x(static_cast<std::size_t>(tokens * columns)), y(static_cast<std::size_t>(tokens * rows));
   for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 17) - 8.0f;
   std::vector<std::byte> workspace(eq::matmul_workspace_bytes(tokens, columns));
+  const auto packed = eq::pack(exec, m.view);
   const auto product = [&] {
-    eq::matmul(exec, ei::matrix_view<const float>(x.data(), tokens, columns), m.view,
+    eq::matmul(exec, ei::matrix_view<const float>(x.data(), tokens, columns), packed,
                ei::matrix_view<float>(y.data(), tokens, rows), workspace);
   };
   const double operations = 2.0 * static_cast<double>(tokens * rows * columns);

@@ -4,7 +4,6 @@
 #include <effinfer/attention/sliding_window.hpp>
 #include <effinfer/quantization/int4.hpp>
 #include <effinfer/quantization/matmul.hpp>
-#include <effinfer/quantization/quantize.hpp>
 
 #include <cmath>
 #include <iostream>
@@ -38,12 +37,12 @@ int main() {
   // A product with weights quantized to int4 in groups of 32: y [T, N] = x [T, M] w [N, M]^T.
   constexpr int outputs = 256, inputs = heads * head_size;
   const auto weights = waves(outputs * inputs, 0.7);
-  const auto packed = ei::quantization::quantize(exec, {ei::weight_format::int4, 32},
-                                                 ei::matrix_view<const float>(weights.data(), outputs, inputs));
+  const auto packed = ei::quantization::pack(exec, {ei::weight_format::int4, 32},
+                                             ei::matrix_view<const float>(weights.data(), outputs, inputs));
   std::vector<std::byte> workspace(ei::quantization::matmul_workspace_bytes(tokens, inputs));
   std::vector<float> y(tokens * outputs);
-  ei::quantization::matmul(exec, ei::matrix_view<const float>(out.data(), tokens, inputs), packed.view(),
+  ei::quantization::matmul(exec, ei::matrix_view<const float>(out.data(), tokens, inputs), packed,
                            ei::matrix_view<float>(y.data(), tokens, outputs), workspace);
-  std::cout << "out[0] = " << out[0] << ", y[0] = " << y[0] << ", weights in " << packed.bytes() << " bytes instead of "
-            << weights.size() * sizeof(float) << "\n";
+  std::cout << "out[0] = " << out[0] << ", y[0] = " << y[0] << ", weights in " << packed.view().bytes()
+            << " bytes instead of " << weights.size() * sizeof(float) << "\n";
 }

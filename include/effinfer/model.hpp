@@ -22,8 +22,8 @@ struct load_options {
 
 /// Bytes that a model takes, known before anything is loaded.
 struct footprint {
-  std::uint64_t mapped_bytes = 0;     ///< weights used as they lie in the files; shared with other processes
-  std::uint64_t owned_bytes = 0;      ///< weights quantized on load, norms, biases
+  std::uint64_t mapped_bytes = 0;     ///< embeddings looked up where they lie in the files; shared with other processes
+  std::uint64_t owned_bytes = 0;      ///< packed weights, norms, biases
   std::uint64_t state_bytes = 0;      ///< a session's keys and values or recurrent state
   std::uint64_t workspace_bytes = 0;  ///< a session's scratch memory
 
@@ -51,7 +51,8 @@ class model : private detail::check_composition<Policies...> {
   /// Loads a checkpoint: a Hugging Face folder, a .safetensors file with config.json beside it, or a .gguf file.
   ///
   /// `values` are policies of this model that carry run-time values, in any order:
-  /// `load(path, {}, attention::sliding_window<>{.window = 512})`. Weights are mapped, not copied, unless they are quantized.
+  /// `load(path, {}, attention::sliding_window<>{.window = 512})`. Weights are packed
+  /// for the products as they are read; the files' pages are let go.
   /// Errors: `io`, `malformed`, `missing`, `unsupported` as the checkpoint says; `mismatch` where a pinned policy and the checkpoint
   /// differ, naming both values.
   template <class... Values>
@@ -78,9 +79,10 @@ class model : private detail::check_composition<Policies...> {
     const auto settings = parts::settings(files, values...);
     const auto session = session_type::checked(files.config(), options.session);
     footprint bytes;
-    bytes.mapped_bytes = files.mapped_bytes();
     const auto policy = parts::template value<typename parts::quantization>(values...);
-    bytes.owned_bytes = models::weight_loader(files, policy).owned_bytes();
+    const auto weights = models::weight_loader(files, policy).count();
+    bytes.mapped_bytes = weights.mapped_bytes;
+    bytes.owned_bytes = weights.owned_bytes;
     bytes.state_bytes = decoder::state_bytes(files.config(), settings, session.context_tokens, session.prefill_chunk);
     bytes.workspace_bytes = decoder::workspace_bytes(files.config(), session.prefill_chunk);
     return bytes;

@@ -18,6 +18,7 @@ using row = std::vector<double>;
 
 struct rounding {
   bool activations_to_int8 = false;  ///< in blocks of 32, where weights are integers
+  bool activations_to_bf16 = false;  ///< where weights are BF16
   bool cache_to_f16 = false;
 };
 
@@ -100,6 +101,9 @@ class llama {
         for (std::size_t i = b; i < b + 32; ++i) most = std::max(most, std::abs(x[i]));
         for (std::size_t i = b; most > 0 && i < b + 32; ++i) x[i] = std::nearbyint(x[i] * 127 / most) * most / 127;
       }
+    }
+    if (rounding_.activations_to_bf16 && t.format == ei::weight_format::bf16) {
+      for (double& value : x) value = static_cast<double>(static_cast<float>(ei::bf16(static_cast<float>(value))));
     }
     row y;
     for (int n = 0; n < static_cast<int>(t.shape[0]); ++n) {

@@ -70,7 +70,9 @@ double distance(const Model& model, const reference& expected, bool check_greedy
   return worst;
 }
 
-using exact = ei::model<ei::kv_cache::contiguous<float>>;
+using exact = ei::model<ei::kv_cache::contiguous<float>, ei::execution::cpu>;
+/// Products in f32, also of weights in bf16.
+const ei::execution::cpu in_f32{.threads = 2, .set = ei::execution::instruction_set::avx512};
 const std::string folder = std::string(EFFINFER_TEST_DATA) + "/models/";
 
 }  // namespace
@@ -81,7 +83,7 @@ TEST_CASE("float checkpoints of every family give transformers' log-probabilitie
         "llama-sharded", "llama-f16", "llama-bf16", "mistral", "mistral-nowindow", "qwen2", "qwen2-untied", "qwen3"}) {
     CAPTURE(name);
     const reference expected(folder + name);
-    CHECK(distance(exact::load(folder + name), expected) < 2e-4);
+    CHECK(distance(exact::load(folder + name, {}, in_f32), expected) < 2e-4);
   }
 }
 
@@ -89,13 +91,15 @@ TEST_CASE("GGUF files of the same models give the same answers") {
   for (const std::string name : {"llama2", "llama3", "llama-linear-rope", "mistral", "qwen2", "qwen3"}) {
     CAPTURE(name);
     const reference expected(folder + name);
-    CHECK(distance(exact::load(folder + name + "/model.gguf"), expected) < 2e-4);
+    CHECK(distance(exact::load(folder + name + "/model.gguf", {}, in_f32), expected) < 2e-4);
   }
 }
 
 TEST_CASE("every instruction set gives the same answers") {
   using ei::execution::instruction_set;
-  for (const auto set : {instruction_set::portable, instruction_set::avx2, instruction_set::avx512}) {
+  for (const auto set : {instruction_set::portable, instruction_set::avx2, instruction_set::avx2_vnni,
+                         instruction_set::avx512, instruction_set::avx512_bf16}) {
+    if (!ei::execution::is_supported(set)) continue;
     CAPTURE(to_string(set));
     for (const std::string name : {"llama3", "qwen3"}) {
       const reference expected(folder + name);
@@ -150,10 +154,25 @@ TEST_CASE("a 16-bit cache costs what rounding keys and values costs") {
   const reference expected(folder + "llama2");
   const auto files = ei::checkpoint::model_files::open(folder + "llama2");
   const double by_rounding = spread(oracle::llama(files, {.cache_to_f16 = true})(expected.prompt), expected);
-  const double ours = spread(log_probabilities(ei::model<>::load(folder + "llama2"), expected), expected);
+  using model = ei::model<ei::execution::cpu>;
+  const double ours = spread(log_probabilities(model::load(folder + "llama2", {}, in_f32), expected), expected);
   CAPTURE(by_rounding);
   CHECK(ours > 0);
   CHECK(ours < 2 * by_rounding + 1e-5);
+}
+
+TEST_CASE("products of bf16 pairs cost what rounding activations to bf16 costs") {
+  if (!ei::execution::is_supported(ei::execution::instruction_set::avx512_bf16)) return;
+  for (const std::string name : {"llama2", "llama-bf16"}) {
+    CAPTURE(name);
+    const reference expected(folder + name);
+    const auto files = ei::checkpoint::model_files::open(folder + name);
+    const double by_rounding = spread(oracle::llama(files, {.activations_to_bf16 = true})(expected.prompt), expected);
+    const double ours = spread(log_probabilities(exact::load(folder + name), expected), expected);
+    CAPTURE(by_rounding);
+    CHECK(ours > 0);
+    CHECK(ours < 2 * by_rounding + 1e-5);
+  }
 }
 
 TEST_CASE("GGUF block formats are computed with as stored, at the cost of rounding activations to 8 bits") {
@@ -165,7 +184,8 @@ TEST_CASE("GGUF block formats are computed with as stored, at the cost of roundi
     const double exactly = spread(oracle::llama(files, {})(expected.prompt), expected);
     CHECK(exactly < 1e-4);
     const double by_rounding = spread(oracle::llama(files, {.activations_to_int8 = true})(expected.prompt), expected);
-    const double ours = spread(log_probabilities(exact::load(folder + name + "/model.gguf"), expected), expected);
+    const double ours =
+        spread(log_probabilities(exact::load(folder + name + "/model.gguf", {}, in_f32), expected), expected);
     CAPTURE(by_rounding);
     CHECK(ours < 2 * by_rounding + 1e-5);
   }

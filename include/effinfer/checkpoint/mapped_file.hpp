@@ -71,6 +71,14 @@ class mapped_file {
   std::size_t size_ = 0;
 };
 
+/// Lets go of the pages that lie wholly in `bytes` of a mapped file: they take no memory until they are read again.
+inline void release_pages(std::span<const std::byte> bytes) {
+  const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  const auto first = reinterpret_cast<std::size_t>(bytes.data());
+  const std::size_t begin = (first + page - 1) / page * page, end = (first + bytes.size()) / page * page;
+  if (begin < end) ::madvise(const_cast<std::byte*>(bytes.data()) + (begin - first), end - begin, MADV_DONTNEED);
+}
+
 /// True of a path that names something readable as a file.
 inline bool is_file(const std::string& path) {
   struct stat status {};

@@ -10,8 +10,9 @@ namespace effinfer::inline v0::execution {
 /// Policy: run on the CPU.
 struct cpu {
   using slot = effinfer::slot::execution;
-  int threads = 0;                               ///< 0: one a core
-  instruction_set set = best_instruction_set();  ///< may be pinned lower, for tests
+  int threads = 0;  ///< 0: one a core
+  instruction_set set =
+      best_instruction_set();  ///< may be pinned lower, for tests; one that the machine lacks is lowered
 
   class context;
 };
@@ -19,8 +20,7 @@ struct cpu {
 /// What the CPU kernels take as `exec`. Shared by any number of threads.
 class cpu::context {
  public:
-  explicit context(cpu policy = {})
-      : set_(policy.set < best_instruction_set() ? policy.set : best_instruction_set()), pool_(policy.threads) {}
+  explicit context(cpu policy = {}) : set_(best_instruction_set(policy.set)), pool_(policy.threads) {}
 
   [[nodiscard]] instruction_set set() const noexcept { return set_; }
   [[nodiscard]] int threads() const noexcept { return pool_.threads(); }

@@ -14,44 +14,77 @@
 #include <utility>
 
 #if defined(__x86_64__) && defined(__GNUC__)
+#include <cpuid.h>
 #define EFFINFER_X86 1
 #define EFFINFER_TARGET_AVX2 __attribute__((target("avx2,fma,f16c,bmi2")))
 #define EFFINFER_TARGET_AVX512 \
   __attribute__((target("avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
+#define EFFINFER_TARGET_AVX2_VNNI __attribute__((target("avx2,fma,f16c,bmi2,avxvnni")))
+#define EFFINFER_TARGET_AVX512_BF16 \
+  __attribute__((target("avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16")))
 #else
 #define EFFINFER_X86 0
 #define EFFINFER_TARGET_AVX2
 #define EFFINFER_TARGET_AVX512
+#define EFFINFER_TARGET_AVX2_VNNI
+#define EFFINFER_TARGET_AVX512_BF16
 #endif
 
 namespace effinfer::inline v0::execution {
 
-/// In rising order: a machine that runs one runs all before it.
+/// In rising order of speed.
 enum class instruction_set {
-  portable,  ///< what the compiler targets without flags (SSE2, NEON)
-  avx2,      ///< AVX2, FMA, F16C, BMI2
-  avx512,    ///< AVX-512 F, BW, DQ, VL and VNNI
+  portable,     ///< what the compiler targets without flags (SSE2, NEON)
+  avx2,         ///< AVX2, FMA, F16C, BMI2
+  avx2_vnni,    ///< and the 8-bit dot products of AVX-VNNI
+  avx512,       ///< AVX-512 F, BW, DQ, VL and VNNI
+  avx512_bf16,  ///< and the dot products of AVX512-BF16
 };
 
 constexpr std::string_view to_string(instruction_set set) noexcept {
   switch (set) {
     case instruction_set::avx2: return "avx2";
+    case instruction_set::avx2_vnni: return "avx2_vnni";
     case instruction_set::avx512: return "avx512";
+    case instruction_set::avx512_bf16: return "avx512_bf16";
     default: return "portable";
   }
 }
 
-/// The best set that this machine runs. Cost: a few loads; the compiler's runtime caches cpuid.
-inline instruction_set best_instruction_set() noexcept {
-#if EFFINFER_X86
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) {
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni")) {
-      return instruction_set::avx512;
-    }
-    return instruction_set::avx2;
+/// The set without its dot products: what kernels that have no use for them are compiled for.
+constexpr instruction_set base_of(instruction_set set) noexcept {
+  switch (set) {
+    case instruction_set::avx2_vnni: return instruction_set::avx2;
+    case instruction_set::avx512_bf16: return instruction_set::avx512;
+    default: return set;
   }
+}
+
+/// Whether this machine runs `set`. Cost: a cpuid instruction at most, about 100 ns (more on a virtual machine).
+inline bool is_supported(instruction_set set) noexcept {
+  if (set == instruction_set::portable) return true;
+#if EFFINFER_X86
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("bmi2"))
+    return false;
+  if (base_of(set) == instruction_set::avx512 &&
+      !(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))) {
+    return false;
+  }
+  if (set == base_of(set)) return true;
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;  // leaf 7, subleaf 1: bit 4 of eax is AVX-VNNI, bit 5 AVX512-BF16
+  if (__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) == 0) return false;
+  return ((eax >> (set == instruction_set::avx2_vnni ? 4 : 5)) & 1u) != 0;
+#else
+  return false;
 #endif
+}
+
+/// The best set that this machine runs and that is no better than `limit`.
+inline instruction_set best_instruction_set(instruction_set limit = instruction_set::avx512_bf16) noexcept {
+  for (int i = static_cast<int>(limit); i > 0; --i) {
+    if (is_supported(static_cast<instruction_set>(i))) return static_cast<instruction_set>(i);
+  }
   return instruction_set::portable;
 }
 
@@ -67,19 +100,34 @@ template <class Kernel, class... Args>
 __attribute__((flatten)) EFFINFER_TARGET_AVX512 void run_avx512(const Args&... args) {
   Kernel::template run<instruction_set::avx512>(args...);
 }
+template <class Kernel, class... Args>
+__attribute__((flatten)) EFFINFER_TARGET_AVX2_VNNI void run_avx2_vnni(const Args&... args) {
+  Kernel::template run<instruction_set::avx2_vnni>(args...);
+}
+template <class Kernel, class... Args>
+__attribute__((flatten)) EFFINFER_TARGET_AVX512_BF16 void run_avx512_bf16(const Args&... args) {
+  Kernel::template run<instruction_set::avx512_bf16>(args...);
+}
 #endif
 
 }  // namespace detail
 
 /// Calls `Kernel::run<set>(args...)`, compiled for `set`. `run` must be EFFINFER_ALWAYS_INLINE and
-/// return nothing (results go through pointers), and so must all that it calls.
+/// return nothing (results go through pointers), and so must all that it calls. The sets with dot products
+/// are for kernels that have a member `uses_avx_vnni` or `uses_avx512_bf16`; others run as base_of(set).
 template <class Kernel, class... Args>
 void dispatch(instruction_set set, const Args&... args) {
 #if EFFINFER_X86
-  switch (set) {
+  if constexpr (requires { Kernel::uses_avx512_bf16; }) {
+    if (set == instruction_set::avx512_bf16) return detail::run_avx512_bf16<Kernel>(args...);
+  }
+  if constexpr (requires { Kernel::uses_avx_vnni; }) {
+    if (set == instruction_set::avx2_vnni) return detail::run_avx2_vnni<Kernel>(args...);
+  }
+  switch (base_of(set)) {
     case instruction_set::avx512: return detail::run_avx512<Kernel>(args...);
     case instruction_set::avx2: return detail::run_avx2<Kernel>(args...);
-    case instruction_set::portable: break;
+    default: break;
   }
 #else
   (void)set;

@@ -25,8 +25,8 @@ namespace effinfer::inline v0::execution {
 namespace detail {
 template <instruction_set Set>
 using f32x16_registers =
-    std::conditional_t<Set == instruction_set::avx512, f32_register<Set, 16>,
-                       std::conditional_t<Set == instruction_set::avx2, f32_pair<f32_register<Set, 8>>,
+    std::conditional_t<base_of(Set) == instruction_set::avx512, f32_register<Set, 16>,
+                       std::conditional_t<base_of(Set) == instruction_set::avx2, f32_pair<f32_register<Set, 8>>,
                                           f32_pair<f32_pair<f32_register<Set, 4>>>>>;
 }  // namespace detail
 

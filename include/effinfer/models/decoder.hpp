@@ -16,7 +16,9 @@
 #include <effinfer/models/weights.hpp>
 #include <effinfer/quantization/matmul.hpp>
 
+#include <array>
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <span>
 #include <stop_token>
@@ -109,7 +111,7 @@ class decoder {
     const auto x = w.x_.middle_rows(first, out.rows);
     const auto normed = w.normed_.middle_rows(first, out.rows);
     layers::rms_norm(*execution_, x, weights_.final_norm.data(), config().norm_epsilon, normed);
-    product(prepare(normed, w, weights_.output), weights_.output, out);
+    product(normed, w, {{&weights_.output, out}});
   }
 
  private:
@@ -132,7 +134,7 @@ class decoder {
     mix(Mixer::kind);
     // A sample of the weights themselves tells two models of one shape apart.
     for (const block_weights& b : weights_.blocks) {
-      for (std::ptrdiff_t i = 0; i < b.query.weight.row_bytes; ++i)
+      for (std::ptrdiff_t i = 0; i < b.query.weight.panel_bytes; ++i)
         mix(std::to_integer<std::uint64_t>(b.query.weight.data[i]));
     }
   }
@@ -148,19 +150,21 @@ class decoder {
     return quantization::matmul_workspace_bytes<typename Quantization::formats>(tokens, widest);
   }
 
-  /// x as the products with `layers` read it: rounded to 8 bits, once for all of them, where one has integer weights.
-  template <class... Layers>
-  quantization::prepared_activations prepare(matrix_view<const float> x, workspace& w, const Layers&... layers) const {
-    const auto has_float_weights = [](const linear_layer& l) {
-      return block_size(l.weight.format) == 1 && block_bytes(l.weight.format) != 0;
-    };
-    if (!(has_float_weights(layers) && ...)) return quantization::prepare(*execution_, x, w.product_);
-    quantization::prepared_activations p;
-    p.values = x;
-    return p;
-  }
-  void product(const quantization::prepared_activations& x, const linear_layer& l, matrix_view<float> y) const {
-    quantization::matmul<typename Quantization::formats>(*execution_, x, l.weight, y, l.bias_or_null());
+  /// y = x w^T + bias for layers with the same input.
+  struct output {
+    const linear_layer* layer;
+    matrix_view<float> y;
+  };
+  void product(matrix_view<const float> x, workspace& w, std::initializer_list<output> outputs) const {
+    quantization::activation_kinds kinds;
+    std::array<quantization::product, 3> products{};
+    std::size_t count = 0;
+    for (const output& o : outputs) {
+      kinds.add(o.layer->weight.format, execution_->set());
+      products[count++] = {&o.layer->weight, o.y, o.layer->bias_or_null()};
+    }
+    const auto prepared = quantization::prepare(*execution_, x, w.product_, kinds);
+    quantization::matmul<typename Quantization::formats>(*execution_, prepared, std::span(products.data(), count));
   }
 
   std::shared_ptr<const checkpoint::model_files> files_;
@@ -204,7 +208,7 @@ bool decoder<Mixer, Quantization>::forward(std::span<const item> items, workspac
   std::ptrdiff_t total = 0;
   for (const item& i : items) {
     for (std::size_t t = 0; t < i.tokens.size(); ++t, ++total) {
-      quantization::decode_row(weights_.embedding, i.tokens[t], w.x_.row(total));
+      weights_.look_up(i.tokens[t], w.x_.row(total));
       if (const auto* rotary = mixer_.rotary())
         rotary->turns(i.position + static_cast<int>(t), i.length, w.turns_.row(total));
     }
@@ -222,24 +226,19 @@ bool decoder<Mixer, Quantization>::forward(std::span<const item> items, workspac
     }
     const block_weights& b = weights_.blocks[static_cast<std::size_t>(layer)];
     layers::rms_norm(exec, x, b.mixer_norm.data(), c.norm_epsilon, normed);
-    const auto normed_input = prepare(normed, w, b.query, b.key, b.value);
-    product(normed_input, b.query, query);
-    product(normed_input, b.key, key);
-    product(normed_input, b.value, value);
+    product(normed, w, {{&b.query, query}, {&b.key, key}, {&b.value, value}});
     if (c.qk_norm) {
       layers::head_rms_norm(exec, query, c.head_size, b.query_norm.data(), c.norm_epsilon);
       layers::head_rms_norm(exec, key, c.head_size, b.key_norm.data(), c.norm_epsilon);
     }
     mixer_.mix(exec, layer, items, turns, query, key, value, mixed);
-    product(prepare(mixed, w, b.mixer_output), b.mixer_output, normed);
+    product(mixed, w, {{&b.mixer_output, normed}});
     layers::add(exec, x, normed);
 
     layers::rms_norm(exec, x, b.feed_forward_norm.data(), c.norm_epsilon, normed);
-    const auto gated_input = prepare(normed, w, b.gate, b.up);
-    product(gated_input, b.gate, gate);
-    product(gated_input, b.up, up);
+    product(normed, w, {{&b.gate, gate}, {&b.up, up}});
     layers::swiglu(exec, gate, up, gate);
-    product(prepare(gate, w, b.down), b.down, normed);
+    product(gate, w, {{&b.down, normed}});
     layers::add(exec, x, normed);
   }
   for (const item& i : items) i.of->commit(static_cast<int>(i.tokens.size()));

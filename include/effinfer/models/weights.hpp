@@ -1,14 +1,14 @@
 #pragma once
-// A decoder's weights: found by role in a checkpoint, checked against its configuration, quantized on load where the
-// quantization policy asks for it, else used as they lie in the mapped file.
+// A decoder's weights: found by role in a checkpoint, checked against its configuration and packed for the products, quantized
+// on the way where the quantization policy asks for it. The checkpoint's pages are let go as they have been read.
 
 #include <effinfer/checkpoint/model_files.hpp>
 #include <effinfer/core/error.hpp>
 #include <effinfer/execution/cpu.hpp>
 #include <effinfer/models/weight_names.hpp>
 #include <effinfer/quantization/formats.hpp>
+#include <effinfer/quantization/pack.hpp>
 #include <effinfer/quantization/policy.hpp>
-#include <effinfer/quantization/quantize.hpp>
 #include <effinfer/quantization/weight_matrix.hpp>
 
 #include <cstdint>
@@ -25,7 +25,7 @@ using progress_callback = std::function<void(std::string_view stage, double done
 
 /// y = x w^T + bias; `bias` is empty where there is none.
 struct linear_layer {
-  quantization::weight_matrix weight;
+  quantization::packed_matrix weight;
   std::vector<float> bias;
 
   [[nodiscard]] const float* bias_or_null() const { return bias.empty() ? nullptr : bias.data(); }
@@ -46,19 +46,33 @@ struct block_weights {
   linear_layer down;                     ///< [E, F]
 };
 
-/// All weights of a decoder. Views point into the mapped files (which must outlive this) or into own storage.
-struct decoder_weights {
-  std::vector<block_weights> blocks;
-  quantization::weight_matrix embedding;  ///< [V, E], rows are looked up
-  std::vector<float> final_norm;          ///< [E]
-  linear_layer output;                    ///< [V, E]
-  std::vector<quantization::owned_weight_matrix> storage;
-
-  std::uint64_t owned_bytes = 0;      ///< quantized copies, norms, biases
-  std::uint64_t bytes_per_token = 0;  ///< read by one token's pass: all but the embedding rows not looked up
+/// The rows that tokens are looked up in: as the checkpoint stores them, or the output head's, which is the same matrix.
+struct embedding_table {
+  quantization::weight_matrix stored;
+  bool is_output = false;
 };
 
-/// Finds, checks and, where the policy says so, quantizes the weights of a checkpoint, or only counts what that would take.
+/// All weights of a decoder. `embedding.stored` points into the mapped files, which must outlive this.
+struct decoder_weights {
+  std::vector<block_weights> blocks;
+  embedding_table embedding;      ///< [V, E]
+  std::vector<float> final_norm;  ///< [E]
+  linear_layer output;            ///< [V, E]
+  quantization::weight_storage packed;
+
+  std::uint64_t packed_bytes = 0;     ///< of `packed`
+  std::uint64_t mapped_bytes = 0;     ///< read where they lie in the files
+  std::uint64_t owned_bytes = 0;      ///< packed matrices, norms, biases
+  std::uint64_t bytes_per_token = 0;  ///< read by one token's pass: all but the embedding rows not looked up
+
+  void look_up(int token, float* out) const {
+    if (embedding.is_output) return quantization::decode_row(output.weight, token, out);
+    quantization::decode_row(embedding.stored, token, out);
+  }
+};
+
+/// Finds, checks, packs and, where the policy says so, quantizes the weights of a checkpoint, or only counts what that would
+/// take.
 template <class Quantization>
 class weight_loader {
  public:
@@ -72,15 +86,18 @@ class weight_loader {
     exec_ = &exec;
     progress_ = &progress;
     const decoder_weights counted = visit();  // every error of shape or format comes before the first allocation
-    total_bytes_ = counted.bytes_per_token;
+    total_bytes_ = counted.packed_bytes;
+    memory_ = quantization::weight_storage(static_cast<std::size_t>(total_bytes_));
     allocate_ = true;
     decoder_weights weights = visit();
-    report("loading", 1.0);
+    weights.packed = std::move(memory_);
+    report("packing", 1.0);
     return weights;
   }
 
-  /// The bytes that `load` would own. Errors: those of `load` that shapes and formats tell.
-  std::uint64_t owned_bytes() { return visit().owned_bytes; }
+  /// What `load` would take, `owned_bytes` and the like, without a weight loaded. Errors: those of `load` that shapes and formats
+  /// tell.
+  decoder_weights count() { return visit(); }
 
  private:
   decoder_weights visit() {
@@ -89,7 +106,7 @@ class weight_loader {
     const std::int64_t q = std::int64_t{config_.heads} * config_.head_size;
     const std::int64_t kv = std::int64_t{config_.kv_heads} * config_.head_size;
     const checkpoint::tensor& embedding = tensor(weight_role::embedding, 0, v, e);
-    w.embedding = stored(embedding);
+    w.embedding.stored = stored(embedding);
     w.blocks.resize(static_cast<std::size_t>(config_.layers));
     for (int i = 0; i < config_.layers; ++i) {
       block_weights& b = w.blocks[static_cast<std::size_t>(i)];
@@ -110,6 +127,8 @@ class weight_loader {
     w.final_norm = vector(w, weight_role::final_norm, 0, e);
     w.output = config_.tied_embeddings ? linear_from(w, weight_role::output, embedding)
                                        : linear(w, weight_role::output, 0, v, e, false);
+    w.embedding.is_output = config_.tied_embeddings && w.output.weight.format == w.embedding.stored.format;
+    if (!w.embedding.is_output) w.mapped_bytes = embedding.data.size();
     return w;
   }
 
@@ -162,29 +181,34 @@ class weight_loader {
 
   linear_layer linear_from(decoder_weights& w, weight_role role, const checkpoint::tensor& t) {
     linear_layer l;
-    l.weight = stored(t);
+    const quantization::weight_matrix source = stored(t);
     const auto use =
         role == weight_role::output ? quantization::matrix_use::output : quantization::matrix_use::projection;
     const quantization::storage target = policy_.target(use, t.format, t.shape[1]);
-    if (target.format == t.format) {
-      w.bytes_per_token += t.data.size();
-      return l;
-    }
-    if (block_size(t.format) != 1) {
+    if (target.format != t.format && block_size(t.format) != 1) {
       throw error(error_code::unsupported, t.file + ": tensor " + t.name,
                   "it is stored as " + std::string(to_string(t.format)) + ", and " + std::string(Quantization::name) +
                       " quantizes floating-point weights only",
                   "use quantization::none, which computes with " + std::string(to_string(t.format)) + " as stored");
     }
-    const auto bytes = quantization::owned_weight_matrix::bytes(target.format, t.shape[0], t.shape[1], target.group);
+    l.weight = quantization::packed_layout(target, t.shape[0], t.shape[1]);
+    const std::uint64_t offset = w.packed_bytes, bytes = l.weight.bytes();  // a multiple of 64
+    w.packed_bytes += bytes;
     w.owned_bytes += bytes;
     w.bytes_per_token += bytes;
     if (!allocate_) return l;
-    w.storage.push_back(
-        quantization::quantize(*exec_, target, l.weight, {.name = t.file + ": tensor " + t.name, .progress = {}}));
-    l.weight = w.storage.back().view();
-    report("quantizing",
-           total_bytes_ == 0 ? 1.0 : static_cast<double>(w.bytes_per_token) / static_cast<double>(total_bytes_));
+    quantization::pack_options options;
+    options.name = t.file + ": tensor " + t.name;
+    std::ptrdiff_t released = 0;
+    options.progress = [&](std::ptrdiff_t done, std::ptrdiff_t rows) {
+      checkpoint::release_pages(t.data.subspan(static_cast<std::size_t>(released * source.row_bytes),
+                                               static_cast<std::size_t>((done - released) * source.row_bytes)));
+      released = done;
+      report("packing", (static_cast<double>(offset) +
+                         static_cast<double>(bytes) * static_cast<double>(done) / static_cast<double>(rows)) /
+                            static_cast<double>(total_bytes_));
+    };
+    l.weight = quantization::pack(*exec_, target, source, memory_.data() + offset, options);
     return l;
   }
 
@@ -197,6 +221,7 @@ class weight_loader {
   const Quantization& policy_;
   const execution::cpu::context* exec_ = nullptr;
   const progress_callback* progress_ = nullptr;
+  quantization::weight_storage memory_;
   std::uint64_t total_bytes_ = 0;
   bool allocate_ = false;
 };

@@ -1,5 +1,5 @@
 #pragma once
-// A matrix of weights in any format: the view that kernels take, and storage for the ones quantized on load.
+// A matrix of weights in any format, row by row, as checkpoints store it. Products take it packed (pack.hpp).
 
 #include <effinfer/core/error.hpp>
 #include <effinfer/core/weight_format.hpp>
@@ -7,10 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <memory>
-#include <new>
 #include <string>
-#include <utility>
 
 namespace effinfer::inline v0::quantization {
 
@@ -71,50 +68,5 @@ inline weight_matrix packed_rows(weight_format format, const void* data, std::pt
   w.row_bytes = row_bytes(format, columns);
   return w;
 }
-
-/// Owns the bytes of a matrix: what `quantize` returns. Movable; the view stays valid across moves.
-class owned_weight_matrix {
- public:
-  owned_weight_matrix() = default;
-  /// Uninitialised rows. Errors: those of `row_bytes`; limit, where the size overflows; std::bad_alloc.
-  owned_weight_matrix(weight_format format, std::ptrdiff_t rows, std::ptrdiff_t columns, int group = 0) {
-    const std::size_t total = bytes(format, rows, columns, group);
-    storage_.reset(static_cast<std::byte*>(::operator new (total, std::align_val_t{64})));
-    bytes_ = total;
-    view_.format = format;
-    view_.rows = rows;
-    view_.columns = columns;
-    view_.group = group;
-    view_.row_bytes = row_bytes(format, columns, group);
-    view_.data = storage_.get();
-    if (format == weight_format::int8) view_.scales = scales();
-  }
-
-  /// What a matrix of this size takes, before it is made.
-  static std::size_t bytes(weight_format format, std::ptrdiff_t rows, std::ptrdiff_t columns, int group = 0) {
-    const std::ptrdiff_t a_row = row_bytes(format, columns, group) + (format == weight_format::int8 ? 4 : 0);
-    if (rows < 0 || (a_row > 0 && rows > std::numeric_limits<std::ptrdiff_t>::max() / 2 / a_row)) {
-      throw error(error_code::limit, "quantization::owned_weight_matrix",
-                  "rows = " + std::to_string(rows) + " is out of range");
-    }
-    return static_cast<std::size_t>(rows * a_row);
-  }
-
-  [[nodiscard]] const weight_matrix& view() const noexcept { return view_; }
-  [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }
-  [[nodiscard]] std::byte* row(std::ptrdiff_t r) noexcept { return storage_.get() + r * view_.row_bytes; }
-  /// int8 only: [rows], behind the last row.
-  [[nodiscard]] float* scales() noexcept {
-    return reinterpret_cast<float*>(storage_.get() + view_.rows * view_.row_bytes);  // 64 divides row_bytes
-  }
-
- private:
-  struct free_aligned {
-    void operator()(std::byte* p) const noexcept { ::operator delete (p, std::align_val_t{64}); }
-  };
-  std::unique_ptr<std::byte, free_aligned> storage_;
-  std::size_t bytes_ = 0;
-  weight_matrix view_;
-};
 
 }  // namespace effinfer::inline v0::quantization

@@ -1,6 +1,13 @@
 #pragma once
-// 64 codes of a weight row in registers, and the steps by which formats load them: bytes, nibbles, single high bits.
-// One register under AVX-512, two halves of 32 otherwise.
+// How the codes of a panel lie in memory. Sixteen rows lie side by side: a group is four columns of each, 64 bytes, one
+// 32-bit lane a row, which is what a dot product of bytes adds up by itself. A block is 32 columns, eight groups.
+//
+//   codes_8_bit  group g in bytes [64 g, 64 g + 64)
+//   codes_4_bit  64 bytes hold groups 2 i (low nibbles) and 2 i + 1 (high nibbles)
+//   codes_5_bit  the same, then 64 bytes whose bit g is the fifth bit of group g
+//   codes_6_bit  the same, then twice 64 bytes: bits 2 i, 2 i + 1 of plane h are the top two of group 4 h + i
+//
+// Codes are unsigned: the format's offset has been added (quantization/README.md).
 
 #include <effinfer/execution/vector.hpp>
 
@@ -9,164 +16,177 @@
 
 namespace effinfer::inline v0::quantization {
 
-namespace unpacking {
-
 using execution::instruction_set;
+
+inline constexpr int rows_a_half = 16;
+inline constexpr int rows_a_panel = 32;  ///< two halves, whose units alternate in memory
+
+namespace detail {
 
 template <int Lanes>
 using bytes_of = typename execution::detail::lanes_of<std::uint8_t, Lanes>::type;
 
 template <int Lanes>
-EFFINFER_ALWAYS_INLINE void load_bytes(bytes_of<Lanes>& v, const void* p) {
-  v = *static_cast<const typename execution::detail::lanes_of<std::uint8_t, Lanes>::unaligned*>(p);
-}
-template <int Lanes>
-EFFINFER_ALWAYS_INLINE void store_bytes(void* p, const bytes_of<Lanes>& v) {
-  *static_cast<typename execution::detail::lanes_of<std::uint8_t, Lanes>::unaligned*>(p) = v;
+EFFINFER_ALWAYS_INLINE void load_bytes(bytes_of<Lanes>& v, const std::byte* p) {
+  v = *reinterpret_cast<const typename execution::detail::lanes_of<std::uint8_t, Lanes>::unaligned*>(p);
 }
 
-}  // namespace unpacking
+/// A group in registers.
+template <instruction_set Set>
+struct code_group {
+  static constexpr int registers = execution::base_of(Set) == instruction_set::avx512 ? 1
+                                   : execution::base_of(Set) == instruction_set::avx2 ? 2
+                                                                                      : 4;
+  static constexpr int lanes = 64 / registers;
+  bytes_of<lanes> part[registers];
 
-/// Codes of 64 columns, as a format's file has them: unsigned, or signed in 8 bits.
-template <execution::instruction_set Set>
-struct code_vector {
-  unpacking::bytes_of<32> low, high;
+  /// The 64 bytes at p, each register of them changed by f(register, its offset).
+  template <class F>
+  EFFINFER_ALWAYS_INLINE void load(const std::byte* p, const F& f) {
+    apply<0>(p, f);
+  }
+
+ private:
+  template <int I, class F>
+  EFFINFER_ALWAYS_INLINE void apply(const std::byte* p, const F& f) {
+    load_bytes<lanes>(part[I], p + I * lanes);
+    f(part[I], I * lanes);
+    if constexpr (I + 1 < registers) apply<I + 1>(p, f);
+  }
 };
-template <>
-struct code_vector<execution::instruction_set::avx512> {
-  unpacking::bytes_of<64> all;
+
+// What is done to the bytes on their way into registers. Structs, as lambdas don't take on a caller's instruction set.
+struct as_they_are {
+  template <class V>
+  EFFINFER_ALWAYS_INLINE void operator()(V&, int) const {}
 };
-
-namespace unpacking {
-
-#if EFFINFER_X86
-inline EFFINFER_TARGET_AVX512 void load_pair_avx512(bytes_of<64>& v, const void* a, const void* b) {
-  const __m512i first = _mm512_castsi256_si512(_mm256_loadu_si256(static_cast<const __m256i*>(a)));
-  v = reinterpret_cast<bytes_of<64>>(
-      _mm512_maskz_inserti64x4(0xff, first, _mm256_loadu_si256(static_cast<const __m256i*>(b)), 1));
-}
-// 32 bytes, twice, of which the second copy is shifted right by 4.
-inline EFFINFER_TARGET_AVX512 void load_nibbles_avx512(bytes_of<64>& v, const void* p) {
-  const __m512i both = _mm512_maskz_broadcast_i64x4(0xff, _mm256_loadu_si256(static_cast<const __m256i*>(p)));
-  const __m512i shifted = _mm512_maskz_srlv_epi64(0xff, both, _mm512_set_epi64(4, 4, 4, 4, 0, 0, 0, 0));
-  v = reinterpret_cast<bytes_of<64>>(_mm512_and_si512(shifted, _mm512_set1_epi8(15)));
-}
-// 16 bytes of a, twice, then 16 of b, twice; every second copy shifted right by 4.
-inline EFFINFER_TARGET_AVX512 void load_nibble_pair_avx512(bytes_of<64>& v, const void* a, const void* b) {
-  const __m512i first = _mm512_maskz_broadcast_i32x4(0xffff, _mm_loadu_si128(static_cast<const __m128i*>(a)));
-  const __m512i both = _mm512_mask_broadcast_i32x4(first, 0xff00, _mm_loadu_si128(static_cast<const __m128i*>(b)));
-  const __m512i shifted = _mm512_maskz_srlv_epi64(0xff, both, _mm512_set_epi64(4, 4, 0, 0, 4, 4, 0, 0));
-  v = reinterpret_cast<bytes_of<64>>(_mm512_and_si512(shifted, _mm512_set1_epi8(15)));
-}
-inline EFFINFER_TARGET_AVX512 void add_16_where_avx512(bytes_of<64>& v, const std::uint64_t& bits) {
-  const auto codes = reinterpret_cast<__m512i>(v);
-  v = reinterpret_cast<bytes_of<64>>(_mm512_mask_add_epi8(codes, bits, codes, _mm512_set1_epi8(16)));
-}
-template <int First, int Second, int Mask>
-inline EFFINFER_TARGET_AVX512 void add_planes_avx512(bytes_of<64>& v, const void* p) {
-  const __m512i both = _mm512_maskz_broadcast_i64x4(0xff, _mm256_loadu_si256(static_cast<const __m256i*>(p)));
-  const __m512i shifts = _mm512_set_epi64(Second, Second, Second, Second, First, First, First, First);
-  const __m512i bits = _mm512_and_si512(_mm512_maskz_srlv_epi64(0xff, both, shifts), _mm512_set1_epi8(Mask));
-  v = reinterpret_cast<bytes_of<64>>(
-      _mm512_or_si512(reinterpret_cast<__m512i>(v), _mm512_maskz_slli_epi64(0xff, bits, 4)));
-}
-inline EFFINFER_TARGET_AVX512 void high_nibbles_avx512(bytes_of<64>& v) {
-  const __m512i shifted = _mm512_maskz_srli_epi64(0xff, reinterpret_cast<__m512i>(v), 4);
-  v = reinterpret_cast<bytes_of<64>>(_mm512_and_si512(shifted, _mm512_set1_epi8(15)));
-}
-inline EFFINFER_TARGET_AVX2 void load_nibble_half_avx2(bytes_of<32>& v, const void* p) {
-  const __m256i both = _mm256_broadcastsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(p)));
-  const __m256i shifted = _mm256_srlv_epi64(both, _mm256_set_epi64x(4, 4, 0, 0));
-  v = reinterpret_cast<bytes_of<32>>(_mm256_and_si256(shifted, _mm256_set1_epi8(15)));
-}
-#endif
-
-/// 32 bytes of a, then 32 of b.
-template <instruction_set Set>
-EFFINFER_ALWAYS_INLINE void load_pair(code_vector<Set>& v, const void* a, const void* b) {
-  if constexpr (Set == instruction_set::avx512) {
-    load_pair_avx512(v.all, a, b);
-  } else {
-    load_bytes<32>(v.low, a);
-    load_bytes<32>(v.high, b);
-  }
-}
-/// The low nibbles of 32 bytes, then the high ones.
-template <instruction_set Set>
-EFFINFER_ALWAYS_INLINE void load_nibbles(code_vector<Set>& v, const void* p) {
-  if constexpr (Set == instruction_set::avx512) {
-    load_nibbles_avx512(v.all, p);
-  } else {
-    load_bytes<32>(v.low, p);
-    v.high = v.low >> 4;
-    v.low &= 15;
-  }
-}
-/// The low nibbles of 16 bytes, then the high ones, of a and then of b.
-template <instruction_set Set>
-EFFINFER_ALWAYS_INLINE void load_nibble_pair(code_vector<Set>& v, const std::byte* a, const std::byte* b) {
-  if constexpr (Set == instruction_set::avx512) {
-    load_nibble_pair_avx512(v.all, a, b);
-  } else if constexpr (Set == instruction_set::avx2) {
-    load_nibble_half_avx2(v.low, a);
-    load_nibble_half_avx2(v.high, b);
-  } else {
-    std::uint8_t codes[64];
-    for (int i = 0; i < 16; ++i) {
-      codes[i] = static_cast<std::uint8_t>(a[i] & std::byte{15});
-      codes[i + 16] = static_cast<std::uint8_t>(a[i] >> 4);
-      codes[i + 32] = static_cast<std::uint8_t>(b[i] & std::byte{15});
-      codes[i + 48] = static_cast<std::uint8_t>(b[i] >> 4);
-    }
-    load_pair<Set>(v, codes, codes + 32);
-  }
-}
-/// The low (or high) nibble of each byte.
-template <instruction_set Set, bool High>
-EFFINFER_ALWAYS_INLINE void keep_nibbles(code_vector<Set>& v) {
-  if constexpr (Set == instruction_set::avx512) {
-    if constexpr (High) {
-      high_nibbles_avx512(v.all);
+template <int Shift>
+struct nibbles {
+  template <class V>
+  EFFINFER_ALWAYS_INLINE void operator()(V& v, int) const {
+    if constexpr (Shift == 0) {
+      v &= 15;
     } else {
-      v.all &= 15;
+      v >>= 4;
     }
-  } else {
-    v.low = High ? v.low >> 4 : v.low & 15;
-    v.high = High ? v.high >> 4 : v.high & 15;
   }
-}
-/// Adds 16 where bit i of the 32 bits at a (for the first 32 codes) and b is set.
-template <instruction_set Set>
-EFFINFER_ALWAYS_INLINE void add_fifth_bits(code_vector<Set>& v, const std::byte* a, const std::byte* b) {
-  if constexpr (Set == instruction_set::avx512) {
-    std::uint32_t first, second;
-    __builtin_memcpy(&first, a, 4);
-    __builtin_memcpy(&second, b, 4);
-    add_16_where_avx512(v.all, first | std::uint64_t{second} << 32);
-  } else {
-    // Each byte of the bits to eight lanes, the lane's own bit kept.
-    constexpr bytes_of<32> own_bit = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128,
-                                      1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
-    bytes_of<32> spread{};
-    for (int i = 0; i < 32; ++i) spread[i] = static_cast<std::uint8_t>(a[i / 8]);
-    v.low += reinterpret_cast<bytes_of<32>>((spread & own_bit) == own_bit) & 16;
-    for (int i = 0; i < 32; ++i) spread[i] = static_cast<std::uint8_t>(b[i / 8]);
-    v.high += reinterpret_cast<bytes_of<32>>((spread & own_bit) == own_bit) & 16;
+};
+/// A nibble and, above it, the bits of `Mask` of a byte of `plane`, shifted left by `Left` (right, if below zero).
+template <int Shift, int Left, int Mask, int Lanes>
+struct nibbles_and_plane {
+  const std::byte* plane;
+  template <class V>
+  EFFINFER_ALWAYS_INLINE void operator()(V& v, int offset) const {
+    nibbles<Shift>()(v, offset);
+    bytes_of<Lanes> high;
+    load_bytes<Lanes>(high, plane + offset);
+    if constexpr (Left >= 0) {
+      v |= (high << Left) & static_cast<std::uint8_t>(Mask);
+    } else {
+      v |= (high >> -Left) & static_cast<std::uint8_t>(Mask);
+    }
   }
-}
-/// Adds 16 * ((p[i] >> First) & Mask) to code i and 16 * ((p[i] >> Second) & Mask) to code 32 + i.
-template <instruction_set Set, int First, int Second, int Mask>
-EFFINFER_ALWAYS_INLINE void add_planes(code_vector<Set>& v, const void* p) {
-  if constexpr (Set == instruction_set::avx512) {
-    add_planes_avx512<First, Second, Mask>(v.all, p);
-  } else {
-    bytes_of<32> plane;
-    load_bytes<32>(plane, p);
-    constexpr auto mask = static_cast<std::uint8_t>(Mask);
-    v.low |= ((plane >> First) & mask) << 4;
-    v.high |= ((plane >> Second) & mask) << 4;
-  }
-}
+};
 
-}  // namespace unpacking
+}  // namespace detail
+
+/// Codes of 8 bits. Each of these structs says how many bytes a block takes, how a row's 32 codes are written into its lane of a
+/// block and read back, and how a group is loaded.
+struct codes_8_bit {
+  static constexpr int bytes_a_block = 512;
+  static void store(std::byte* block, int lane, const std::uint8_t* codes) {
+    for (int g = 0; g < 8; ++g) __builtin_memcpy(block + g * 64 + lane * 4, codes + g * 4, 4);
+  }
+  static void fetch(const std::byte* block, int lane, std::uint8_t* codes) {
+    for (int g = 0; g < 8; ++g) __builtin_memcpy(codes + g * 4, block + g * 64 + lane * 4, 4);
+  }
+  template <instruction_set Set, int Group>
+  static EFFINFER_ALWAYS_INLINE void load(const std::byte* block, detail::code_group<Set>& v) {
+    v.load(block + Group * 64, detail::as_they_are());
+  }
+};
+
+struct codes_4_bit {
+  static constexpr int bytes_a_block = 256;
+  static void store(std::byte* block, int lane, const std::uint8_t* codes) {
+    for (int i = 0; i < 4; ++i) {
+      std::uint32_t low, high;
+      __builtin_memcpy(&low, codes + i * 8, 4);
+      __builtin_memcpy(&high, codes + i * 8 + 4, 4);
+      const std::uint32_t both = (low & 0x0f0f0f0fu) | (high & 0x0f0f0f0fu) << 4;
+      __builtin_memcpy(block + i * 64 + lane * 4, &both, 4);
+    }
+  }
+  static void fetch(const std::byte* block, int lane, std::uint8_t* codes) {
+    for (int i = 0; i < 4; ++i) {
+      std::uint32_t both;
+      __builtin_memcpy(&both, block + i * 64 + lane * 4, 4);
+      const std::uint32_t low = both & 0x0f0f0f0fu, high = (both >> 4) & 0x0f0f0f0fu;
+      __builtin_memcpy(codes + i * 8, &low, 4);
+      __builtin_memcpy(codes + i * 8 + 4, &high, 4);
+    }
+  }
+  template <instruction_set Set, int Group>
+  static EFFINFER_ALWAYS_INLINE void load(const std::byte* block, detail::code_group<Set>& v) {
+    v.load(block + Group / 2 * 64, detail::nibbles<Group % 2 * 4>());
+  }
+};
+
+struct codes_5_bit {
+  static constexpr int bytes_a_block = 320;
+  static void store(std::byte* block, int lane, const std::uint8_t* codes) {
+    codes_4_bit::store(block, lane, codes);
+    for (int i = 0; i < 4; ++i) {
+      unsigned bits = 0;
+      for (int g = 0; g < 8; ++g) bits |= ((codes[g * 4 + i] >> 4) & 1u) << g;
+      block[256 + lane * 4 + i] = static_cast<std::byte>(bits);
+    }
+  }
+  static void fetch(const std::byte* block, int lane, std::uint8_t* codes) {
+    codes_4_bit::fetch(block, lane, codes);
+    for (int i = 0; i < 4; ++i) {
+      const auto bits = static_cast<unsigned>(block[256 + lane * 4 + i]);
+      for (int g = 0; g < 8; ++g)
+        codes[g * 4 + i] = static_cast<std::uint8_t>(codes[g * 4 + i] | ((bits >> g) & 1u) << 4);
+    }
+  }
+  template <instruction_set Set, int Group>
+  static EFFINFER_ALWAYS_INLINE void load(const std::byte* block, detail::code_group<Set>& v) {
+    v.load(block + Group / 2 * 64,
+           detail::nibbles_and_plane<Group % 2 * 4, 4 - Group, 16, detail::code_group<Set>::lanes>{block + 256});
+  }
+};
+
+struct codes_6_bit {
+  static constexpr int bytes_a_block = 384;
+  static void store(std::byte* block, int lane, const std::uint8_t* codes) {
+    codes_4_bit::store(block, lane, codes);
+    for (int plane = 0; plane < 2; ++plane) {
+      for (int i = 0; i < 4; ++i) {
+        unsigned bits = 0;
+        for (int g = 0; g < 4; ++g) bits |= ((codes[plane * 16 + g * 4 + i] >> 4) & 3u) << (2 * g);
+        block[256 + plane * 64 + lane * 4 + i] = static_cast<std::byte>(bits);
+      }
+    }
+  }
+  static void fetch(const std::byte* block, int lane, std::uint8_t* codes) {
+    codes_4_bit::fetch(block, lane, codes);
+    for (int plane = 0; plane < 2; ++plane) {
+      for (int i = 0; i < 4; ++i) {
+        const auto bits = static_cast<unsigned>(block[256 + plane * 64 + lane * 4 + i]);
+        for (int g = 0; g < 4; ++g) {
+          std::uint8_t& code = codes[plane * 16 + g * 4 + i];
+          code = static_cast<std::uint8_t>(code | ((bits >> (2 * g)) & 3u) << 4);
+        }
+      }
+    }
+  }
+  template <instruction_set Set, int Group>
+  static EFFINFER_ALWAYS_INLINE void load(const std::byte* block, detail::code_group<Set>& v) {
+    v.load(block + Group / 2 * 64,
+           detail::nibbles_and_plane<Group % 2 * 4, 4 - Group % 4 * 2, 48, detail::code_group<Set>::lanes>{
+               block + 256 + Group / 4 * 64});
+  }
+};
+
 }  // namespace effinfer::inline v0::quantization

@@ -8,18 +8,17 @@
 // (d, m) refitted to them by least squares, with d and m as they round to f16; the best is kept. A minimum rather than
 // a zero point in the codes, since it costs the same two f16 a group and fits better.
 
-#include <effinfer/quantization/cpu/panel.hpp>
+#include <effinfer/quantization/format/block_format.hpp>
 
 namespace effinfer::inline v0::quantization::format {
 
 struct int4 {
   static constexpr weight_format name = weight_format::int4;
   static constexpr bool is_float = false;
-  static constexpr bool has_minimum = true;
-  static constexpr int columns_a_scale = 32;  // as products want it: a group's is repeated
+  using codes = codes_4_bit;
+  using scales = scale_a_block<true, 128>;
   static constexpr int code_offset = 0;
-  static constexpr int columns_a_unit = 64;
-  static constexpr int bytes_a_chunk = 40;  ///< 64 columns and their scales, at most
+  static int scale_columns(const packed_matrix& w) { return w.group; }
 
   static const std::byte* group_scales(const weight_matrix& w, std::ptrdiff_t row) {
     return w.row(row) + (w.columns + 63) / 64 * 32;
@@ -36,28 +35,16 @@ struct int4 {
     }
   }
 
-  static constexpr EFFINFER_ALWAYS_INLINE std::ptrdiff_t unit_offset(std::ptrdiff_t column) { return column / 2; }
-
-  template <execution::instruction_set Set>
-  static EFFINFER_ALWAYS_INLINE void load_scales(const weight_matrix& w, std::ptrdiff_t row, int first, int columns,
-                                                 const scale_row& out) {
-    const std::byte* d = group_scales(w, row) + first / w.group * 2;
-    const std::byte* m = d + w.columns / w.group * 2;
-    const int groups = columns / w.group;
-    if (w.group == 32) {
-      unpacking::widen_halves<Set>(d, groups, out.scales);
-      unpacking::widen_halves<Set>(m, groups, out.minimums);
-    } else if (w.group == 64) {
-      widen_and_repeat<Set, 2>(d, m, groups, out);
-    } else {
-      widen_and_repeat<Set, 4>(d, m, groups, out);
+  static void unpack_row(const weight_matrix& w, std::ptrdiff_t row, unpacked_row& r) {
+    for (std::ptrdiff_t i = 0; i < w.columns; i += 64) {
+      std::uint8_t both[64];
+      unpacking::nibbles_apart<32>(w.row(row) + i / 2, both);
+      __builtin_memcpy(r.codes + i, both, w.columns - i < 64 ? 32 : 64);
     }
-  }
-
-  template <execution::instruction_set Set, int Chunk>
-  static EFFINFER_ALWAYS_INLINE void load_codes(const std::byte* unit, std::ptrdiff_t /*columns_left*/,
-                                                code_vector<Set>& v) {
-    unpacking::load_nibbles<Set>(v, unit);
+    const std::byte* d = group_scales(w, row);
+    const auto bytes = static_cast<std::size_t>(w.columns / w.group * 2);
+    __builtin_memcpy(r.scales, d, bytes);
+    __builtin_memcpy(r.minimums, d + bytes, bytes);
   }
 
   /// Encodes one row of finite values; `columns` is a multiple of `group`. False where a group doesn't fit f16.
@@ -83,16 +70,6 @@ struct int4 {
   }
 
  private:
-  template <execution::instruction_set Set, int Times>
-  static EFFINFER_ALWAYS_INLINE void widen_and_repeat(const std::byte* d, const std::byte* m, int groups,
-                                                      const scale_row& out) {
-    float values[integer_panel_columns / 64];
-    unpacking::widen_halves<Set>(d, groups, values);
-    unpacking::repeat_each<Set, Times>(values, groups, out.scales);
-    unpacking::widen_halves<Set>(m, groups, values);
-    unpacking::repeat_each<Set, Times>(values, groups, out.minimums);
-  }
-
   struct fitted {
     effinfer::f16 scale, minimum;
     float codes[128];

@@ -3,18 +3,17 @@
 // scale[r] = max_i |w[r][i]| / 127 (round to nearest).
 // Layout: row r is `columns` int8, then padding up to row_bytes; the scales are an array of their own.
 
-#include <effinfer/quantization/cpu/panel.hpp>
+#include <effinfer/quantization/format/block_format.hpp>
 
 namespace effinfer::inline v0::quantization::format {
 
 struct int8 {
   static constexpr weight_format name = weight_format::int8;
   static constexpr bool is_float = false;
-  static constexpr bool has_minimum = false;
-  static constexpr int columns_a_scale = 32;  // as products want it: all of a row's are equal
+  using codes = codes_8_bit;
+  using scales = scale_a_row;
   static constexpr int code_offset = 128;
-  static constexpr int columns_a_unit = 64;
-  static constexpr int bytes_a_chunk = 64;  ///< 64 columns
+  static int scale_columns(const packed_matrix&) { return 32; }
 
   static void decode_row(const weight_matrix& w, std::ptrdiff_t row, float* out) {
     for (std::ptrdiff_t i = 0; i < w.columns; ++i) {
@@ -22,25 +21,9 @@ struct int8 {
     }
   }
 
-  static constexpr EFFINFER_ALWAYS_INLINE std::ptrdiff_t unit_offset(std::ptrdiff_t column) { return column; }
-
-  template <execution::instruction_set Set>
-  static EFFINFER_ALWAYS_INLINE void load_scales(const weight_matrix& w, std::ptrdiff_t row, int /*first*/, int columns,
-                                                 const scale_row& out) {
-    const auto scale = execution::f32x16<Set>::broadcast(w.scales[row]);
-    for (int i = 0; i < (columns + 31) / 32; i += 16) scale.store(out.scales + i);
-  }
-
-  template <execution::instruction_set Set, int Chunk>
-  static EFFINFER_ALWAYS_INLINE void load_codes(const std::byte* unit, std::ptrdiff_t columns_left,
-                                                code_vector<Set>& v) {
-    if (columns_left >= 64) {
-      unpacking::load_pair<Set>(v, unit, unit + 32);
-    } else {  // the row's last columns, behind which nothing may be read
-      std::byte rest[64] = {};
-      for (std::ptrdiff_t i = 0; i < columns_left; ++i) rest[i] = unit[i];
-      unpacking::load_pair<Set>(v, rest, rest + 32);
-    }
+  static void unpack_row(const weight_matrix& w, std::ptrdiff_t row, unpacked_row& r) {
+    for (std::ptrdiff_t i = 0; i < w.columns; ++i) r.codes[i] = unpacking::load_as<std::uint8_t>(w.row(row) + i) ^ 0x80;
+    r.row_scale = w.scales[row];
   }
 
   /// Encodes one row of finite values: `codes` gets row_bytes, padding included.

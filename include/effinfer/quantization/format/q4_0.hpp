@@ -7,7 +7,9 @@
 
 namespace effinfer::inline v0::quantization::format {
 
-struct q4_0 : block_of_32<q4_0, weight_format::q4_0, false> {
+struct q4_0 : block_of_32<q4_0, weight_format::q4_0> {
+  using codes = codes_4_bit;
+  using scales = scale_a_block<false, 64>;
   static constexpr int code_offset = 8;
 
   static void decode(const std::byte* block, float* out) {
@@ -18,11 +20,8 @@ struct q4_0 : block_of_32<q4_0, weight_format::q4_0, false> {
     }
   }
 
-  template <execution::instruction_set Set, int Chunk>
-  static EFFINFER_ALWAYS_INLINE void load_codes(const std::byte* unit, std::ptrdiff_t columns_left,
-                                                code_vector<Set>& v) {
-    const std::byte* second = second_block(unit, columns_left);
-    unpacking::load_nibble_pair<Set>(v, unit + 2, second + 2);
+  static void unpack_codes(const std::byte* block, std::uint8_t* codes) {
+    unpacking::nibbles_apart<16>(block + 2, codes);
   }
 };
 

@@ -11,10 +11,9 @@ namespace effinfer::inline v0::quantization::format {
 
 struct q4_k : block_format<q4_k, weight_format::q4_k> {
   static constexpr bool is_float = false;
-  static constexpr bool has_minimum = true;
-  static constexpr int columns_a_scale = 32;
+  using codes = codes_4_bit;
+  using scales = scales_k;
   static constexpr int code_offset = 0;
-  static constexpr int columns_a_unit = 256;
 
   static void decode(const std::byte* block, float* out) {
     const float d = unpacking::load_half(block), m = unpacking::load_half(block + 2);
@@ -27,20 +26,13 @@ struct q4_k : block_format<q4_k, weight_format::q4_k> {
     }
   }
 
-  template <execution::instruction_set Set>
-  static EFFINFER_ALWAYS_INLINE void load_scales(const weight_matrix& w, std::ptrdiff_t row, int first, int columns,
-                                                 const scale_row& out) {
-    const std::byte* p = block(w, row, first);
-    const int blocks = columns / 256;
-    for (int b = 0; b < blocks; ++b)
-      load_k_scales<Set>(p + b * bytes_a_block, out.scales + b * 8, out.minimums + b * 8);
-    for (int i = blocks * 8; i % 16 != 0; ++i) out.minimums[i] = 0;
-  }
-
-  template <execution::instruction_set Set, int Chunk>
-  static EFFINFER_ALWAYS_INLINE void load_codes(const std::byte* unit, std::ptrdiff_t /*columns_left*/,
-                                                code_vector<Set>& v) {
-    unpacking::load_nibbles<Set>(v, unit + 16 + Chunk * 32);
+  static void unpack(const std::byte* block, std::ptrdiff_t first, const unpacked_row& r) {
+    r.scales[first / 256] = unpacking::load_as<std::uint16_t>(block);
+    r.minimums[first / 256] = unpacking::load_as<std::uint16_t>(block + 2);
+    const k_scales s(block + 4);
+    __builtin_memcpy(r.block_scales + first / 32, s.scale, 8);
+    __builtin_memcpy(r.block_minimums + first / 32, s.minimum, 8);
+    for (int i = 0; i < 4; ++i) unpacking::nibbles_apart<32>(block + 16 + i * 32, r.codes + first + i * 64);
   }
 };
 

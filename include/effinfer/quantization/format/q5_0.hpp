@@ -7,7 +7,9 @@
 
 namespace effinfer::inline v0::quantization::format {
 
-struct q5_0 : block_of_32<q5_0, weight_format::q5_0, false> {
+struct q5_0 : block_of_32<q5_0, weight_format::q5_0> {
+  using codes = codes_5_bit;
+  using scales = scale_a_block<false, 64>;
   static constexpr int code_offset = 16;
 
   static void decode(const std::byte* block, float* out) {
@@ -21,12 +23,9 @@ struct q5_0 : block_of_32<q5_0, weight_format::q5_0, false> {
     }
   }
 
-  template <execution::instruction_set Set, int Chunk>
-  static EFFINFER_ALWAYS_INLINE void load_codes(const std::byte* unit, std::ptrdiff_t columns_left,
-                                                code_vector<Set>& v) {
-    const std::byte* second = second_block(unit, columns_left);
-    unpacking::load_nibble_pair<Set>(v, unit + 6, second + 6);
-    unpacking::add_fifth_bits<Set>(v, unit + 2, second + 2);
+  static void unpack_codes(const std::byte* block, std::uint8_t* codes) {
+    unpacking::nibbles_apart<16>(block + 6, codes);
+    unpacking::add_fifth_bits(unpacking::load_as<std::uint32_t>(block + 2), codes);
   }
 };
 

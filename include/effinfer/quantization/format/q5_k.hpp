@@ -11,10 +11,9 @@ namespace effinfer::inline v0::quantization::format {
 
 struct q5_k : block_format<q5_k, weight_format::q5_k> {
   static constexpr bool is_float = false;
-  static constexpr bool has_minimum = true;
-  static constexpr int columns_a_scale = 32;
+  using codes = codes_5_bit;
+  using scales = scales_k;
   static constexpr int code_offset = 0;
-  static constexpr int columns_a_unit = 256;
 
   static void decode(const std::byte* block, float* out) {
     const float d = unpacking::load_half(block), m = unpacking::load_half(block + 2);
@@ -28,21 +27,17 @@ struct q5_k : block_format<q5_k, weight_format::q5_k> {
     }
   }
 
-  template <execution::instruction_set Set>
-  static EFFINFER_ALWAYS_INLINE void load_scales(const weight_matrix& w, std::ptrdiff_t row, int first, int columns,
-                                                 const scale_row& out) {
-    const std::byte* p = block(w, row, first);
-    const int blocks = columns / 256;
-    for (int b = 0; b < blocks; ++b)
-      load_k_scales<Set>(p + b * bytes_a_block, out.scales + b * 8, out.minimums + b * 8);
-    for (int i = blocks * 8; i % 16 != 0; ++i) out.minimums[i] = 0;
-  }
-
-  template <execution::instruction_set Set, int Chunk>
-  static EFFINFER_ALWAYS_INLINE void load_codes(const std::byte* unit, std::ptrdiff_t /*columns_left*/,
-                                                code_vector<Set>& v) {
-    unpacking::load_nibbles<Set>(v, unit + 48 + Chunk * 32);
-    unpacking::add_planes<Set, 2 * Chunk, 2 * Chunk + 1, 1>(v, unit + 16);
+  static void unpack(const std::byte* block, std::ptrdiff_t first, const unpacked_row& r) {
+    r.scales[first / 256] = unpacking::load_as<std::uint16_t>(block);
+    r.minimums[first / 256] = unpacking::load_as<std::uint16_t>(block + 2);
+    const k_scales s(block + 4);
+    __builtin_memcpy(r.block_scales + first / 32, s.scale, 8);
+    __builtin_memcpy(r.block_minimums + first / 32, s.minimum, 8);
+    for (int i = 0; i < 4; ++i) unpacking::nibbles_apart<32>(block + 48 + i * 32, r.codes + first + i * 64);
+    for (int i = 0; i < 256; ++i) {
+      r.codes[first + i] = static_cast<std::uint8_t>(
+          r.codes[first + i] | ((static_cast<unsigned>(block[16 + i % 32]) >> (i / 32)) & 1u) << 4);
+    }
   }
 };
 

@@ -11,10 +11,9 @@ namespace effinfer::inline v0::quantization::format {
 
 struct q6_k : block_format<q6_k, weight_format::q6_k> {
   static constexpr bool is_float = false;
-  static constexpr bool has_minimum = false;
-  static constexpr int columns_a_scale = 16;
+  using codes = codes_6_bit;
+  using scales = scales_k_signed;
   static constexpr int code_offset = 32;
-  static constexpr int columns_a_unit = 256;
 
   static void decode(const std::byte* block, float* out) {
     const float d = unpacking::load_half(block + 208);
@@ -28,27 +27,18 @@ struct q6_k : block_format<q6_k, weight_format::q6_k> {
     }
   }
 
-  template <execution::instruction_set Set>
-  static EFFINFER_ALWAYS_INLINE void load_scales(const weight_matrix& w, std::ptrdiff_t row, int first, int columns,
-                                                 const scale_row& out) {
-    const std::byte* p = block(w, row, first);
-    const int blocks = columns / 256;
-    float d[16];
-    unpacking::gather_halves<Set, bytes_a_block>(p + 208, blocks, d);
-    for (int b = 0; b < blocks; ++b) {
-      const auto* s = reinterpret_cast<const std::int8_t*>(p + b * bytes_a_block + 192);
-      unpacking::eight_products<Set>(s, d[b], out.scales + b * 16);
-      unpacking::eight_products<Set>(s + 8, d[b], out.scales + b * 16 + 8);
+  static void unpack(const std::byte* block, std::ptrdiff_t first, const unpacked_row& r) {
+    r.scales[first / 256] = unpacking::load_as<std::uint16_t>(block + 208);
+    __builtin_memcpy(r.block_scales + first / 16, block + 192, 16);
+    for (int half = 0; half < 2; ++half) {
+      std::uint8_t* codes = r.codes + first + half * 128;
+      for (int i = 0; i < 128; ++i) {
+        const int part = i / 32, l = i % 32;
+        const auto low = static_cast<unsigned>(block[half * 64 + part % 2 * 32 + l]) >> (part / 2 * 4);
+        const auto high = static_cast<unsigned>(block[128 + half * 32 + l]) >> (2 * part);
+        codes[i] = static_cast<std::uint8_t>((low & 15u) | (high & 3u) << 4);
+      }
     }
-  }
-
-  template <execution::instruction_set Set, int Chunk>
-  static EFFINFER_ALWAYS_INLINE void load_codes(const std::byte* unit, std::ptrdiff_t /*columns_left*/,
-                                                code_vector<Set>& v) {
-    constexpr int half = Chunk / 2, high = Chunk % 2;
-    unpacking::load_pair<Set>(v, unit + 64 * half, unit + 64 * half + 32);
-    unpacking::keep_nibbles<Set, high == 1>(v);
-    unpacking::add_planes<Set, 4 * high, 4 * high + 2, 3>(v, unit + 128 + 32 * half);
   }
 };
 

@@ -7,7 +7,9 @@
 
 namespace effinfer::inline v0::quantization::format {
 
-struct q8_0 : block_of_32<q8_0, weight_format::q8_0, false> {
+struct q8_0 : block_of_32<q8_0, weight_format::q8_0> {
+  using codes = codes_8_bit;
+  using scales = scale_a_block<false, 64>;
   static constexpr int code_offset = 128;
 
   static void decode(const std::byte* block, float* out) {
@@ -15,11 +17,8 @@ struct q8_0 : block_of_32<q8_0, weight_format::q8_0, false> {
     for (int i = 0; i < 32; ++i) out[i] = d * static_cast<float>(unpacking::load_as<std::int8_t>(block + 2 + i));
   }
 
-  template <execution::instruction_set Set, int Chunk>
-  static EFFINFER_ALWAYS_INLINE void load_codes(const std::byte* unit, std::ptrdiff_t columns_left,
-                                                code_vector<Set>& v) {
-    const std::byte* second = second_block(unit, columns_left);
-    unpacking::load_pair<Set>(v, unit + 2, second + 2);
+  static void unpack_codes(const std::byte* block, std::uint8_t* codes) {
+    for (int i = 0; i < 32; ++i) codes[i] = unpacking::load_as<std::uint8_t>(block + 2 + i) ^ 0x80;
   }
 };
 

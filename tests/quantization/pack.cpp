@@ -13,7 +13,7 @@ using eq::matrix_use;
 
 namespace {
 
-double relative_error(const eq::owned_weight_matrix& q, const std::vector<float>& w) {
+double relative_error(const eq::owned_packed_matrix& q, const std::vector<float>& w) {
   const std::ptrdiff_t columns = q.view().columns;
   std::vector<float> row(static_cast<std::size_t>(columns));
   double error = 0, power = 0;
@@ -38,29 +38,29 @@ TEST_CASE("codes come as close to normal weights as their bits allow") {
   const ei::matrix_view<const float> view(w.data(), 40, 384);
   // Uniform rounding of n levels over the range of the values: range / levels / sqrt(12), over the deviation. A row of
   // 384 normal values spans 6 deviations, a group of 32 about 4.
-  CHECK(relative_error(eq::quantize(exec, {weight_format::int8, 0}, view), w) < 6.0 / 254 / std::sqrt(12.0) * 1.1);
-  CHECK(relative_error(eq::quantize(exec, {weight_format::int4, 32}, view), w) < 4.1 / 15 / std::sqrt(12.0));
-  CHECK(relative_error(eq::quantize(exec, {weight_format::int4, 64}, view), w) < 4.7 / 15 / std::sqrt(12.0));
-  CHECK(relative_error(eq::quantize(exec, {weight_format::int4, 128}, view), w) < 5.2 / 15 / std::sqrt(12.0));
+  CHECK(relative_error(eq::pack(exec, {weight_format::int8, 0}, view), w) < 6.0 / 254 / std::sqrt(12.0) * 1.1);
+  CHECK(relative_error(eq::pack(exec, {weight_format::int4, 32}, view), w) < 4.1 / 15 / std::sqrt(12.0));
+  CHECK(relative_error(eq::pack(exec, {weight_format::int4, 64}, view), w) < 4.7 / 15 / std::sqrt(12.0));
+  CHECK(relative_error(eq::pack(exec, {weight_format::int4, 128}, view), w) < 5.2 / 15 / std::sqrt(12.0));
 }
 
 TEST_CASE("what a format holds exactly, it keeps exactly") {
   const ei::execution::cpu::context exec;
   std::vector<float> w(3 * 96);
   for (std::size_t i = 0; i < w.size(); ++i) w[i] = 0.25f * static_cast<float>(i % 16) - 1.5f;
-  CHECK(relative_error(eq::quantize(exec, {weight_format::int4, 32}, ei::matrix_view<const float>(w.data(), 3, 96)),
-                       w) == 0.0);
+  CHECK(relative_error(eq::pack(exec, {weight_format::int4, 32}, ei::matrix_view<const float>(w.data(), 3, 96)), w) ==
+        0.0);
   for (std::size_t i = 0; i < w.size(); ++i)
     w[i] = i % 96 == 0 ? 127.0f : static_cast<float>(static_cast<int>(i % 255) - 127);
-  CHECK(relative_error(eq::quantize(exec, {weight_format::int8, 0}, ei::matrix_view<const float>(w.data(), 3, 96)),
-                       w) == 0.0);
+  CHECK(relative_error(eq::pack(exec, {weight_format::int8, 0}, ei::matrix_view<const float>(w.data(), 3, 96)), w) ==
+        0.0);
   // Constant and zero groups.
   w.assign(w.size(), 0.375f);
-  CHECK(relative_error(eq::quantize(exec, {weight_format::int4, 32}, ei::matrix_view<const float>(w.data(), 3, 96)),
-                       w) == 0.0);
+  CHECK(relative_error(eq::pack(exec, {weight_format::int4, 32}, ei::matrix_view<const float>(w.data(), 3, 96)), w) ==
+        0.0);
   w.assign(w.size(), 0.0f);
-  const auto zero = eq::quantize(exec, {weight_format::int8, 0}, ei::matrix_view<const float>(w.data(), 3, 96));
-  for (std::ptrdiff_t c = 0; c < 96; ++c) CHECK(value_at(zero.view(), 2, c) == 0.0);
+  const auto zero = eq::pack(exec, {weight_format::int8, 0}, ei::matrix_view<const float>(w.data(), 3, 96));
+  CHECK(relative_error(zero, std::vector<float>(w.size(), 1.0f)) == 1.0);
 }
 
 TEST_CASE("the bytes are the same on any number of threads, and on AVX2 as on AVX-512") {
@@ -73,8 +73,8 @@ TEST_CASE("the bytes are the same on any number of threads, and on AVX2 as on AV
         ei::execution::cpu policy;
         policy.set = set;
         policy.threads = threads;
-        auto q = eq::quantize(ei::execution::cpu::context(policy), to, ei::matrix_view<const float>(w.data(), 70, 192));
-        all.emplace_back(q.row(0), q.row(0) + q.bytes());
+        auto q = eq::pack(ei::execution::cpu::context(policy), to, ei::matrix_view<const float>(w.data(), 70, 192));
+        all.emplace_back(q.view().data, q.view().data + q.view().bytes());
       }
     }
     for (const auto& bytes : all) CHECK(bytes == all.front());
@@ -85,7 +85,7 @@ TEST_CASE("any format can be the source, and a strided view") {
   const ei::execution::cpu::context exec;
   for (eq::storage s : storages()) {
     const matrix m = random_matrix(s, 6, 512, 40);
-    const auto q = eq::quantize(exec, {weight_format::int8, 0}, m.view);
+    const auto q = eq::pack(exec, {weight_format::int8, 0}, m.view);
     std::vector<float> w(6 * 512);
     for (std::ptrdiff_t r = 0; r < 6; ++r) eq::decode_row(m.view, r, w.data() + r * 512);
     CHECK(relative_error(q, w) < 0.02);
@@ -93,9 +93,8 @@ TEST_CASE("any format can be the source, and a strided view") {
   const auto wide = random_floats(4 * 100, 5);
   std::vector<float> part;
   for (int r = 0; r < 4; ++r) part.insert(part.end(), wide.begin() + r * 100, wide.begin() + r * 100 + 64);
-  CHECK(relative_error(
-            eq::quantize(exec, {weight_format::int8, 0}, ei::matrix_view<const float>(wide.data(), 4, 64, 100)), part) <
-        0.02);
+  CHECK(relative_error(eq::pack(exec, {weight_format::int8, 0}, ei::matrix_view<const float>(wide.data(), 4, 64, 100)),
+                       part) < 0.02);
 }
 
 TEST_CASE("values that can't be encoded are named by row") {
@@ -107,7 +106,7 @@ TEST_CASE("values that can't be encoded are named by row") {
       w[80 * 64] = bad;
       bool thrown = false;
       try {
-        (void)eq::quantize(exec, to, ei::matrix_view<const float>(w.data(), 90, 64), {"layers.3.up", {}});
+        (void)eq::pack(exec, to, ei::matrix_view<const float>(w.data(), 90, 64), {"layers.3.up", {}});
       } catch (const ei::error& e) {
         thrown = true;
         CHECK(e.code() == ei::error_code::unsupported);
@@ -118,30 +117,29 @@ TEST_CASE("values that can't be encoded are named by row") {
   }
   std::vector<float> huge(64, 1e20f);
   huge[3] = -1e20f;
-  CHECK_THROWS_AS(eq::quantize(exec, {weight_format::int4, 32}, ei::matrix_view<const float>(huge.data(), 1, 64)),
+  CHECK_THROWS_AS(eq::pack(exec, {weight_format::int4, 32}, ei::matrix_view<const float>(huge.data(), 1, 64)),
                   ei::error);
-  CHECK(eq::quantize(exec, {weight_format::int8, 0}, ei::matrix_view<const float>(huge.data(), 1, 64)).view().rows ==
-        1);
+  CHECK(eq::pack(exec, {weight_format::int8, 0}, ei::matrix_view<const float>(huge.data(), 1, 64)).view().rows == 1);
 }
 
 TEST_CASE("shapes and targets that make no sense are errors; progress is told and may cancel") {
   const ei::execution::cpu::context exec;
   const auto w = random_floats(100 * 96, 1);
   const ei::matrix_view<const float> view(w.data(), 100, 96);
-  CHECK_THROWS_AS(eq::quantize(exec, {weight_format::int4, 64}, view), ei::error);
-  CHECK_THROWS_AS(eq::quantize(exec, {weight_format::int4, 0}, view), ei::error);
-  CHECK_THROWS_AS(eq::quantize(exec, {weight_format::q4_0, 0}, view), ei::error);
+  CHECK_THROWS_AS(eq::pack(exec, {weight_format::int4, 64}, view), ei::error);
+  CHECK_THROWS_AS(eq::pack(exec, {weight_format::int4, 0}, view), ei::error);
+  CHECK_THROWS_AS(eq::pack(exec, {weight_format::q4_0, 0}, view), ei::error);
   std::ptrdiff_t seen = 0;
-  (void)eq::quantize(exec, {weight_format::int8, 0}, view, {"w", [&](std::ptrdiff_t done, std::ptrdiff_t rows) {
-                                                              CHECK(done > seen);
-                                                              CHECK(rows == 100);
-                                                              seen = done;
-                                                            }});
+  (void)eq::pack(exec, {weight_format::int8, 0}, view, {"w", [&](std::ptrdiff_t done, std::ptrdiff_t rows) {
+                                                          CHECK(done > seen);
+                                                          CHECK(rows == 100);
+                                                          seen = done;
+                                                        }});
   CHECK(seen == 100);
   struct stop {};
-  CHECK_THROWS_AS((void)eq::quantize(exec, {weight_format::int8, 0}, view,
-                                     {"w", [](std::ptrdiff_t, std::ptrdiff_t) { throw stop(); }}),
-                  stop);
+  CHECK_THROWS_AS(
+      (void)eq::pack(exec, {weight_format::int8, 0}, view, {"w", [](std::ptrdiff_t, std::ptrdiff_t) { throw stop(); }}),
+      stop);
 }
 
 TEST_CASE("what each policy does with a matrix") {

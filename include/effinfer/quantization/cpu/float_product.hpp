@@ -1,0 +1,166 @@
+#pragma once
+// Products of float formats, panel by panel as in integer_product.hpp: y[t][n] = sum over columns of w[n][c] x[t][c], ascending.
+// A step is one column of sixteen rows (F32, F16) or two (BF16).
+//
+// BF16: AVX512-BF16 multiplies pairs of bf16 and adds them in f32, at twice the rate of f32, so there activations are rounded to
+// bf16 (relative error 2^-9 each); other sets widen the weights and compute in f32.
+
+#include <effinfer/quantization/cpu/integer_product.hpp>
+
+#include <type_traits>
+
+namespace effinfer::inline v0::quantization::detail {
+
+#if EFFINFER_X86
+inline EFFINFER_TARGET_AVX512_BF16 void add_pairs_avx512(execution::detail::f32x16_memory& sum, const bytes_of<64>& w,
+                                                         const bytes_of<64>& x) {
+  sum = _mm512_dpbf16_ps(sum, (__m512bh) reinterpret_cast<__m512i>(w), (__m512bh) reinterpret_cast<__m512i>(x));
+}
+inline EFFINFER_TARGET_AVX512 void widen_low_avx512(execution::detail::f32x16_memory& v, const bytes_of<64>& pairs) {
+  v = _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, reinterpret_cast<__m512i>(pairs), 16));
+}
+#endif
+
+struct no_dot_products {};
+struct bf16_dot_products {
+  static constexpr bool uses_avx512_bf16 = true;
+};
+
+template <class Format>
+struct float_product : std::conditional_t<Format::name == weight_format::bf16, bf16_dot_products, no_dot_products> {
+  static constexpr bool is_bf16 = Format::name == weight_format::bf16;
+  static constexpr int columns_a_step = is_bf16 ? 2 : 1;
+  static constexpr int bytes_a_step = Format::bytes_a_column * columns_a_step * rows_a_half;
+
+  struct args : panel_args {
+    const float* x;  ///< [tokens, columns], x_stride apart
+    std::ptrdiff_t x_stride;
+    const bf16* x_halves;  ///< the same rounded, x_halves_stride apart, zero in the column behind an odd number
+    std::ptrdiff_t x_halves_stride;
+  };
+
+  template <instruction_set Set, int Halves, int Tokens>
+  struct tile {
+    static constexpr instruction_set base = execution::base_of(Set);
+    using vector = f32x16<base>;
+    static constexpr std::make_integer_sequence<int, Halves> halves{};
+    static constexpr std::make_integer_sequence<int, Tokens> tokens{};
+    static constexpr std::make_integer_sequence<int, Halves * Tokens> all{};
+    vector sum[Halves * Tokens];
+
+    EFFINFER_ALWAYS_INLINE void run(const args& a, int first_half, std::ptrdiff_t token) {
+      const std::byte* w = a.w->panel(a.panel) + first_half * bytes_a_step;
+      begin(all);
+      if constexpr (Set == instruction_set::avx512_bf16) {
+        const auto* x = reinterpret_cast<const std::int8_t*>(a.x_halves + token * a.x_halves_stride);
+        const std::ptrdiff_t stride = a.x_halves_stride * 2, steps = (a.w->columns + 1) / 2;
+        for (std::ptrdiff_t i = 0; i < steps; ++i, w += 2 * bytes_a_step, x += 4) {
+          fetch_ahead<bytes_a_step * Halves>(w);
+          pair_step(w, x, stride, halves, tokens);
+        }
+      } else {
+        const float* x = a.x + token * a.x_stride;
+        std::ptrdiff_t left = a.w->columns;
+        for (; left >= columns_a_step; left -= columns_a_step, w += 2 * bytes_a_step, x += columns_a_step) {
+          fetch_ahead<bytes_a_step * Halves>(w);
+          step<0>(w, x, a.x_stride, halves, tokens);
+          if constexpr (is_bf16) step<1>(w, x + 1, a.x_stride, halves, tokens);
+        }
+        if (left > 0) step<0>(w, x, a.x_stride, halves, tokens);
+      }
+      end(a, first_half, token, all);
+    }
+
+   private:
+    template <int... I>
+    EFFINFER_ALWAYS_INLINE void begin(std::integer_sequence<int, I...>) {
+      ((sum[I] = vector::zero()), ...);
+    }
+    template <int... Half, int... Token>
+    EFFINFER_ALWAYS_INLINE void pair_step(const std::byte* p, const std::int8_t* x, std::ptrdiff_t stride,
+                                          std::integer_sequence<int, Half...>, std::integer_sequence<int, Token...>) {
+      code_group<base> w[Halves];
+      (w[Half].load(p + Half * bytes_a_step, as_they_are()), ...);
+      (multiply_pairs<Token>(x + Token * stride, w, halves), ...);
+    }
+    template <int Token, int... Half>
+    EFFINFER_ALWAYS_INLINE void multiply_pairs(const std::int8_t* p, const code_group<base> (&w)[Halves],
+                                               std::integer_sequence<int, Half...>) {
+      activation_lanes<base> x;
+      x.load(p);
+      (add_pairs_avx512(sum[Half * Tokens + Token].lanes.v, w[Half].part[0], x.v), ...);
+    }
+    /// Column `Column` of a step.
+    template <int Column, int... Half, int... Token>
+    EFFINFER_ALWAYS_INLINE void step(const std::byte* p, const float* x, std::ptrdiff_t stride,
+                                     std::integer_sequence<int, Half...>, std::integer_sequence<int, Token...>) {
+      vector w[Halves];
+      (load<Column>(p + Half * bytes_a_step, w[Half]), ...);
+      (multiply<Token>(x[Token * stride], w, halves), ...);
+    }
+    template <int Token, int... Half>
+    EFFINFER_ALWAYS_INLINE void multiply(float value, const vector (&w)[Halves], std::integer_sequence<int, Half...>) {
+      const vector x = vector::broadcast(value);
+      ((sum[Half * Tokens + Token] = fma(w[Half], x, sum[Half * Tokens + Token])), ...);
+    }
+    template <int Column>
+    static EFFINFER_ALWAYS_INLINE void load(const std::byte* p, vector& w) {
+      if constexpr (Format::name == weight_format::f32) {
+        w = vector::load(reinterpret_cast<const float*>(p));
+      } else if constexpr (Format::name == weight_format::f16) {
+        w = vector::load(reinterpret_cast<const f16*>(p));
+      } else {
+        load_bf16<Column>(p, w.lanes, vector::size);
+      }
+    }
+    /// A pair lies in 32 bits, the first column in the low half: one column's bits to the upper half of a float.
+    template <int Column, execution::instruction_set S, int Lanes>
+    static EFFINFER_ALWAYS_INLINE void load_bf16(const std::byte* p, execution::detail::f32_register<S, Lanes>& v,
+                                                 int) {
+      using words = typename execution::detail::lanes_of<std::uint32_t, Lanes>::type;
+      words pairs = *reinterpret_cast<const typename execution::detail::lanes_of<std::uint32_t, Lanes>::unaligned*>(p);
+      if constexpr (Column == 0) {
+        pairs <<= 16;
+      } else {
+        pairs &= 0xffff0000u;
+      }
+      v.v = reinterpret_cast<typename execution::detail::lanes_of<float, Lanes>::type>(pairs);
+    }
+    template <int Column, class Half>
+    static EFFINFER_ALWAYS_INLINE void load_bf16(const std::byte* p, execution::detail::f32_pair<Half>& v, int size) {
+      load_bf16<Column>(p, v.low, size / 2);
+      load_bf16<Column>(p + size * 2, v.high, size / 2);
+    }
+    template <int... I>
+    EFFINFER_ALWAYS_INLINE void end(const args& a, int first_half, std::ptrdiff_t token,
+                                    std::integer_sequence<int, I...>) const {
+      (write_rows<base>(a, a.panel * rows_a_panel + (first_half + I / Tokens) * rows_a_half, token + I % Tokens,
+                        sum[I]),
+       ...);
+    }
+  };
+
+  template <instruction_set Set>
+  static EFFINFER_ALWAYS_INLINE void run(const args& a) {
+    std::ptrdiff_t token = 0;
+    if constexpr (execution::base_of(Set) == instruction_set::avx512) {
+      for (; token + 12 <= a.tokens; token += 12) tile<Set, 2, 12>().run(a, 0, token);
+      for (; token + 4 <= a.tokens; token += 4) tile<Set, 2, 4>().run(a, 0, token);
+      if (token + 2 <= a.tokens) tile<Set, 2, 2>().run(a, 0, token), token += 2;
+      if (token < a.tokens) tile<Set, 2, 1>().run(a, 0, token);
+    } else if constexpr (Set == instruction_set::avx2) {
+      for (int half = 0; half < 2; ++half) {
+        for (token = 0; token + 6 <= a.tokens; token += 6) tile<Set, 1, 6>().run(a, half, token);
+      }
+      for (; token + 2 <= a.tokens; token += 2) tile<Set, 2, 2>().run(a, 0, token);
+      if (token < a.tokens) tile<Set, 2, 1>().run(a, 0, token);
+    } else {
+      for (int half = 0; half < 2; ++half) {
+        for (token = 0; token + 2 <= a.tokens; token += 2) tile<Set, 1, 2>().run(a, half, token);
+        if (token < a.tokens) tile<Set, 1, 1>().run(a, half, token);
+      }
+    }
+  }
+};
+
+}  // namespace effinfer::inline v0::quantization::detail

@@ -1,0 +1,135 @@
+#pragma once
+// Sixteen 32-bit sums, one a row of a half panel, and the step that adds four columns: lane i gains
+// sum_{j<4} w[i][j] x[j], exactly.
+//
+// VNNI multiplies unsigned by signed bytes: weight codes are taken as they lie, offset included, and the sum starts at minus
+// the offset times the sum of the activations. Without VNNI, AVX2's unsigned times signed (vpmaddubsw) saturates
+// at 16 bits: |w| times x with the sign of w stays below, as |x| <= 127; so there the offset is taken off the codes.
+
+#include <effinfer/quantization/cpu/codes.hpp>
+
+namespace effinfer::inline v0::quantization::detail {
+
+/// Whether codes keep their offset.
+template <instruction_set Set>
+inline constexpr bool unsigned_codes = Set == instruction_set::avx2_vnni ||
+                                       execution::base_of(Set) == instruction_set::avx512;
+
+template <int Lanes>
+using i32_of = typename execution::detail::lanes_of<std::int32_t, Lanes>::type;
+
+/// Four activations, in every lane.
+template <instruction_set Set>
+struct activation_lanes {
+  static constexpr int lanes = code_group<Set>::lanes;
+  bytes_of<lanes> v;
+  EFFINFER_ALWAYS_INLINE void load(const std::int8_t* p);
+};
+
+template <instruction_set Set>
+struct integer_sums {
+  static constexpr int registers = code_group<Set>::registers;
+  static constexpr int lanes = code_group<Set>::lanes / 4;
+  i32_of<lanes> part[registers];
+
+  EFFINFER_ALWAYS_INLINE void set(std::int32_t value);
+  EFFINFER_ALWAYS_INLINE void add(const code_group<Set>& w, const activation_lanes<Set>& x);
+  EFFINFER_ALWAYS_INLINE void to_floats(execution::f32x16<execution::base_of(Set)>& v) const;
+};
+
+#if EFFINFER_X86
+inline EFFINFER_TARGET_AVX512 void broadcast_word(bytes_of<64>& v, const std::int8_t* p) {
+  std::int32_t word;
+  __builtin_memcpy(&word, p, 4);
+  v = reinterpret_cast<bytes_of<64>>(_mm512_set1_epi32(word));
+}
+inline EFFINFER_TARGET_AVX2 void broadcast_word(bytes_of<32>& v, const std::int8_t* p) {
+  std::int32_t word;
+  __builtin_memcpy(&word, p, 4);
+  v = reinterpret_cast<bytes_of<32>>(_mm256_set1_epi32(word));
+}
+inline EFFINFER_TARGET_AVX512 void broadcast_word(i32_of<16>& v, const std::int32_t& value) {
+  v = reinterpret_cast<i32_of<16>>(_mm512_set1_epi32(value));
+}
+inline EFFINFER_TARGET_AVX2 void broadcast_word(i32_of<8>& v, const std::int32_t& value) {
+  v = reinterpret_cast<i32_of<8>>(_mm256_set1_epi32(value));
+}
+inline EFFINFER_TARGET_AVX512 void add_dot_avx512(i32_of<16>& sums, const bytes_of<64>& w, const bytes_of<64>& x) {
+  sums = reinterpret_cast<i32_of<16>>(
+      _mm512_dpbusd_epi32(reinterpret_cast<__m512i>(sums), reinterpret_cast<__m512i>(w), reinterpret_cast<__m512i>(x)));
+}
+inline EFFINFER_TARGET_AVX2_VNNI void add_dot_avx2_vnni(i32_of<8>& sums, const bytes_of<32>& w, const bytes_of<32>& x) {
+  sums = reinterpret_cast<i32_of<8>>(_mm256_dpbusd_avx_epi32(
+      reinterpret_cast<__m256i>(sums), reinterpret_cast<__m256i>(w), reinterpret_cast<__m256i>(x)));
+}
+inline EFFINFER_TARGET_AVX2 void add_dot_avx2(i32_of<8>& sums, const bytes_of<32>& weights, const bytes_of<32>& x) {
+  const auto w = reinterpret_cast<__m256i>(weights);
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(reinterpret_cast<__m256i>(x), w));
+  const __m256i fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+  sums = reinterpret_cast<i32_of<8>>(_mm256_add_epi32(reinterpret_cast<__m256i>(sums), fours));
+}
+inline EFFINFER_TARGET_AVX512 void integers_to_floats(execution::detail::f32x16_memory& v, const i32_of<16>& sums) {
+  v = _mm512_maskz_cvtepi32_ps(0xffff, reinterpret_cast<__m512i>(sums));
+}
+inline EFFINFER_TARGET_AVX2 void integers_to_floats(execution::detail::f32x8_memory& v, const i32_of<8>& sums) {
+  v = _mm256_cvtepi32_ps(reinterpret_cast<__m256i>(sums));
+}
+#endif
+
+template <instruction_set Set>
+EFFINFER_ALWAYS_INLINE void activation_lanes<Set>::load(const std::int8_t* p) {
+  if constexpr (Set == instruction_set::portable) {
+    __builtin_memcpy(&v, p, 4);  // the rest is never read
+  } else {
+    broadcast_word(v, p);
+  }
+}
+
+template <instruction_set Set>
+EFFINFER_ALWAYS_INLINE void integer_sums<Set>::set(std::int32_t value) {
+  if constexpr (Set == instruction_set::portable) {
+    for (int i = 0; i < registers; ++i) part[i] = value - i32_of<lanes>{};
+  } else {
+    broadcast_word(part[0], value);
+    if constexpr (registers == 2) part[1] = part[0];
+  }
+}
+
+template <instruction_set Set>
+EFFINFER_ALWAYS_INLINE void integer_sums<Set>::add(const code_group<Set>& w, const activation_lanes<Set>& x) {
+  if constexpr (Set == instruction_set::avx512) {
+    add_dot_avx512(part[0], w.part[0], x.v);
+  } else if constexpr (Set == instruction_set::avx2_vnni) {
+    add_dot_avx2_vnni(part[0], w.part[0], x.v);
+    add_dot_avx2_vnni(part[1], w.part[1], x.v);
+  } else if constexpr (Set == instruction_set::avx2) {
+    add_dot_avx2(part[0], w.part[0], x.v);
+    add_dot_avx2(part[1], w.part[1], x.v);
+  } else {
+    for (int r = 0; r < registers; ++r) {
+      for (int i = 0; i < lanes; ++i) {
+        int sum = 0;
+        for (int j = 0; j < 4; ++j) {
+          sum += static_cast<std::int8_t>(w.part[r][i * 4 + j]) * static_cast<std::int8_t>(x.v[j]);
+        }
+        part[r][i] += sum;
+      }
+    }
+  }
+}
+
+template <instruction_set Set>
+EFFINFER_ALWAYS_INLINE void integer_sums<Set>::to_floats(execution::f32x16<execution::base_of(Set)>& v) const {
+  if constexpr (registers == 1) {
+    integers_to_floats(v.lanes.v, part[0]);
+  } else if constexpr (registers == 2) {
+    integers_to_floats(v.lanes.low.v, part[0]);
+    integers_to_floats(v.lanes.high.v, part[1]);
+  } else {
+    float values[16];
+    for (int i = 0; i < 16; ++i) values[i] = static_cast<float>(part[i / lanes][i % lanes]);
+    v = execution::f32x16<execution::base_of(Set)>::load(&values[0]);
+  }
+}
+
+}  // namespace effinfer::inline v0::quantization::detail
