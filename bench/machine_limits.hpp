@@ -1,6 +1,6 @@
 #pragma once
 // What this machine can do at most, measured in the same run as the figures that are held against it: memory reads,
-// f32 fused multiply-adds, 8-bit products.
+// f32 fused multiply-adds, bf16 and 8-bit dot products.
 
 #include <effinfer/execution/cpu.hpp>
 #include <effinfer/execution/vector.hpp>
@@ -10,6 +10,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <vector>
+
+#if EFFINFER_X86
+#include <cpuid.h>
+#include <immintrin.h>
+#endif
 
 namespace machine_limits {
 
@@ -84,6 +89,25 @@ struct byte_dot_loop {
   }
   static constexpr double operations = 2.0 * 64 * 8 * steps;
 };
+
+struct bf16_dot_loop {
+  static constexpr int steps = 1 << 13;
+  static constexpr int chains = 16;  // of 8, the instruction's latency would be seen
+  static __attribute__((target("avx512f,avx512bw,avx512bf16"))) void run(const float* seed, float* out) {
+    const __m512 x = _mm512_loadu_ps(seed);
+    const __m512bh factors = _mm512_cvtne2ps_pbh(x, x);
+    __m512 sums[chains];
+    for (int i = 0; i < chains; ++i) sums[i] = _mm512_set1_ps(static_cast<float>(i));
+    for (int i = 0; i < steps; ++i) {
+#pragma GCC unroll 16
+      for (int j = 0; j < chains; ++j) sums[j] = _mm512_dpbf16_ps(sums[j], factors, factors);
+    }
+    __m512 sum = sums[0];
+    for (int i = 1; i < chains; ++i) sum = _mm512_add_ps(sum, sums[i]);
+    _mm512_storeu_ps(out, sum);
+  }
+  static constexpr double operations = 2.0 * 32 * chains * steps;
+};
 #endif
 
 /// Memory is timed in slices of 8 MiB out of 128 MiB, the best of them counting: long enough to reach the full rate, short
@@ -138,6 +162,27 @@ inline double byte_dot_peak([[maybe_unused]] const ex::cpu::context& exec, [[may
       });
     });
     return exec.threads() * 16 * byte_dot_loop::operations / seconds;
+  }
+#endif
+  return 0;
+}
+
+/// Operations (two a multiply-add) a second of all threads in bf16 dot products; 0 without AVX512-BF16.
+inline double bf16_dot_peak([[maybe_unused]] const ex::cpu::context& exec, [[maybe_unused]] int repeats = 5) {
+#if EFFINFER_X86
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  const bool has_bf16 = ex::best_instruction_set() >= ex::instruction_set::avx512 &&
+                        __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && ((eax >> 5) & 1U) != 0;
+  if (has_bf16) {
+    const float seed[16] = {1e-3f, 1e-4f};
+    std::vector<float> out(64 * 16);
+    const double seconds = best_seconds(repeats, [&] {
+      exec.parallel_for(exec.threads() * 16, 1, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
+        for (std::ptrdiff_t i = begin; i < end; ++i)
+          bf16_dot_loop::run(&seed[0], &out[static_cast<std::size_t>(i) % 64 * 16]);
+      });
+    });
+    return exec.threads() * 16 * bf16_dot_loop::operations / seconds;
   }
 #endif
   return 0;
