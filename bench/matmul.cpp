@@ -112,17 +112,23 @@ const eq::storage storages[] = {{weight_format::f32, 0},   {weight_format::f16, 
                                 {weight_format::q5_k, 0},  {weight_format::q6_k, 0},  {weight_format::int8, 0},
                                 {weight_format::int4, 32}, {weight_format::int4, 128}};
 
+std::string name_of(eq::storage s) {
+  std::string name(ei::to_string(s.format));
+  if (s.group != 0) name.append("g").append(std::to_string(s.group));
+  return name;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   for (const eq::storage s : storages) {
-    const std::string name = std::string(ei::to_string(s.format)) + (s.group ? "g" + std::to_string(s.group) : "");
+    const std::string name = name_of(s);
     benchmark::RegisterBenchmark(("decode/" + name).c_str(), [s](benchmark::State& st) { decode(st, s); })
         ->Unit(benchmark::kMillisecond)
         ->UseRealTime();
   }
   for (const eq::storage s : storages) {
-    const std::string name = std::string(ei::to_string(s.format)) + (s.group ? "g" + std::to_string(s.group) : "");
+    const std::string name = name_of(s);
     benchmark::RegisterBenchmark(("prefill/" + name).c_str(), [s](benchmark::State& st) { prefill(st, s); })
         ->Unit(benchmark::kMillisecond)
         ->UseRealTime();
