@@ -4,6 +4,7 @@
 
 #include <effinfer/execution/cpu.hpp>
 #include <effinfer/execution/vector.hpp>
+#include <effinfer/quantization/weight_storage.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -133,6 +134,29 @@ inline double read_bandwidth(const ex::cpu::context& exec, int repeats = 5) {
                     }));
   }
   return static_cast<double>(slice_bytes) / best;
+}
+
+/// Bytes a second that all threads of `exec` read in the long run: what a model's weights, hundreds of megabytes one after the
+/// other, can come at. Sweeps of 1 GiB in huge pages for at least `seconds`; the mean. (Short slices are up to 1.5 times
+/// as fast: what memory controllers and neighbours' traffic allow for a fraction of a millisecond.)
+inline double sustained_read_bandwidth(const ex::cpu::context& exec, double seconds) {
+  constexpr std::ptrdiff_t bytes = std::ptrdiff_t{1} << 30, part = 1 << 16;
+  static const auto buffer = [] {
+    effinfer::quantization::weight_storage memory(bytes);
+    std::fill_n(memory.data(), bytes, std::byte{1});
+    return memory;
+  }();
+  std::vector<float> sums(bytes / part);
+  const auto* values = reinterpret_cast<const float*>(buffer.data());
+  const double start = seconds_now();
+  double sweeps = 0, taken = 0;
+  for (; taken < seconds; ++sweeps, taken = seconds_now() - start) {
+    exec.parallel_for(bytes / part, 8, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
+      ex::dispatch<read_kernel>(exec.set(), values + begin * (part / 4), (end - begin) * (part / 4),
+                                &sums[static_cast<std::size_t>(begin)]);
+    });
+  }
+  return static_cast<double>(bytes) * sweeps / taken;
 }
 
 /// Operations (two a multiply-add) a second of all threads.

@@ -20,16 +20,21 @@
 
 namespace effinfer::inline v0::quantization {
 
-/// What a product reads of its activations. Which parts there are depends on the weights that they are prepared for.
+/// Columns of a slab: the widest unit of a packed matrix. All tokens' activations of a slab lie together, so that a product
+/// that takes a panel slab by slab reads them in one run, whatever M is. (Rows of a power of two apart would
+/// share a few sets of the cache.)
+inline constexpr std::ptrdiff_t slab_columns = 256;
+
+/// What a product reads of its activations, in S = ceil(M / 256) slabs. Which parts there are depends on the weights that they
+/// are prepared for.
 struct prepared_activations {
   matrix_view<const float> values;          ///< [T, M]: F32 and F16 weights
-  const std::int8_t* codes = nullptr;       ///< [T, padded], zero beyond M: integer weights, with all that follows
-  const float* scales = nullptr;            ///< [T, padded / 32]
-  const float* sums = nullptr;              ///< [T, padded / 32]: scale * sum of codes
-  const std::int32_t* counts = nullptr;     ///< [T, padded / 32]: sum of codes
-  const std::int32_t* counts_16 = nullptr;  ///< [T, padded / 16]: likewise, of 16 columns
-  const bf16* halves = nullptr;  ///< [T, padded], zero beyond M: BF16 weights, where the machine multiplies these
-  std::ptrdiff_t padded = 0;     ///< M rounded up to 256, the widest unit of a packed matrix
+  const std::int8_t* codes = nullptr;       ///< [S, T, 256], zero beyond M: integer weights, with all that follows
+  const float* scales = nullptr;            ///< [S, T, 8], of 32 columns each
+  const float* sums = nullptr;              ///< [S, T, 8]: scale * sum of codes
+  const std::int32_t* counts = nullptr;     ///< [S, T, 8]: sum of codes
+  const std::int32_t* counts_16 = nullptr;  ///< [S, T, 16]: likewise, of 16 columns each
+  const bf16* halves = nullptr;  ///< [S, T, 256], zero beyond M: BF16 weights, where the machine multiplies these
 };
 
 /// What a product with weights of this kind reads.
@@ -42,12 +47,12 @@ struct activation_kinds {
   }
 };
 
-constexpr std::ptrdiff_t padded_columns(std::ptrdiff_t columns) { return (columns + 255) / 256 * 256; }
+constexpr std::ptrdiff_t slabs_of(std::ptrdiff_t columns) { return (columns + slab_columns - 1) / slab_columns; }
 
 /// What `prepare` needs for [rows, columns], at any alignment.
 constexpr std::size_t activation_bytes(std::ptrdiff_t rows, std::ptrdiff_t columns) {
-  const std::ptrdiff_t padded = padded_columns(columns);
-  return rows > 0 && columns > 0 ? static_cast<std::size_t>(rows * (padded * 3 + padded / 32 * 20) + 63) : 0;
+  const std::ptrdiff_t a_slab = slab_columns * 3 + slab_columns / 32 * 20;
+  return rows > 0 && columns > 0 ? static_cast<std::size_t>(rows * slabs_of(columns) * a_slab + 63) : 0;
 }
 
 namespace detail {
@@ -59,24 +64,24 @@ inline EFFINFER_TARGET_AVX512 void narrow_codes(std::int8_t* p, const execution:
 }
 #endif
 
-struct quantize_row {
+/// A token's activations of one slab, of which the first `left` exist.
+struct quantize_slab {
   struct args {
     const float* x;
-    std::ptrdiff_t columns;
-    std::ptrdiff_t padded;
-    std::int8_t* codes;
-    float* scales;
-    float* sums;
-    std::int32_t* counts;
-    std::int32_t* counts_16;
+    std::ptrdiff_t left;
+    std::int8_t* codes;       ///< [256]
+    float* scales;            ///< [8]
+    float* sums;              ///< [8]
+    std::int32_t* counts;     ///< [8]
+    std::int32_t* counts_16;  ///< [16]
   };
 
   template <execution::instruction_set Set>
   static EFFINFER_ALWAYS_INLINE void run(const args& a) {
     using vector = execution::f32x16<Set>;
-    for (std::ptrdiff_t first = 0; first < a.padded; first += 32) {
+    for (int block = 0; block < slab_columns / 32; ++block) {
       vector low, high;
-      const std::ptrdiff_t left = a.columns - first;
+      const std::ptrdiff_t first = block * 32, left = a.left - first;
       if (left >= 32) {
         low = vector::load(a.x + first);
         high = vector::load(a.x + first + 16);
@@ -94,14 +99,14 @@ struct quantize_row {
       store_codes<Set>(a.codes + first, low);
       store_codes<Set>(a.codes + first + 16, high);
       const float scale = (some ? greatest / 127.0f : 0.0f) + poison;
-      a.scales[first / 32] = scale;
+      a.scales[block] = scale;
       const float low_count = low.sum(), high_count = high.sum();  // whole numbers below 2^24: exact in any order
-      a.sums[first / 32] = scale * (low_count + high_count);
+      a.sums[block] = scale * (low_count + high_count);
       // A NaN's conversion would be undefined; its scale carries it.
       const bool whole = poison == 0.0f;
-      a.counts_16[first / 16] = whole ? static_cast<std::int32_t>(low_count) : 0;
-      a.counts_16[first / 16 + 1] = whole ? static_cast<std::int32_t>(high_count) : 0;
-      a.counts[first / 32] = a.counts_16[first / 16] + a.counts_16[first / 16 + 1];
+      a.counts_16[2 * block] = whole ? static_cast<std::int32_t>(low_count) : 0;
+      a.counts_16[2 * block + 1] = whole ? static_cast<std::int32_t>(high_count) : 0;
+      a.counts[block] = a.counts_16[2 * block] + a.counts_16[2 * block + 1];
     }
   }
 
@@ -125,14 +130,13 @@ inline EFFINFER_TARGET_AVX512_BF16 void round_to_bf16(bf16* p, const execution::
 }
 #endif
 
-/// A row rounded to bf16.
-struct round_row {
+/// A token's activations of one slab rounded to bf16.
+struct round_slab {
   static constexpr bool uses_avx512_bf16 = true;
   template <execution::instruction_set Set>
-  static EFFINFER_ALWAYS_INLINE void run(const float* x, std::ptrdiff_t columns, std::ptrdiff_t padded, bf16* out) {
+  static EFFINFER_ALWAYS_INLINE void run(const float* x, std::ptrdiff_t left, bf16* out) {
     using vector = execution::f32x16<execution::base_of(Set)>;
-    for (std::ptrdiff_t i = 0; i < padded; i += 16) {
-      const std::ptrdiff_t left = columns - i;
+    for (int i = 0; i < slab_columns; i += 16, left -= 16) {
       const vector v = left >= 16 ? vector::load(x + i) : vector::load_first(x + i, left > 0 ? left : 0);
       if constexpr (Set == execution::instruction_set::avx512_bf16) {
         round_to_bf16(out + i, v.lanes.v);
@@ -152,7 +156,6 @@ inline prepared_activations prepare(const execution::cpu::context& exec, matrix_
                                     std::span<std::byte> workspace, activation_kinds kinds = {true, true}) {
   prepared_activations p;
   p.values = x;
-  p.padded = padded_columns(x.columns);
   if (x.rows <= 0 || x.columns <= 0 || !(kinds.codes || kinds.halves)) return p;
   if (workspace.size() < activation_bytes(x.rows, x.columns)) {
     throw error(
@@ -162,30 +165,26 @@ inline prepared_activations prepare(const execution::cpu::context& exec, matrix_
   }
   const auto address = reinterpret_cast<std::uintptr_t>(workspace.data());
   std::byte* start = workspace.data() + ((address + 63) / 64 * 64 - address);
-  const std::ptrdiff_t blocks = p.padded / 32;
+  const std::ptrdiff_t slabs = slabs_of(x.columns), pieces = slabs * x.rows;
   auto* halves = reinterpret_cast<bf16*>(start);
-  auto* codes = reinterpret_cast<std::int8_t*>(start + x.rows * p.padded * 2);
-  auto* scales = reinterpret_cast<float*>(start + x.rows * p.padded * 3);
-  float* sums = scales + x.rows * blocks;
-  auto* counts = reinterpret_cast<std::int32_t*>(sums + x.rows * blocks);
-  std::int32_t* counts_16 = counts + x.rows * blocks;
+  auto* codes = reinterpret_cast<std::int8_t*>(start + pieces * slab_columns * 2);
+  auto* scales = reinterpret_cast<float*>(codes + pieces * slab_columns);
+  float* sums = scales + pieces * 8;
+  auto* counts = reinterpret_cast<std::int32_t*>(sums + pieces * 8);
+  std::int32_t* counts_16 = counts + pieces * 8;
   // About 16 Ki values a part: less isn't worth a second thread.
-  const std::ptrdiff_t grain = 1 + (1 << 14) / p.padded;
+  const std::ptrdiff_t grain = 1 + (1 << 14) / (slabs * slab_columns);
   exec.parallel_for(x.rows, grain, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
     for (std::ptrdiff_t t = begin; t < end; ++t) {
-      if (kinds.codes) {
-        const detail::quantize_row::args args{x.row(t),
-                                              x.columns,
-                                              p.padded,
-                                              codes + t * p.padded,
-                                              scales + t * blocks,
-                                              sums + t * blocks,
-                                              counts + t * blocks,
-                                              counts_16 + t * blocks * 2};
-        execution::dispatch<detail::quantize_row>(exec.set(), args);
-      }
-      if (kinds.halves) {
-        execution::dispatch<detail::round_row>(exec.set(), x.row(t), x.columns, p.padded, halves + t * p.padded);
+      for (std::ptrdiff_t s = 0; s < slabs; ++s) {
+        const float* from = x.row(t) + s * slab_columns;
+        const std::ptrdiff_t left = x.columns - s * slab_columns, i = s * x.rows + t;
+        if (kinds.codes) {
+          const detail::quantize_slab::args args{from,         left,           codes + i * slab_columns, scales + i * 8,
+                                                 sums + i * 8, counts + i * 8, counts_16 + i * 16};
+          execution::dispatch<detail::quantize_slab>(exec.set(), args);
+        }
+        if (kinds.halves) execution::dispatch<detail::round_slab>(exec.set(), from, left, halves + i * slab_columns);
       }
     }
   });

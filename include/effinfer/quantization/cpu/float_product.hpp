@@ -5,7 +5,8 @@
 // BF16: AVX512-BF16 multiplies pairs of bf16 and adds them in f32, at twice the rate of f32, so there activations are rounded to
 // bf16 (relative error 2^-9 each); other sets widen the weights and compute in f32.
 
-#include <effinfer/quantization/cpu/integer_product.hpp>
+#include <effinfer/quantization/cpu/integer_sums.hpp>
+#include <effinfer/quantization/cpu/panel.hpp>
 
 #include <type_traits>
 
@@ -35,8 +36,7 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
   struct args : panel_args {
     const float* x;  ///< [tokens, columns], x_stride apart
     std::ptrdiff_t x_stride;
-    const bf16* x_halves;  ///< the same rounded, x_halves_stride apart, zero in the column behind an odd number
-    std::ptrdiff_t x_halves_stride;
+    const bf16* x_halves;  ///< see prepared_activations
   };
 
   template <instruction_set Set, int Halves, int Tokens>
@@ -48,19 +48,24 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
     static constexpr std::make_integer_sequence<int, Halves * Tokens> all{};
     vector sum[Halves * Tokens];
 
-    EFFINFER_ALWAYS_INLINE void run(const args& a, int first_half, std::ptrdiff_t token) {
-      const std::byte* w = a.w->panel(a.panel) + first_half * bytes_a_step;
-      begin(all);
+    EFFINFER_ALWAYS_INLINE void run(const args& a, const panel_piece& piece, int first_half, std::ptrdiff_t token) {
+      const std::ptrdiff_t first = piece.first_slab * slab_columns;
+      std::ptrdiff_t left = std::min(a.w->columns, piece.last_slab * slab_columns) - first;
+      const std::byte* w = a.w->panel(a.panel) + (first / columns_a_step * 2 + first_half) * bytes_a_step;
+      begin(piece, first_half, token, all);
       if constexpr (Set == instruction_set::avx512_bf16) {
-        const auto* x = reinterpret_cast<const std::int8_t*>(a.x_halves + token * a.x_halves_stride);
-        const std::ptrdiff_t stride = a.x_halves_stride * 2, steps = (a.w->columns + 1) / 2;
-        for (std::ptrdiff_t i = 0; i < steps; ++i, w += 2 * bytes_a_step, x += 4) {
-          fetch_ahead<bytes_a_step * Halves>(w);
-          pair_step(w, x, stride, halves, tokens);
+        const auto* x = reinterpret_cast<const std::int8_t*>(a.x_halves) +
+                        (piece.first_slab * a.tokens + token) * bytes_a_half_slab;
+        for (; left > 0; left -= slab_columns) {
+          const std::ptrdiff_t steps = (std::min(left, slab_columns) + 1) / 2;
+          for (std::ptrdiff_t i = 0; i < steps; ++i, w += 2 * bytes_a_step) {
+            fetch_ahead<bytes_a_step * Halves>(w);
+            pair_step(w, x + i * 4, halves, tokens);
+          }
+          x += a.tokens * bytes_a_half_slab;
         }
       } else {
-        const float* x = a.x + token * a.x_stride;
-        std::ptrdiff_t left = a.w->columns;
+        const float* x = a.x + token * a.x_stride + first;
         for (; left >= columns_a_step; left -= columns_a_step, w += 2 * bytes_a_step, x += columns_a_step) {
           fetch_ahead<bytes_a_step * Halves>(w);
           step<0>(w, x, a.x_stride, halves, tokens);
@@ -68,20 +73,23 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
         }
         if (left > 0) step<0>(w, x, a.x_stride, halves, tokens);
       }
-      end(a, first_half, token, all);
+      end(a, piece, first_half, token, all);
     }
 
    private:
+    static constexpr std::ptrdiff_t bytes_a_half_slab = slab_columns * 2;
+
     template <int... I>
-    EFFINFER_ALWAYS_INLINE void begin(std::integer_sequence<int, I...>) {
-      ((sum[I] = vector::zero()), ...);
+    EFFINFER_ALWAYS_INLINE void begin(const panel_piece& piece, int first_half, std::ptrdiff_t token,
+                                      std::integer_sequence<int, I...>) {
+      (begin_rows<base>(piece, first_half + I / Tokens, token + I % Tokens, sum[I]), ...);
     }
     template <int... Half, int... Token>
-    EFFINFER_ALWAYS_INLINE void pair_step(const std::byte* p, const std::int8_t* x, std::ptrdiff_t stride,
-                                          std::integer_sequence<int, Half...>, std::integer_sequence<int, Token...>) {
+    EFFINFER_ALWAYS_INLINE void pair_step(const std::byte* p, const std::int8_t* x, std::integer_sequence<int, Half...>,
+                                          std::integer_sequence<int, Token...>) {
       code_group<base> w[Halves];
       (w[Half].load(p + Half * bytes_a_step, as_they_are()), ...);
-      (multiply_pairs<Token>(x + Token * stride, w, halves), ...);
+      (multiply_pairs<Token>(x + Token * bytes_a_half_slab, w, halves), ...);
     }
     template <int Token, int... Half>
     EFFINFER_ALWAYS_INLINE void multiply_pairs(const std::int8_t* p, const code_group<base> (&w)[Halves],
@@ -132,34 +140,48 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
       load_bf16<Column>(p + size * 2, v.high, size / 2);
     }
     template <int... I>
-    EFFINFER_ALWAYS_INLINE void end(const args& a, int first_half, std::ptrdiff_t token,
+    EFFINFER_ALWAYS_INLINE void end(const args& a, const panel_piece& piece, int first_half, std::ptrdiff_t token,
                                     std::integer_sequence<int, I...>) const {
-      (write_rows<base>(a, a.panel * rows_a_panel + (first_half + I / Tokens) * rows_a_half, token + I % Tokens,
-                        sum[I]),
-       ...);
+      if (piece.ends) {
+        (write_rows<base>(a, first_half + I / Tokens, token + I % Tokens, sum[I]), ...);
+      } else {
+        (keep_rows<base>(piece, first_half + I / Tokens, token + I % Tokens, sum[I]), ...);
+      }
+    }
+  };
+
+  template <instruction_set Set>
+  struct panel {
+    const args& a;
+    EFFINFER_ALWAYS_INLINE void piece(const panel_piece& p) const {
+      std::ptrdiff_t token = p.first_token;
+      const std::ptrdiff_t last = token + p.tokens;
+      if constexpr (execution::base_of(Set) == instruction_set::avx512) {
+        for (; token + 12 <= last; token += 12) tile<Set, 2, 12>().run(a, p, 0, token);
+        for (; token + 4 <= last; token += 4) tile<Set, 2, 4>().run(a, p, 0, token);
+        if (token + 2 <= last) tile<Set, 2, 2>().run(a, p, 0, token), token += 2;
+        if (token < last) tile<Set, 2, 1>().run(a, p, 0, token);
+      } else if constexpr (Set == instruction_set::avx2) {
+        for (; token + 6 <= last; token += 6) {
+          for (int half = 0; half < 2; ++half) tile<Set, 1, 6>().run(a, p, half, token);
+        }
+        for (; token + 2 <= last; token += 2) tile<Set, 2, 2>().run(a, p, 0, token);
+        if (token < last) tile<Set, 2, 1>().run(a, p, 0, token);
+      } else {
+        for (; token + 2 <= last; token += 2) {
+          for (int half = 0; half < 2; ++half) tile<Set, 1, 2>().run(a, p, half, token);
+        }
+        if (token < last) {
+          for (int half = 0; half < 2; ++half) tile<Set, 1, 1>().run(a, p, half, token);
+        }
+      }
     }
   };
 
   template <instruction_set Set>
   static EFFINFER_ALWAYS_INLINE void run(const args& a) {
-    std::ptrdiff_t token = 0;
-    if constexpr (execution::base_of(Set) == instruction_set::avx512) {
-      for (; token + 12 <= a.tokens; token += 12) tile<Set, 2, 12>().run(a, 0, token);
-      for (; token + 4 <= a.tokens; token += 4) tile<Set, 2, 4>().run(a, 0, token);
-      if (token + 2 <= a.tokens) tile<Set, 2, 2>().run(a, 0, token), token += 2;
-      if (token < a.tokens) tile<Set, 2, 1>().run(a, 0, token);
-    } else if constexpr (Set == instruction_set::avx2) {
-      for (int half = 0; half < 2; ++half) {
-        for (token = 0; token + 6 <= a.tokens; token += 6) tile<Set, 1, 6>().run(a, half, token);
-      }
-      for (; token + 2 <= a.tokens; token += 2) tile<Set, 2, 2>().run(a, 0, token);
-      if (token < a.tokens) tile<Set, 2, 1>().run(a, 0, token);
-    } else {
-      for (int half = 0; half < 2; ++half) {
-        for (token = 0; token + 2 <= a.tokens; token += 2) tile<Set, 1, 2>().run(a, half, token);
-        if (token < a.tokens) tile<Set, 1, 1>().run(a, half, token);
-      }
-    }
+    constexpr std::ptrdiff_t few = execution::base_of(Set) == instruction_set::avx512 ? 12 : 2;
+    for_pieces(a.tokens, few, slabs_of(a.w->columns), slab_columns / columns_a_step * 2 * bytes_a_step, panel<Set>{a});
   }
 };
 

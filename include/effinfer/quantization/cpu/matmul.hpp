@@ -37,12 +37,12 @@ void run_panel(execution::instruction_set set, const prepared_activations& p, co
     typename float_product<Format>::args a{};
     fill(a);
     a.x = p.values.data, a.x_stride = p.values.stride;
-    a.x_halves = p.halves, a.x_halves_stride = p.padded;
+    a.x_halves = p.halves;
     execution::dispatch<float_product<Format>>(set, a);
   } else {
     typename integer_product<Format>::args a{};
     fill(a);
-    a.x = p.codes, a.x_stride = p.padded;
+    a.x = p.codes;
     a.x_scales = p.scales, a.x_sums = p.sums;
     a.x_counts = Format::scales::columns_a_scale == 16 ? p.counts_16 : p.counts;
     execution::dispatch<integer_product<Format>>(set, a);

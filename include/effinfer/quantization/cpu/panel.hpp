@@ -1,0 +1,92 @@
+#pragma once
+// How a panel of weights meets its tokens. With more tokens than registers hold, the panel is taken in chunks of some slabs of
+// columns that stay in the first-level cache while all tokens pass by; their sums wait in memory meanwhile. A sum
+// is the same additions in the same order either way.
+
+#include <effinfer/quantization/cpu/activations.hpp>
+#include <effinfer/quantization/cpu/codes.hpp>
+#include <effinfer/quantization/packed_matrix.hpp>
+
+#include <algorithm>
+
+namespace effinfer::inline v0::quantization::detail {
+
+using execution::f32x16;
+
+/// What every product of a panel is told.
+struct panel_args {
+  const packed_matrix* w;
+  std::ptrdiff_t panel;
+  std::ptrdiff_t tokens;
+  float* y;  ///< [tokens, rows of w], y_stride apart
+  std::ptrdiff_t y_stride;
+  const float* bias;  ///< [rows of w], or null
+};
+
+/// Some tokens and some slabs of a panel: what a product does in one go.
+struct panel_piece {
+  std::ptrdiff_t first_token, tokens;
+  std::ptrdiff_t first_slab, last_slab;
+  float* sums;  ///< [tokens, 32]: unfinished, unless these slabs are the first, and again unless they are the last
+  bool begins, ends;
+};
+
+/// Fetches what is to come of a stream: `Bytes` a step, some four kilobytes ahead, about what is on its way from memory
+/// at full rate.
+template <int Bytes>
+EFFINFER_ALWAYS_INLINE void fetch_ahead(const std::byte* p) {
+  constexpr int ahead = 4096;
+  for (int i = 0; i < Bytes; i += 64) __builtin_prefetch(p + ahead + i);
+}
+
+/// `run(piece)` for all of a panel, whose slabs take `bytes_a_slab`. Up to `few` tokens go over it once.
+template <class Run>
+EFFINFER_ALWAYS_INLINE void for_pieces(std::ptrdiff_t tokens, std::ptrdiff_t few, std::ptrdiff_t slabs,
+                                       std::ptrdiff_t bytes_a_slab, const Run& run) {
+  constexpr std::ptrdiff_t tokens_a_block = 96, bytes_a_chunk = 24 << 10;
+  alignas(64) float sums[tokens_a_block * rows_a_panel];
+  const std::ptrdiff_t block = tokens <= few ? few : tokens_a_block;
+  const std::ptrdiff_t chunk = tokens <= few ? slabs : std::max<std::ptrdiff_t>(bytes_a_chunk / bytes_a_slab, 1);
+  for (std::ptrdiff_t token = 0; token < tokens; token += block) {
+    std::ptrdiff_t slab = 0;
+    do {  // once even where there are no columns: the outputs are the bias then
+      const std::ptrdiff_t end = std::min(slab + chunk, slabs);
+      run.piece({token, std::min(block, tokens - token), slab, end, sums, slab == 0, end == slabs});
+      slab = end;
+    } while (slab < slabs);
+  }
+}
+
+/// Sixteen sums of one token at the beginning of a piece.
+template <instruction_set Set>
+EFFINFER_ALWAYS_INLINE void begin_rows(const panel_piece& piece, int half, std::ptrdiff_t token, f32x16<Set>& sum) {
+  if (piece.begins) {
+    sum = f32x16<Set>::zero();
+  } else {
+    sum = f32x16<Set>::load(piece.sums + (token - piece.first_token) * rows_a_panel + half * rows_a_half);
+  }
+}
+
+/// ... and at its end, if the panel isn't done.
+template <instruction_set Set>
+EFFINFER_ALWAYS_INLINE void keep_rows(const panel_piece& piece, int half, std::ptrdiff_t token,
+                                      const f32x16<Set>& sum) {
+  sum.store(piece.sums + (token - piece.first_token) * rows_a_panel + half * rows_a_half);
+}
+
+/// Writes sixteen outputs of one token: those beyond the last row are left alone.
+template <instruction_set Set>
+EFFINFER_ALWAYS_INLINE void write_rows(const panel_args& a, int half, std::ptrdiff_t token, f32x16<Set> sum) {
+  const std::ptrdiff_t first_row = a.panel * rows_a_panel + half * rows_a_half, left = a.w->rows - first_row;
+  if (left <= 0) return;
+  float* y = a.y + token * a.y_stride + first_row;
+  if (left >= rows_a_half) {
+    if (a.bias != nullptr) sum += f32x16<Set>::load(a.bias + first_row);
+    sum.store(y);
+  } else {
+    if (a.bias != nullptr) sum += f32x16<Set>::load_first(a.bias + first_row, left);
+    sum.store_first(y, left);
+  }
+}
+
+}  // namespace effinfer::inline v0::quantization::detail
