@@ -236,7 +236,8 @@ class bench {
     const auto& c = model_->config();
     const double e = c.width, q = static_cast<double>(c.heads) * c.head_size;
     const double kv = static_cast<double>(c.kv_heads) * c.head_size;
-    linear_ = c.layers * (e * (q + 2 * kv) + q * e + 3 * e * c.feed_forward_width);
+    last_layer_ = q * e + 3 * e * c.feed_forward_width;
+    linear_ = c.layers * (e * (q + 2 * kv) + last_layer_);
     vocabulary_ = e * c.vocabulary_size;
     attention_ = 2 * c.layers * q;
     cache_bytes_ = 2 * 2 * c.layers * kv;
@@ -247,7 +248,9 @@ class bench {
     const auto format = model_->decoder_model().weights().blocks.at(0).up.weight.format;
     const bool has_bf16_dot = machine_limits::bf16_dot_peak(exec(), 1) > 0;
     out_.format = std::string(to_string(format));
-    out_.kind = format == ei::weight_format::bf16 && has_bf16_dot ? "bf16" : block_size(format) == 1 ? "f32" : "int8";
+    using enum ei::weight_format;
+    const bool is_float = format == f32 || format == f16 || format == bf16;
+    out_.kind = format == bf16 && has_bf16_dot ? "bf16" : is_float ? "f32" : "int8";
     out_.threads = exec().threads();
     out_.instruction_set = std::string(to_string(exec().set()));
   }
@@ -309,7 +312,7 @@ class bench {
     measure(
         {.name = "prefill",
          .tokens = tokens,
-         .operations = 2 * linear_ * tokens,
+         .operations = 2 * (linear_ * tokens - last_layer_ * (tokens - 1)),
          .bytes = pass_bytes() + cache,
          .peer_bytes = stored_bytes_ + cache},
         [&] {
@@ -370,6 +373,7 @@ class bench {
   model_report::report out_;
   std::unique_ptr<model> model_;
   double linear_ = 0, vocabulary_ = 0;  ///< multiply-adds a token
+  double last_layer_ = 0;               ///< those of the last layer that only tokens with logits need
   double attention_ = 0;                ///< multiply-adds a token and position that it looks at
   double cache_bytes_ = 0,
          stored_bytes_ = 0;  ///< of a token's keys and values in f16; of all weights that a pass reads

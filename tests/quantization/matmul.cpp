@@ -114,26 +114,57 @@ TEST_CASE("products agree with double precision: every format, odd shapes, every
   }
 }
 
+TEST_CASE("two products combined on the way are the two products combined afterwards, bit for bit") {
+  for (eq::storage s : storages()) {
+    INFO("format ", std::string(ei::to_string(s.format)), " group ", s.group);
+    const std::ptrdiff_t columns = columns_multiple(s) == 1 ? 801 : 1024, rows = 43;
+    const matrix a = random_matrix(s, rows, columns, 18), b = random_matrix(s, rows, columns, 19);
+    const auto bias = random_floats(static_cast<std::size_t>(rows), 20);
+    for (auto set : sets()) {
+      if (set == ei::execution::instruction_set::portable && s.format != weight_format::q5_1) continue;
+      const auto exec = context(set, 2);
+      for (std::ptrdiff_t tokens : {1, 7, 100}) {
+        const auto x = random_floats(static_cast<std::size_t>(tokens * columns), 21);
+        const auto of_a = multiply(exec, x, tokens, a.view, bias.data()),
+                   of_b = multiply(exec, x, tokens, b.view, nullptr);
+        const auto packed_a = eq::pack(exec, a.view), packed_b = eq::pack(exec, b.view);
+        const eq::packed_matrix wa = packed_a.view(), wb = packed_b.view();
+        std::vector<float> y(static_cast<std::size_t>(tokens * rows), std::nanf(""));
+        const ei::matrix_view<float> out(y.data(), tokens, rows);
+        std::vector<std::byte> workspace(eq::matmul_workspace_bytes(tokens, columns));
+        const auto prepared = eq::prepare(exec, ei::matrix_view<const float>(x.data(), tokens, columns), workspace);
+        eq::matmul(exec, prepared, {&wa, out, bias.data()}, {&wb, out, nullptr},
+                   [](const float* p, const float* q, float* r, std::ptrdiff_t n) {
+                     for (std::ptrdiff_t i = 0; i < n; ++i) r[i] = p[i] - 3.0f * q[i];
+                   });
+        std::vector<float> expected(y.size());
+        for (std::size_t i = 0; i < y.size(); ++i) expected[i] = of_a[i] - 3.0f * of_b[i];
+        CHECK(same_bits(y, expected));
+      }
+    }
+  }
+}
+
 TEST_CASE("an output is the same for any number of tokens and threads, bit for bit") {
   for (eq::storage s : storages()) {
     INFO("format ", std::string(ei::to_string(s.format)), " group ", s.group);
     const std::ptrdiff_t columns = columns_multiple(s) == 1 ? 2085 : 2304, rows = 37;
     const matrix m = random_matrix(s, rows, columns, 8);
-    const auto x = random_floats(static_cast<std::size_t>(64 * columns), 9);
+    const auto x = random_floats(static_cast<std::size_t>(101 * columns), 9);
     for (auto set : sets()) {
       if (set == ei::execution::instruction_set::portable && s.format != weight_format::q4_k &&
           s.format != weight_format::f32)
         continue;
       std::vector<float> one_by_one;
       const auto single = context(set, 1);
-      for (std::ptrdiff_t t = 0; t < 64; ++t) {
+      for (std::ptrdiff_t t = 0; t < 101; ++t) {
         const std::vector<float> row(x.begin() + t * columns, x.begin() + (t + 1) * columns);
         const auto y = multiply(single, row, 1, m.view, nullptr);
         one_by_one.insert(one_by_one.end(), y.begin(), y.end());
       }
       for (int threads : {1, 2, 3}) {
         const auto exec = context(set, threads);
-        for (std::ptrdiff_t tokens : {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 17, 64}) {
+        for (std::ptrdiff_t tokens : {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 17, 101}) {
           const auto y = multiply(exec, x, tokens, m.view, nullptr);
           CHECK(same_bits(y, {one_by_one.begin(), one_by_one.begin() + tokens * rows}));
         }

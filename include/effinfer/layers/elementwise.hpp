@@ -67,6 +67,12 @@ inline void swiglu(const execution::cpu::context& exec, matrix_view<const float>
   });
 }
 
+/// The same for a few values on the calling thread.
+inline void swiglu(const execution::cpu::context& exec, const float* gate, const float* up, float* out,
+                   std::ptrdiff_t size) {
+  execution::dispatch<detail::swiglu_row>(exec.set(), detail::swiglu_row::args{gate, up, out, size});
+}
+
 /// x += y. Shapes: both [T, E].
 inline void add(const execution::cpu::context& exec, matrix_view<float> x, matrix_view<const float> y) {
   exec.parallel_for(x.rows, 16, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {

@@ -16,9 +16,11 @@
 #include <effinfer/models/weights.hpp>
 #include <effinfer/quantization/matmul.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <initializer_list>
+#include <limits>
 #include <memory>
 #include <span>
 #include <stop_token>
@@ -48,6 +50,7 @@ class decoder {
     std::span<const int> tokens;
     int position = 0;
     int length = 0;  ///< tokens of the sequence behind the whole prompt that this pass is a part of (for dynamic_ntk)
+    int outputs = std::numeric_limits<int>::max();  ///< how many of the last tokens need logits
   };
 
   /// Scratch memory for passes of up to `tokens` tokens; one thread at a time.
@@ -62,7 +65,7 @@ class decoder {
     std::vector<float> floats_;
     std::vector<std::byte> product_;
     std::vector<float> logits_;
-    matrix_view<float> x_, normed_, query_, key_, value_, mixed_, gate_, up_, turns_;
+    matrix_view<float> x_, normed_, query_, key_, value_, mixed_, hidden_, turns_;
   };
 
   static decoder load(std::shared_ptr<const checkpoint::model_files> files, mixer_settings settings,
@@ -95,7 +98,7 @@ class decoder {
   }
 
   /// Runs all layers over the tokens of `items` (together at most the workspace's). Afterwards `logits` gives the logits behind any
-  /// of them: rows are counted through the items in order. The caller has checked ids and room.
+  /// of them that `outputs` counts: rows are counted through the items in order. The caller has checked ids and room.
   ///
   /// Returns false, with the states as before, if `stop` asked for it: it is looked at before every layer.
   bool forward(std::span<const item> items, workspace& w, const std::stop_token& stop) const;
@@ -143,7 +146,7 @@ class decoder {
     const auto e = static_cast<std::uint64_t>(c.width), f = static_cast<std::uint64_t>(c.feed_forward_width);
     const auto q = static_cast<std::uint64_t>(c.heads) * static_cast<std::uint64_t>(c.head_size);
     const auto kv = static_cast<std::uint64_t>(c.kv_heads) * static_cast<std::uint64_t>(c.head_size);
-    return 2 * e + 2 * q + 2 * kv + 2 * f + static_cast<std::uint64_t>(c.rope.rotary_size);
+    return 2 * e + 2 * q + 2 * kv + f + static_cast<std::uint64_t>(c.rope.rotary_size);
   }
   static std::uint64_t product_bytes(const checkpoint::model_config& c, int tokens) {
     const std::ptrdiff_t widest = std::max({c.width, c.feed_forward_width, c.heads * c.head_size});
@@ -165,6 +168,20 @@ class decoder {
     }
     const auto prepared = quantization::prepare(*execution_, x, w.product_, kinds);
     quantization::matmul<typename Quantization::formats>(*execution_, prepared, std::span(products.data(), count));
+  }
+
+  /// hidden = silu(x gate^T) * (x up^T).
+  void gated_product(matrix_view<const float> x, workspace& w, const block_weights& b,
+                     matrix_view<float> hidden) const {
+    quantization::activation_kinds kinds;
+    for (const linear_layer* l : {&b.gate, &b.up}) kinds.add(l->weight.format, execution_->set());
+    const auto prepared = quantization::prepare(*execution_, x, w.product_, kinds);
+    quantization::matmul<typename Quantization::formats>(
+        *execution_, prepared, {&b.gate.weight, hidden, b.gate.bias_or_null()},
+        {&b.up.weight, hidden, b.up.bias_or_null()},
+        [this](const float* gate, const float* up, float* out, std::ptrdiff_t n) {
+          layers::swiglu(*execution_, gate, up, out, n);
+        });
   }
 
   std::shared_ptr<const checkpoint::model_files> files_;
@@ -194,8 +211,7 @@ decoder<Mixer, Quantization>::workspace::workspace(const checkpoint::model_confi
   mixed_ = take(q);
   key_ = take(kv);
   value_ = take(kv);
-  gate_ = take(c.feed_forward_width);
-  up_ = take(c.feed_forward_width);
+  hidden_ = take(c.feed_forward_width);
   turns_ = take(c.rope.rotary_size);
 }
 
@@ -213,11 +229,10 @@ bool decoder<Mixer, Quantization>::forward(std::span<const item> items, workspac
         rotary->turns(i.position + static_cast<int>(t), i.length, w.turns_.row(total));
     }
   }
-  const auto turns = w.turns_.middle_rows(0, total);
-  const auto x = w.x_.middle_rows(0, total), normed = w.normed_.middle_rows(0, total);
-  const auto query = w.query_.middle_rows(0, total), mixed = w.mixed_.middle_rows(0, total);
+  const auto turns = w.turns_.middle_rows(0, total), query = w.query_.middle_rows(0, total);
   const auto key = w.key_.middle_rows(0, total), value = w.value_.middle_rows(0, total);
-  const auto gate = w.gate_.middle_rows(0, total), up = w.up_.middle_rows(0, total);
+  auto x = w.x_.middle_rows(0, total), normed = w.normed_.middle_rows(0, total);
+  auto mixed = w.mixed_.middle_rows(0, total), hidden = w.hidden_.middle_rows(0, total);
 
   for (int layer = 0; layer < c.layers; ++layer) {
     if (stop.stop_requested()) {
@@ -232,13 +247,17 @@ bool decoder<Mixer, Quantization>::forward(std::span<const item> items, workspac
       layers::head_rms_norm(exec, key, c.head_size, b.key_norm.data(), c.norm_epsilon);
     }
     mixer_.mix(exec, layer, items, turns, query, key, value, mixed);
+    if (layer + 1 == c.layers && items.size() == 1) {
+      // Nobody reads the last layer's outputs but those whose logits are wanted.
+      const std::ptrdiff_t wanted = std::min<std::ptrdiff_t>(items[0].outputs, total), first = total - wanted;
+      for (auto* rows : {&x, &normed, &mixed, &hidden}) *rows = rows->middle_rows(first, wanted);
+    }
     product(mixed, w, {{&b.mixer_output, normed}});
     layers::add(exec, x, normed);
 
     layers::rms_norm(exec, x, b.feed_forward_norm.data(), c.norm_epsilon, normed);
-    product(normed, w, {{&b.gate, gate}, {&b.up, up}});
-    layers::swiglu(exec, gate, up, gate);
-    product(gate, w, {{&b.down, normed}});
+    gated_product(normed, w, b, hidden);
+    product(hidden, w, {{&b.down, normed}});
     layers::add(exec, x, normed);
   }
   for (const item& i : items) i.of->commit(static_cast<int>(i.tokens.size()));

@@ -85,15 +85,15 @@ class session {
     std::span<const float> logits;
     for (int done = 0; done < total;) {
       const int count = std::min(total - done, options_.prefill_chunk);
+      const int first_wanted = std::max(0, total - std::max(rows, 1) - done);
       const typename Decoder::item item{&state_,
                                         tokens.subspan(static_cast<std::size_t>(done), static_cast<std::size_t>(count)),
-                                        position(), start + total};
+                                        position(), start + total, std::max(0, count - first_wanted)};
       if (!model_->forward(std::span(&item, 1), workspace_, stop)) {
         truncate(start);
         throw error(error_code::cancelled, "session.append", "stopped by the caller");
       }
       tokens_.insert(tokens_.end(), item.tokens.begin(), item.tokens.end());
-      const int first_wanted = std::max(0, total - std::max(rows, 1) - done);
       for (int row = first_wanted; row < count; ++row) {
         logits = model_->logits(workspace_, row);
         sink(start + done + row, logits);
@@ -263,7 +263,7 @@ class batch {
         }
       }
       items.push_back(
-          {&sessions[i]->state_, tokens.subspan(i, 1), sessions[i]->position(), sessions[i]->position() + 1});
+          {&sessions[i]->state_, tokens.subspan(i, 1), sessions[i]->position(), sessions[i]->position() + 1, 1});
     }
     model_->forward(items, workspace_, {});
     const auto n = static_cast<std::ptrdiff_t>(sessions.size());

@@ -37,7 +37,18 @@ void matmul(const execution::cpu::context& exec, const prepared_activations& p, 
   matmul<Formats>(exec, p, std::span(&one, 1));
 }
 
-/// The same in one step. `workspace` holds matmul_workspace_bytes<Formats>(T, M) bytes.
+/// a.y = combine(x a.w^T + a.bias, x b.w^T + b.bias), combined while both are in the cache: a gated feed-forward needs neither
+/// in memory. `combine(a, b, y, n)` makes n <= 32 values of y of as many of both; it is called from any thread.
+///
+/// Shapes: both products have the same; b.y isn't written. Errors and exactness: as above.
+template <class Formats = all_formats, class Combine>
+void matmul(const execution::cpu::context& exec, const prepared_activations& p, const product& a, const product& b,
+            const Combine& combine) {
+  for (const product* one : {&a, &b}) detail::check_product(Formats(), exec, p, *one);
+  detail::run_combined(Formats(), exec, p, a, b, combine);
+}
+
+/// One product in one step. `workspace` holds matmul_workspace_bytes<Formats>(T, M) bytes.
 template <class Formats = all_formats>
 void matmul(const execution::cpu::context& exec, matrix_view<const float> x, const packed_matrix& w,
             matrix_view<float> y, std::span<std::byte> workspace, const float* bias = nullptr) {

@@ -181,7 +181,7 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
   template <instruction_set Set>
   static EFFINFER_ALWAYS_INLINE void run(const args& a) {
     constexpr std::ptrdiff_t few = execution::base_of(Set) == instruction_set::avx512 ? 12 : 2;
-    for_pieces(a.tokens, few, slabs_of(a.w->columns), slab_columns / columns_a_step * 2 * bytes_a_step, panel<Set>{a});
+    for_pieces(a, few, slab_columns / columns_a_step * 2 * bytes_a_step, panel<Set>{a});
   }
 };
 

@@ -201,7 +201,7 @@ struct integer_product {
   template <instruction_set Set>
   static EFFINFER_ALWAYS_INLINE void run(const args& a) {
     constexpr std::ptrdiff_t few = Set == instruction_set::avx512 ? 6 : 2;
-    for_pieces(a.tokens, few, slabs_of(a.w->columns), 2 * units_a_slab * a.w->unit_bytes, panel<Set>{a});
+    for_pieces(a, few, 2 * units_a_slab * a.w->unit_bytes, panel<Set>{a});
   }
 };
 

@@ -22,15 +22,24 @@ struct product {
 
 namespace detail {
 
+/// Rows [32 panel, 32 panel + 32) of one product for `tokens` tokens from `first` on, into y [tokens, 32], y_stride apart.
+struct panel_output {
+  const packed_matrix* w;
+  const float* bias;
+  std::ptrdiff_t panel, first, tokens;
+  float* y;
+  std::ptrdiff_t y_stride;
+};
+
 template <class Format>
-void run_panel(execution::instruction_set set, const prepared_activations& p, const product& out,
-               std::ptrdiff_t panel) {
+void run_panel(execution::instruction_set set, const prepared_activations& p, const panel_output& out) {
   const auto fill = [&](auto& a) {
     a.w = out.w;
-    a.panel = panel;
-    a.tokens = out.y.rows;
-    a.y = out.y.data;
-    a.y_stride = out.y.stride;
+    a.panel = out.panel;
+    a.tokens = p.values.rows;
+    a.first_token = out.first, a.asked_tokens = out.tokens;
+    a.y = out.y;
+    a.y_stride = out.y_stride;
     a.bias = out.bias;
   };
   if constexpr (Format::is_float) {
@@ -50,25 +59,60 @@ void run_panel(execution::instruction_set set, const prepared_activations& p, co
 }
 
 template <class... Format>
-void run_products(formats<Format...>, const execution::cpu::context& exec, const prepared_activations& p,
+void run_panel(formats<Format...>, execution::instruction_set set, const prepared_activations& p,
+               const panel_output& out) {
+  (void)((out.w->format == Format::name ? (run_panel<Format>(set, p, out), true) : false) || ...);
+}
+
+/// Panels a part of a loop over `panels` of `bytes`: enough parts for threads of uneven speed, none below some ten
+/// microseconds of work.
+inline std::ptrdiff_t panels_a_part(int threads, std::ptrdiff_t panels, std::size_t bytes, std::ptrdiff_t tokens) {
+  const auto work = static_cast<std::ptrdiff_t>(bytes) / panels * std::max<std::ptrdiff_t>(tokens / 4, 1);
+  return std::max({panels / (16 * threads), (1 << 17) / std::max<std::ptrdiff_t>(work, 1), std::ptrdiff_t{1}});
+}
+
+template <class Formats>
+void run_products(Formats, const execution::cpu::context& exec, const prepared_activations& p,
                   std::span<const product> products) {
   std::ptrdiff_t panels = 0;
   std::size_t bytes = 0;
   for (const product& out : products) panels += out.w->panels(), bytes += out.w->bytes();
-  if (p.values.rows <= 0 || panels == 0) return;
-  // Enough parts for threads of uneven speed, none below some ten microseconds of work.
-  const auto panel_work = static_cast<std::ptrdiff_t>(bytes) / panels * std::max<std::ptrdiff_t>(p.values.rows / 4, 1);
-  const std::ptrdiff_t grain = std::max(
-      {panels / (16 * exec.threads()), (1 << 17) / std::max<std::ptrdiff_t>(panel_work, 1), std::ptrdiff_t{1}});
-  exec.parallel_for(panels, grain, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
-    for (const product& out : products) {
-      const std::ptrdiff_t count = out.w->panels();
-      for (std::ptrdiff_t i = std::max<std::ptrdiff_t>(begin, 0); i < std::min(end, count); ++i) {
-        (void)((out.w->format == Format::name ? (run_panel<Format>(exec.set(), p, out, i), true) : false) || ...);
-      }
-      begin -= count, end -= count;
-    }
-  });
+  const std::ptrdiff_t tokens = p.values.rows;
+  if (tokens <= 0 || panels == 0) return;
+  exec.parallel_for(panels, panels_a_part(exec.threads(), panels, bytes, tokens),
+                    [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
+                      for (const product& out : products) {
+                        const std::ptrdiff_t count = out.w->panels();
+                        for (std::ptrdiff_t i = std::max<std::ptrdiff_t>(begin, 0); i < std::min(end, count); ++i) {
+                          run_panel(Formats(), exec.set(), p,
+                                    {out.w, out.bias, i, 0, tokens, out.y.data + i * rows_a_panel, out.y.stride});
+                        }
+                        begin -= count, end -= count;
+                      }
+                    });
+}
+
+/// a.y = combine(a, b) of two products, before either goes to memory.
+template <class Formats, class Combine>
+void run_combined(Formats, const execution::cpu::context& exec, const prepared_activations& p, const product& a,
+                  const product& b, const Combine& combine) {
+  const std::ptrdiff_t tokens = p.values.rows, panels = a.w->panels();
+  if (tokens <= 0 || panels == 0) return;
+  exec.parallel_for(panels, panels_a_part(exec.threads(), panels, a.w->bytes() + b.w->bytes(), tokens),
+                    [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
+                      alignas(64) float of_a[tokens_a_block * rows_a_panel], of_b[tokens_a_block * rows_a_panel];
+                      for (std::ptrdiff_t i = begin; i < end; ++i) {
+                        const std::ptrdiff_t row = i * rows_a_panel,
+                                             rows = std::min<std::ptrdiff_t>(rows_a_panel, a.w->rows - row);
+                        for (std::ptrdiff_t first = 0; first < tokens; first += tokens_a_block) {
+                          const std::ptrdiff_t some = std::min(tokens_a_block, tokens - first);
+                          run_panel(Formats(), exec.set(), p, {a.w, a.bias, i, first, some, &of_a[0], rows_a_panel});
+                          run_panel(Formats(), exec.set(), p, {b.w, b.bias, i, first, some, &of_b[0], rows_a_panel});
+                          for (std::ptrdiff_t t = 0; t < some; ++t)
+                            combine(&of_a[t * rows_a_panel], &of_b[t * rows_a_panel], a.y.row(first + t) + row, rows);
+                        }
+                      }
+                    });
 }
 
 template <class Formats>

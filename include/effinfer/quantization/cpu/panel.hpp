@@ -17,11 +17,15 @@ using execution::f32x16;
 struct panel_args {
   const packed_matrix* w;
   std::ptrdiff_t panel;
-  std::ptrdiff_t tokens;
-  float* y;  ///< [tokens, rows of w], y_stride apart
+  std::ptrdiff_t tokens;                     ///< of the activations
+  std::ptrdiff_t first_token, asked_tokens;  ///< those that are multiplied
+  float* y;                                  ///< [asked_tokens, rows of the panel], y_stride apart
   std::ptrdiff_t y_stride;
   const float* bias;  ///< [rows of w], or null
 };
+
+/// Tokens that pass by a chunk of a panel: their sums take a quarter of the first-level cache.
+inline constexpr std::ptrdiff_t tokens_a_block = 96;
 
 /// Some tokens and some slabs of a panel: what a product does in one go.
 struct panel_piece {
@@ -39,19 +43,20 @@ EFFINFER_ALWAYS_INLINE void fetch_ahead(const std::byte* p) {
   for (int i = 0; i < Bytes; i += 64) __builtin_prefetch(p + ahead + i);
 }
 
-/// `run(piece)` for all of a panel, whose slabs take `bytes_a_slab`. Up to `few` tokens go over it once.
+/// `run.piece(piece)` for all of a panel, whose slabs take `bytes_a_slab`. Up to `few` tokens go over it once.
 template <class Run>
-EFFINFER_ALWAYS_INLINE void for_pieces(std::ptrdiff_t tokens, std::ptrdiff_t few, std::ptrdiff_t slabs,
-                                       std::ptrdiff_t bytes_a_slab, const Run& run) {
-  constexpr std::ptrdiff_t tokens_a_block = 96, bytes_a_chunk = 24 << 10;
+EFFINFER_ALWAYS_INLINE void for_pieces(const panel_args& a, std::ptrdiff_t few, std::ptrdiff_t bytes_a_slab,
+                                       const Run& run) {
+  constexpr std::ptrdiff_t bytes_a_chunk = 24 << 10;
   alignas(64) float sums[tokens_a_block * rows_a_panel];
-  const std::ptrdiff_t block = tokens <= few ? few : tokens_a_block;
-  const std::ptrdiff_t chunk = tokens <= few ? slabs : std::max<std::ptrdiff_t>(bytes_a_chunk / bytes_a_slab, 1);
-  for (std::ptrdiff_t token = 0; token < tokens; token += block) {
+  const std::ptrdiff_t slabs = slabs_of(a.w->columns), last = a.first_token + a.asked_tokens;
+  const bool at_once = a.asked_tokens <= few;
+  const std::ptrdiff_t chunk = at_once ? slabs : std::max<std::ptrdiff_t>(bytes_a_chunk / bytes_a_slab, 1);
+  for (std::ptrdiff_t token = a.first_token; token < last; token += tokens_a_block) {
     std::ptrdiff_t slab = 0;
     do {  // once even where there are no columns: the outputs are the bias then
       const std::ptrdiff_t end = std::min(slab + chunk, slabs);
-      run.piece({token, std::min(block, tokens - token), slab, end, sums, slab == 0, end == slabs});
+      run.piece({token, std::min(tokens_a_block, last - token), slab, end, sums, slab == 0, end == slabs});
       slab = end;
     } while (slab < slabs);
   }
@@ -79,7 +84,7 @@ template <instruction_set Set>
 EFFINFER_ALWAYS_INLINE void write_rows(const panel_args& a, int half, std::ptrdiff_t token, f32x16<Set> sum) {
   const std::ptrdiff_t first_row = a.panel * rows_a_panel + half * rows_a_half, left = a.w->rows - first_row;
   if (left <= 0) return;
-  float* y = a.y + token * a.y_stride + first_row;
+  float* y = a.y + (token - a.first_token) * a.y_stride + half * rows_a_half;
   if (left >= rows_a_half) {
     if (a.bias != nullptr) sum += f32x16<Set>::load(a.bias + first_row);
     sum.store(y);
