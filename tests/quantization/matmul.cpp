@@ -134,8 +134,10 @@ TEST_CASE("two products combined on the way are the two products combined afterw
         std::vector<std::byte> workspace(eq::matmul_workspace_bytes(tokens, columns));
         const auto prepared = eq::prepare(exec, ei::matrix_view<const float>(x.data(), tokens, columns), workspace);
         eq::matmul(exec, prepared, {&wa, out, bias.data()}, {&wb, out, nullptr},
-                   [](const float* p, const float* q, float* r, std::ptrdiff_t n) {
-                     for (std::ptrdiff_t i = 0; i < n; ++i) r[i] = p[i] - 3.0f * q[i];
+                   [](ei::matrix_view<const float> p, ei::matrix_view<const float> q, ei::matrix_view<float> r) {
+                     for (std::ptrdiff_t t = 0; t < r.rows; ++t) {
+                       for (std::ptrdiff_t i = 0; i < r.columns; ++i) r.row(t)[i] = p.row(t)[i] - 3.0f * q.row(t)[i];
+                     }
                    });
         std::vector<float> expected(y.size());
         for (std::size_t i = 0; i < y.size(); ++i) expected[i] = of_a[i] - 3.0f * of_b[i];

@@ -12,26 +12,23 @@ namespace effinfer::inline v0::layers {
 
 namespace detail {
 
-struct swiglu_row {
-  struct args {
-    const float* gate;
-    const float* up;
-    float* out;
-    std::ptrdiff_t size;
-  };
+struct swiglu_rows {
   template <execution::instruction_set Set>
-  static EFFINFER_ALWAYS_INLINE void run(const args& a) {
+  static EFFINFER_ALWAYS_INLINE void run(matrix_view<const float> gate, matrix_view<const float> up,
+                                         matrix_view<float> out) {
     using vector = execution::f32x16<Set>;
     const vector one = vector::broadcast(1.0F), zero = vector::zero();
-    for (std::ptrdiff_t i = 0; i < a.size; i += 16) {
-      const std::ptrdiff_t left = a.size - i;
-      const vector g = left >= 16 ? vector::load(a.gate + i) : vector::load_first(a.gate + i, left);
-      const vector u = left >= 16 ? vector::load(a.up + i) : vector::load_first(a.up + i, left);
-      const vector y = g / (one + exp(zero - g)) * u;
-      if (left >= 16) {
-        y.store(a.out + i);
-      } else {
-        y.store_first(a.out + i, left);
+    for (std::ptrdiff_t t = 0; t < gate.rows; ++t) {
+      const float *g = gate.row(t), *u = up.row(t);
+      float* y = out.row(t);
+      std::ptrdiff_t i = 0;
+      for (; i + 16 <= gate.columns; i += 16) {
+        const vector x = vector::load(g + i);
+        (x / (one + exp(zero - x)) * vector::load(u + i)).store(y + i);
+      }
+      if (const std::ptrdiff_t left = gate.columns - i; left > 0) {
+        const vector x = vector::load_first(g + i, left);
+        (x / (one + exp(zero - x)) * vector::load_first(u + i, left)).store_first(y + i, left);
       }
     }
   }
@@ -57,20 +54,17 @@ struct add_row {
 /// out = silu(gate) * up with silu(x) = x / (1 + e^-x). Source: Shazeer, "GLU Variants Improve Transformer" (2020),
 /// equation 6.
 /// Shapes: all [T, F]; out may be gate or up.
+inline void swiglu(execution::instruction_set set, matrix_view<const float> gate, matrix_view<const float> up,
+                   matrix_view<float> out) {
+  execution::dispatch<detail::swiglu_rows>(set, gate, up, out);
+}
+/// The same on all threads.
 inline void swiglu(const execution::cpu::context& exec, matrix_view<const float> gate, matrix_view<const float> up,
                    matrix_view<float> out) {
   exec.parallel_for(gate.rows, 4, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
-    for (std::ptrdiff_t t = begin; t < end; ++t) {
-      const detail::swiglu_row::args args{gate.row(t), up.row(t), out.row(t), gate.columns};
-      execution::dispatch<detail::swiglu_row>(exec.set(), args);
-    }
+    swiglu(exec.set(), gate.middle_rows(begin, end - begin), up.middle_rows(begin, end - begin),
+           out.middle_rows(begin, end - begin));
   });
-}
-
-/// The same for a few values on the calling thread.
-inline void swiglu(const execution::cpu::context& exec, const float* gate, const float* up, float* out,
-                   std::ptrdiff_t size) {
-  execution::dispatch<detail::swiglu_row>(exec.set(), detail::swiglu_row::args{gate, up, out, size});
 }
 
 /// x += y. Shapes: both [T, E].

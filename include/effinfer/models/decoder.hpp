@@ -179,8 +179,8 @@ class decoder {
     quantization::matmul<typename Quantization::formats>(
         *execution_, prepared, {&b.gate.weight, hidden, b.gate.bias_or_null()},
         {&b.up.weight, hidden, b.up.bias_or_null()},
-        [this](const float* gate, const float* up, float* out, std::ptrdiff_t n) {
-          layers::swiglu(*execution_, gate, up, out, n);
+        [this](matrix_view<const float> gate, matrix_view<const float> up, matrix_view<float> out) {
+          layers::swiglu(execution_->set(), gate, up, out);
         });
   }
 

@@ -38,7 +38,8 @@ void matmul(const execution::cpu::context& exec, const prepared_activations& p, 
 }
 
 /// a.y = combine(x a.w^T + a.bias, x b.w^T + b.bias), combined while both are in the cache: a gated feed-forward needs neither
-/// in memory. `combine(a, b, y, n)` makes n <= 32 values of y of as many of both; it is called from any thread.
+/// in memory. `combine(a, b, y)` makes a piece of y, of at most 32 columns, of the same pieces of both; it is called from
+/// any thread.
 ///
 /// Shapes: both products have the same; b.y isn't written. Errors and exactness: as above.
 template <class Formats = all_formats, class Combine>

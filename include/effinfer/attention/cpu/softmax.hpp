@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <type_traits>
 
 namespace effinfer::inline v0::attention {
 
@@ -49,7 +50,7 @@ struct row_tiling {
   }
 };
 
-/// One tile of query rows of one sequence: scratch memory (about 110 KiB, on the stack of the thread that works on
+/// One tile of query rows of one sequence: scratch memory (about 150 KiB, on the stack of the thread that works on
 /// it) and the steps.
 template <class Mixer, class View>
 class query_tile {
@@ -166,16 +167,37 @@ class query_tile {
       if (!mixer_.any_visible(whole)) return;
     }
 
-    const auto& cache = sequence_->cache;
-    coming_rows<element> values, keys;
-    if (rows_ <= 8) {
-      values = {cache.value(kv_head_, tile + first), cache.row_stride};
-      if (tile + tile_keys < keys_.end) keys = {cache.key(kv_head_, tile + tile_keys), cache.row_stride};
+    // Many rows meet each key and value: these are widened once. Few rows (decode) widen them on the way, and fetch
+    // what comes next.
+    if (std::is_same_v<element, float> || rows_ <= few_rows || heads_.head_size > widened_size) {
+      run_products<element>(whole, sequence_->cache.key(kv_head_, tile), sequence_->cache.value(kv_head_, tile),
+                            sequence_->cache.row_stride, copy_);
+    } else {
+      run_products<float>(whole, nullptr, nullptr, padded(heads_.head_size), widened_ + tile_keys * widened_size);
     }
-    execution::dispatch<score_tile<element>>(
-        set_, typename score_tile<element>::args{query_, rows_, cache.key(kv_head_, tile + first), cache.row_stride,
-                                                 last - first, heads_.head_size, scores_ + first, score_stride, copy_,
-                                                 values});
+  }
+
+  /// Both products of a tile, and what lies between them. T is float where keys and values are widened first.
+  template <class T>
+  void run_products(const struct tile& whole, const T* keys, const T* values, std::ptrdiff_t stride, T* copy) {
+    const auto& cache = sequence_->cache;
+    const int tile = whole.key_begin / tile_keys * tile_keys, first = whole.key_begin - tile;
+    const int last = whole.key_end - tile;
+    const bool widen = keys == nullptr;
+    coming_rows<T> next_values, next_keys;
+    if constexpr (std::is_same_v<T, element>) {
+      if (rows_ <= few_rows) {
+        next_values = {cache.value(kv_head_, tile + first), cache.row_stride};
+        if (tile + tile_keys < keys_.end) next_keys = {cache.key(kv_head_, tile + tile_keys), cache.row_stride};
+      }
+    }
+    if constexpr (std::is_same_v<T, float>) {
+      if (widen) keys = values = widened_;
+    }
+    if (widen) widen_rows(cache.key(kv_head_, tile + first), first, last);
+    execution::dispatch<score_tile<T>>(
+        set_, typename score_tile<T>::args{query_, rows_, keys + first * stride, stride, last - first, heads_.head_size,
+                                           scores_ + first, score_stride, copy, next_values});
     if constexpr (Mixer::changes_scores || Mixer::hides_keys) {
       const bool all = !Mixer::hides_keys || mixer_.all_visible(whole);
       if (Mixer::changes_scores || !all) {
@@ -185,10 +207,21 @@ class query_tile {
     }
     execution::dispatch<weigh_tile>(
         set_, weigh_tile::args{rows_, begin_, end_, scores_, &part_, part_out_, heads_.head_size});
-    execution::dispatch<mix_tile<element>>(
-        set_, typename mix_tile<element>::args{scores_, score_stride, rows_, begin_, end_, cache.value(kv_head_, tile),
-                                               cache.row_stride, heads_.head_size, part_out_, keys});
+    if (widen) widen_rows(cache.value(kv_head_, tile + first), first, last);
+    execution::dispatch<mix_tile<T>>(
+        set_, typename mix_tile<T>::args{scores_, score_stride, rows_, begin_, end_, values, stride, heads_.head_size,
+                                         part_out_, next_keys});
   }
+
+  void widen_rows(const element* from, int first, int last) {
+    const int stride = padded(heads_.head_size);
+    execution::dispatch<widen_tile<element>>(
+        set_, typename widen_tile<element>::args{from, sequence_->cache.row_stride, last - first, heads_.head_size,
+                                                 widened_ + first * stride});
+  }
+
+  static constexpr int few_rows = 8;
+  static constexpr int widened_size = 128;  ///< the largest head size that is widened
 
   execution::instruction_set set_;
   const Mixer& mixer_;
@@ -205,6 +238,7 @@ class query_tile {
   alignas(64) float total_out_[tile_floats];
   alignas(64) float scores_[tile_rows * score_stride];
   alignas(64) element copy_[16 * largest_head_size];
+  alignas(64) float widened_[(tile_keys + 16) * widened_size];
 };
 
 /// One tile with its segments spread over the threads, as many at a time as there is scratch for: long contexts with
@@ -267,7 +301,7 @@ void check_sequence(const head_layout& h, const sequence<View>& s) {
 /// Shapes: as in `sequence`; T may be 1 (decode) or more (prefill), and differ between sequences. Head sizes 1 to
 /// 512; multiples of 16 are fast. Numbers: float32 inside; keys and values as stored in the cache.
 /// Cost: reads each visited key and value once for every 32 query rows that share them. Nothing is allocated; a
-/// working thread needs 160 KiB of stack, the calling one 640 KiB.
+/// working thread needs 200 KiB of stack, the calling one 680 KiB.
 /// Errors: `invalid_argument` (head layout), `mismatch` (shapes), before anything is computed.
 /// Exact: an output doesn't depend on how a prefill is cut into calls, on the other sequences, or on threads.
 template <class Mixer, kv_cache::cache_view View>

@@ -77,6 +77,32 @@ struct score_block {
   }
 };
 
+/// A tile's keys or values in float.
+template <class T>
+struct widen_tile {
+  struct args {
+    const T* from;  ///< [rows, D], stride apart
+    std::ptrdiff_t stride;
+    int rows;
+    int size;   ///< D
+    float* to;  ///< [rows, padded D], zeros behind D
+  };
+
+  template <instruction_set Set>
+  static EFFINFER_ALWAYS_INLINE void run(const args& a) {
+    using vector = f32x16<Set>;
+    const int whole = padded(a.size);
+    for (int r = 0; r < a.rows; ++r) {
+      const T* from = a.from + r * a.stride;
+      float* to = a.to + r * whole;
+      for (int d = 0; d < whole; d += 16) {
+        const int left = a.size - d;
+        (left >= 16 ? vector::load(from + d) : vector::load_first(from + d, left)).store(to + d);
+      }
+    }
+  }
+};
+
 /// s[r][n] = q[r] . k[n] over a tile.
 template <class T>
 struct score_tile {

@@ -89,8 +89,6 @@ struct quantize_slab {
         low = left >= 16 ? vector::load(a.x + first) : vector::load_first(a.x + first, left > 0 ? left : 0);
         high = vector::load_first(a.x + first + (left > 16 ? 16 : 0), left > 16 ? left - 16 : 0);
       }
-      // x - x is zero, or NaN for a NaN or an infinity, whose codes would hide it.
-      const float poison = ((low - low) + (high - high)).sum();
       const float greatest = max(abs(low), abs(high)).max_lane();
       const bool some = greatest > 0x1p-120f;  // 127 / greatest stays finite
       const vector inverse = vector::broadcast(some ? 127.0f / greatest : 0.0f);
@@ -98,12 +96,13 @@ struct quantize_slab {
       high = nearest(high * inverse);
       store_codes<Set>(a.codes + first, low);
       store_codes<Set>(a.codes + first + 16, high);
-      const float scale = (some ? greatest / 127.0f : 0.0f) + poison;
-      a.scales[block] = scale;
       const float low_count = low.sum(), high_count = high.sum();  // whole numbers below 2^24: exact in any order
+      // A NaN goes on into its sum, and an infinity becomes one by the zero that is its inverse. Their codes mean nothing: the
+      // scale carries the NaN.
+      const bool whole = low_count + high_count == low_count + high_count;
+      const float scale = (some ? greatest / 127.0f : 0.0f) + (whole ? 0.0f : low_count + high_count);
+      a.scales[block] = scale;
       a.sums[block] = scale * (low_count + high_count);
-      // A NaN's conversion would be undefined; its scale carries it.
-      const bool whole = poison == 0.0f;
       a.counts_16[2 * block] = whole ? static_cast<std::int32_t>(low_count) : 0;
       a.counts_16[2 * block + 1] = whole ? static_cast<std::int32_t>(high_count) : 0;
       a.counts[block] = a.counts_16[2 * block] + a.counts_16[2 * block + 1];

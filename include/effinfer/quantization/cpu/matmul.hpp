@@ -108,8 +108,9 @@ void run_combined(Formats, const execution::cpu::context& exec, const prepared_a
                           const std::ptrdiff_t some = std::min(tokens_a_block, tokens - first);
                           run_panel(Formats(), exec.set(), p, {a.w, a.bias, i, first, some, &of_a[0], rows_a_panel});
                           run_panel(Formats(), exec.set(), p, {b.w, b.bias, i, first, some, &of_b[0], rows_a_panel});
-                          for (std::ptrdiff_t t = 0; t < some; ++t)
-                            combine(&of_a[t * rows_a_panel], &of_b[t * rows_a_panel], a.y.row(first + t) + row, rows);
+                          combine(matrix_view<const float>(&of_a[0], some, rows, rows_a_panel),
+                                  matrix_view<const float>(&of_b[0], some, rows, rows_a_panel),
+                                  matrix_view<float>(a.y.row(first) + row, some, rows, a.y.stride));
                         }
                       }
                     });
