@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <thread>
 #include <vector>
 
@@ -53,6 +54,34 @@ TEST_CASE("several callers share a pool") {
   for (auto& c : callers) c.join();
   CHECK(sum == 4 * 500 * 100);
 }
+
+#if defined(__linux__)
+TEST_CASE("a pinned worker may run on one core only, the caller where it could before") {
+  cpu_set_t before, allowed;
+  REQUIRE(sched_getaffinity(0, sizeof before, &before) == 0);
+  for (const bool pin : {false, true}) {
+    ex::thread_pool pool(3, pin);
+    const auto caller = std::this_thread::get_id();
+    std::atomic<int> workers = 0, wrong = 0;
+    // Until a worker has come along: on a busy machine the caller may be through before.
+    for (int round = 0; round < 10000 && workers == 0; ++round) {
+      pool.parallel_for(64, 1, [&](std::ptrdiff_t, std::ptrdiff_t) {
+        std::this_thread::sleep_for(std::chrono::microseconds(20));
+        if (std::this_thread::get_id() == caller) return;
+        cpu_set_t cores;
+        const bool ok =
+            sched_getaffinity(0, sizeof cores, &cores) == 0 && CPU_COUNT(&cores) == (pin ? 1 : CPU_COUNT(&before));
+        if (!ok) ++wrong;
+        ++workers;
+      });
+    }
+    CHECK(workers > 0);
+    CHECK(wrong == 0);
+  }
+  REQUIRE(sched_getaffinity(0, sizeof allowed, &allowed) == 0);
+  CHECK(CPU_EQUAL(&allowed, &before));
+}
+#endif
 
 TEST_CASE("pools come and go") {
   for (int i = 0; i < 200; ++i) {

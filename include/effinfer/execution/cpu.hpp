@@ -13,6 +13,7 @@ struct cpu {
   int threads = 0;  ///< 0: one a core
   instruction_set set =
       best_instruction_set();  ///< may be pinned lower, for tests; one that the machine lacks is lowered
+  bool pin = false;            ///< each worker stays on a core of its own, see thread_pool
 
   class context;
 };
@@ -20,7 +21,7 @@ struct cpu {
 /// What the CPU kernels take as `exec`. Shared by any number of threads.
 class cpu::context {
  public:
-  explicit context(cpu policy = {}) : set_(best_instruction_set(policy.set)), pool_(policy.threads) {}
+  explicit context(cpu policy = {}) : set_(best_instruction_set(policy.set)), pool_(policy.threads, policy.pin) {}
 
   [[nodiscard]] instruction_set set() const noexcept { return set_; }
   [[nodiscard]] int threads() const noexcept { return pool_.threads(); }

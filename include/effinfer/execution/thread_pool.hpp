@@ -12,18 +12,28 @@
 #include <thread>
 #include <vector>
 
+#if defined(__linux__)
+#include <pthread.h>
+#include <sched.h>
+#endif
+
 namespace effinfer::inline v0::execution {
 
 /// `threads` threads, the caller among them. Several callers may use one pool at the same time: while
 /// it is busy for one, another's loop runs on that caller's own thread alone, with the same result.
 class thread_pool {
  public:
-  /// Starts `threads - 1` workers; 0 or less means one a core.
-  explicit thread_pool(int threads) {
+  /// Starts `threads - 1` workers; 0 or less means one a core. With `pin`, worker i stays on the i-th of the cores that the
+  /// creating thread may run on (Linux; elsewhere, and where the system refuses, it moves freely). The calling threads are left
+  /// alone: they are not the pool's.
+  explicit thread_pool(int threads, bool pin = false) {
     if (threads <= 0) threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
     try {
       workers_.reserve(static_cast<std::size_t>(threads - 1));
-      for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+      for (int i = 1; i < threads; ++i) {
+        workers_.emplace_back([this] { work(); });
+        if (pin) pin_to_core(workers_.back(), i);
+      }
     } catch (...) {
       stop();
       throw;
@@ -95,6 +105,21 @@ class thread_pool {
     generation_.fetch_add(1, std::memory_order_release);
     generation_.notify_all();
     for (std::thread& worker : workers_) worker.join();
+  }
+
+  static void pin_to_core([[maybe_unused]] std::thread& worker, [[maybe_unused]] int index) {
+#if defined(__linux__) && defined(CPU_SET)
+    cpu_set_t allowed, one;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+    index %= std::max(CPU_COUNT(&allowed), 1);
+    for (int core = 0; core < CPU_SETSIZE; ++core) {
+      if (!CPU_ISSET(core, &allowed) || index-- != 0) continue;
+      CPU_ZERO(&one);
+      CPU_SET(core, &one);
+      pthread_setaffinity_np(worker.native_handle(), sizeof one, &one);
+      return;
+    }
+#endif
   }
 
   static void pause() noexcept {
