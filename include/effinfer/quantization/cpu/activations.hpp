@@ -62,6 +62,18 @@ inline EFFINFER_TARGET_AVX512 void narrow_codes(std::int8_t* p, const execution:
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
                    _mm512_maskz_cvtepi32_epi8(0xffff, _mm512_maskz_cvtps_epi32(0xffff, v)));
 }
+#elif EFFINFER_ARM64
+inline int32x4_t whole_numbers(const execution::detail::f32x4_memory& v) {
+  return vcvtnq_s32_f32(reinterpret_cast<float32x4_t>(v));
+}
+inline void narrow_codes(std::int8_t* p, const execution::f32x16<execution::instruction_set::neon>& v) {
+  const auto& [low, high] = v.lanes;
+  const int16x8_t first = vuzp1q_s16(vreinterpretq_s16_s32(whole_numbers(low.low.v)),
+                                     vreinterpretq_s16_s32(whole_numbers(low.high.v)));
+  const int16x8_t second = vuzp1q_s16(vreinterpretq_s16_s32(whole_numbers(high.low.v)),
+                                      vreinterpretq_s16_s32(whole_numbers(high.high.v)));
+  vst1q_s8(p, vuzp1q_s8(vreinterpretq_s8_s16(first), vreinterpretq_s8_s16(second)));
+}
 #endif
 
 /// A token's activations of one slab, of which the first `left` exist.
@@ -114,6 +126,8 @@ struct quantize_slab {
   static EFFINFER_ALWAYS_INLINE void store_codes(std::int8_t* p, const execution::f32x16<Set>& v) {
     if constexpr (Set == execution::instruction_set::avx512) {
       narrow_codes(p, v.lanes.v);
+    } else if constexpr (Set == execution::instruction_set::neon) {
+      narrow_codes(p, v);
     } else {
       float rounded[16];
       v.store(rounded);

@@ -167,6 +167,13 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
         }
         for (; token + 2 <= last; token += 2) tile<Set, 2, 2>().run(a, p, 0, token);
         if (token < last) tile<Set, 2, 1>().run(a, p, 0, token);
+      } else if constexpr (execution::base_of(Set) == instruction_set::neon) {
+        constexpr int most = is_bf16 && Set == instruction_set::neon ? 5 : 6;  // widening takes registers
+        for (; token + most <= last; token += most) {
+          for (int half = 0; half < 2; ++half) tile<Set, 1, most>().run(a, p, half, token);
+        }
+        for (; token + 2 <= last; token += 2) tile<Set, 2, 2>().run(a, p, 0, token);
+        if (token < last) tile<Set, 2, 1>().run(a, p, 0, token);
       } else {
         for (; token + 2 <= last; token += 2) {
           for (int half = 0; half < 2; ++half) tile<Set, 1, 2>().run(a, p, half, token);
@@ -180,7 +187,9 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
 
   template <instruction_set Set>
   static EFFINFER_ALWAYS_INLINE void run(const args& a) {
-    constexpr std::ptrdiff_t few = execution::base_of(Set) == instruction_set::avx512 ? 12 : 2;
+    constexpr std::ptrdiff_t few = execution::base_of(Set) == instruction_set::avx512 ? 12
+                                   : execution::base_of(Set) == instruction_set::neon ? 6
+                                                                                      : 2;
     for_pieces(a.tokens, few, slabs_of(a.w->columns), slab_columns / columns_a_step * 2 * bytes_a_step, panel<Set>{a});
   }
 };
