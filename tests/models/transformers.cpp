@@ -1,5 +1,6 @@
 // Whole models against Hugging Face transformers: tests/reference/make_references.py wrote the checkpoints and the answers.
 
+#include "execution/instruction_sets.hpp"
 #include "oracle.hpp"
 
 #include <effinfer/decoding/log_probability.hpp>
@@ -96,10 +97,7 @@ TEST_CASE("GGUF files of the same models give the same answers") {
 }
 
 TEST_CASE("every instruction set gives the same answers") {
-  using ei::execution::instruction_set;
-  for (const auto set : {instruction_set::portable, instruction_set::avx2, instruction_set::avx2_vnni,
-                         instruction_set::avx512, instruction_set::avx512_bf16}) {
-    if (!ei::execution::is_supported(set)) continue;
+  for (const auto set : instruction_sets::supported()) {
     CAPTURE(to_string(set));
     for (const std::string name : {"llama3", "qwen3"}) {
       const reference expected(folder + name);
