@@ -63,7 +63,7 @@ inline bool has_arm64_dotprod() noexcept {
 #if defined(__ARM_FEATURE_DOTPROD)
   return true;
 #elif defined(__linux__)
-  return ((::getauxval(AT_HWCAP) >> 20) & 1u) != 0;  // HWCAP_ASIMDDP, which old headers lack
+  return ((::getauxval(AT_HWCAP) >> 20) & 1u) != 0;   // HWCAP_ASIMDDP, which old headers lack
 #elif defined(__APPLE__)
   return has_arm64_feature("hw.optional.arm.FEAT_DotProd");
 #else

@@ -53,9 +53,8 @@ enum class instruction_set {
 
 /// Every set, those of other architectures too: is_supported tells.
 inline constexpr instruction_set all_instruction_sets[] = {
-    instruction_set::portable,  instruction_set::neon, instruction_set::neon_dotprod,
-    instruction_set::neon_i8mm, instruction_set::avx2, instruction_set::avx2_vnni,
-    instruction_set::avx512,    instruction_set::avx512_bf16};
+    instruction_set::portable, instruction_set::neon,      instruction_set::neon_dotprod, instruction_set::neon_i8mm,
+    instruction_set::avx2,     instruction_set::avx2_vnni, instruction_set::avx512,       instruction_set::avx512_bf16};
 
 constexpr std::string_view to_string(instruction_set set) noexcept {
   switch (set) {

@@ -83,8 +83,8 @@ using f32x4_memory = lanes_of<float, 4>::type;
 
 inline void broadcast(f32x4_memory& v, const float& s) { v = reinterpret_cast<f32x4_memory>(vdupq_n_f32(s)); }
 inline void fused(f32x4_memory& c, const f32x4_memory& a, const f32x4_memory& b) {
-  c = reinterpret_cast<f32x4_memory>(vfmaq_f32(reinterpret_cast<float32x4_t>(c), reinterpret_cast<float32x4_t>(a),
-                                               reinterpret_cast<float32x4_t>(b)));
+  c = reinterpret_cast<f32x4_memory>(
+      vfmaq_f32(reinterpret_cast<float32x4_t>(c), reinterpret_cast<float32x4_t>(a), reinterpret_cast<float32x4_t>(b)));
 }
 inline void from_f16(f32x4_memory& r, const f16* p) {
   const uint16x4_t bits = vld1_u16(reinterpret_cast<const std::uint16_t*>(p));

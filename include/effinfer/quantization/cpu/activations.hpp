@@ -68,10 +68,10 @@ inline int32x4_t whole_numbers(const execution::detail::f32x4_memory& v) {
 }
 inline void narrow_codes(std::int8_t* p, const execution::f32x16<execution::instruction_set::neon>& v) {
   const auto& [low, high] = v.lanes;
-  const int16x8_t first = vuzp1q_s16(vreinterpretq_s16_s32(whole_numbers(low.low.v)),
-                                     vreinterpretq_s16_s32(whole_numbers(low.high.v)));
-  const int16x8_t second = vuzp1q_s16(vreinterpretq_s16_s32(whole_numbers(high.low.v)),
-                                      vreinterpretq_s16_s32(whole_numbers(high.high.v)));
+  const int16x8_t first =
+      vuzp1q_s16(vreinterpretq_s16_s32(whole_numbers(low.low.v)), vreinterpretq_s16_s32(whole_numbers(low.high.v)));
+  const int16x8_t second =
+      vuzp1q_s16(vreinterpretq_s16_s32(whole_numbers(high.low.v)), vreinterpretq_s16_s32(whole_numbers(high.high.v)));
   vst1q_s8(p, vuzp1q_s8(vreinterpretq_s8_s16(first), vreinterpretq_s8_s16(second)));
 }
 #endif

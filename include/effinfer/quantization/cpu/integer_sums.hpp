@@ -24,7 +24,7 @@ using i32_of = typename execution::detail::lanes_of<std::int32_t, Lanes>::type;
 
 /// Whether four activations are a float's bits, in the lowest lane of a register.
 template <instruction_set Set>
-inline constexpr bool takes_one_lane = execution::base_of(Set) == instruction_set::neon && Set != instruction_set::neon;
+inline constexpr bool takes_one_lane = execution::base_of(Set) == instruction_set::neon&& Set != instruction_set::neon;
 
 template <int Lanes, bool InOneLane>
 struct four_activations {
