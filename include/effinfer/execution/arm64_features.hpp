@@ -48,6 +48,16 @@
 #define EFFINFER_TARGET_NEON_I8MM __attribute__((target(EFFINFER_ARM64_8_2 "+i8mm")))
 #endif
 
+#if defined(__ARM_FEATURE_MATMUL_INT8) && defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#define EFFINFER_TARGET_NEON_BF16
+#elif defined(__clang__)
+#define EFFINFER_TARGET_NEON_BF16 __attribute__((target("dotprod,i8mm,bf16")))
+#elif defined(__ARM_FEATURE_DOTPROD)
+#define EFFINFER_TARGET_NEON_BF16 __attribute__((target("+i8mm+bf16")))
+#else
+#define EFFINFER_TARGET_NEON_BF16 __attribute__((target(EFFINFER_ARM64_8_2 "+i8mm+bf16")))
+#endif
+
 namespace effinfer::inline v0::execution::detail {
 
 #if defined(__APPLE__)
@@ -79,6 +89,19 @@ inline bool has_arm64_i8mm() noexcept {
   return ((::getauxval(AT_HWCAP2) >> 13) & 1u) != 0;  // HWCAP2_I8MM
 #elif defined(__APPLE__)
   return has_arm64_feature("hw.optional.arm.FEAT_I8MM");
+#else
+  return false;
+#endif
+}
+
+/// bfdot and its like.
+inline bool has_arm64_bf16() noexcept {
+#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+  return true;
+#elif defined(__linux__)
+  return ((::getauxval(AT_HWCAP2) >> 14) & 1u) != 0;  // HWCAP2_BF16
+#elif defined(__APPLE__)
+  return has_arm64_feature("hw.optional.arm.FEAT_BF16");
 #else
   return false;
 #endif
