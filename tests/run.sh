@@ -9,6 +9,7 @@
 #   address  every test program again, with clang and the address and undefined-behaviour sanitizers
 #   thread   those that run threads, with the thread sanitizer
 #   fuzz     each parser of untrusted bytes, for ten seconds
+#   aarch64  what an instruction set could change, for Arm under qemu: with all extensions, and without any
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
@@ -17,13 +18,16 @@ case ${1:-} in
   "") ;;
   --quick) quick=true ;;
   *)
-    sed -n '2,12s/^# \{0,1\}//p' tests/run.sh
+    sed -n '2,13s/^# \{0,1\}//p' tests/run.sh
     exit 2
     ;;
 esac
 
 packages="g++ cmake ninja-build pkg-config rapidjson-dev libpcre2-dev libutf8proc-dev libcli11-dev doctest-dev"
 $quick || packages="$packages clang libclang-rt-dev clang-format clang-tidy"
+other_architecture=false # on Arm the first part has its sets
+$quick || [ "$(uname -m)" = aarch64 ] || other_architecture=true
+$other_architecture && packages="$packages g++-aarch64-linux-gnu qemu-user"
 scripts/install_missing.sh $packages || exit 1
 
 jobs=$(scripts/jobs.sh)
@@ -78,6 +82,13 @@ else
   part address all
   part thread threaded_tests
   part fuzz all
+fi
+if $other_architecture; then
+  part aarch64 kernel_tests
+  # Attention has no use for extensions: once is enough.
+  export QEMU_CPU=cortex-a72
+  part aarch64 kernel_tests --exclude-regex '^attention$'
+  unset QEMU_CPU
 fi
 
 echo "Took $(($(date +%s) - began)) s"

@@ -1,6 +1,8 @@
 // attention/linear.hpp: the recurrence against double precision and bit for bit against itself; the chunked and the
 // parallel form against the recurrence.
 
+#include "execution/instruction_sets.hpp"
+
 #include <effinfer/attention/cpu/linear.hpp>
 #include <effinfer/attention/cpu/linear_chunked.hpp>
 #include <effinfer/attention/cpu/linear_parallel.hpp>
@@ -15,7 +17,6 @@
 
 using namespace effinfer;
 using attention::head_layout;
-using execution::instruction_set;
 
 namespace {
 
@@ -109,7 +110,7 @@ constexpr double tolerance = 2e-6;
 }  // namespace
 
 TEST_CASE("the recurrence agrees with double precision on every instruction set and shape") {
-  for (const auto set : {instruction_set::portable, instruction_set::avx2, instruction_set::avx512}) {
+  for (const auto set : instruction_sets::supported_bases()) {
     const execution::cpu::context exec({.threads = 1, .set = set});
     for (const head_layout heads :
          {head_layout{1, 1, 1}, {4, 2, 7}, {2, 1, 16}, {3, 3, 24}, {4, 1, 64}, {2, 2, 80}, {2, 1, 128}}) {

@@ -1,5 +1,7 @@
 // attention/softmax.hpp and attention/cpu/softmax.hpp: against the oracle, and bit for bit against itself.
 
+#include "execution/instruction_sets.hpp"
+
 #include <effinfer/attention/alibi.hpp>
 #include <effinfer/attention/cpu/softmax.hpp>
 #include <effinfer/attention/sinks.hpp>
@@ -17,19 +19,10 @@
 
 using namespace effinfer;
 using attention::head_layout;
-using execution::instruction_set;
 
 namespace {
 
 using floats = std::vector<float>;
-
-std::vector<instruction_set> sets() {
-  std::vector<instruction_set> all;
-  for (auto set : {instruction_set::portable, instruction_set::avx2, instruction_set::avx512}) {
-    if (set <= execution::best_instruction_set()) all.push_back(set);
-  }
-  return all;
-}
 
 /// One sequence: queries, keys and values of S tokens.
 struct problem {
@@ -104,7 +97,7 @@ constexpr double tolerance = 1e-5;
 }  // namespace
 
 TEST_CASE("every head size, grouping and instruction set agrees with the oracle") {
-  for (const auto set : sets()) {
+  for (const auto set : instruction_sets::supported_bases()) {
     const execution::cpu::context exec({.threads = 1, .set = set});
     for (const head_layout heads : {head_layout{1, 1, 1},
                                     {2, 1, 7},

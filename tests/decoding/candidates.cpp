@@ -28,7 +28,7 @@ const float spreads[] = {0.0f, 0.1f, 2.0f, 10.0f};
 }  // namespace
 
 TEST_CASE("top-k keeps the k greatest, and all that equal the last of them") {
-  for (const auto set : reference::instruction_sets()) {
+  for (const auto set : instruction_sets::supported_bases()) {
     workspace scratch(set);
     for (const std::size_t size : sizes) {
       for (const int k : {1, 2, 5, 40, 128, 999, 4000, 6000}) {
@@ -50,7 +50,7 @@ TEST_CASE("top-k keeps the k greatest, and all that equal the last of them") {
 }
 
 TEST_CASE("top-p keeps the shortest run of the ranking that reaches p") {
-  for (const auto set : reference::instruction_sets()) {
+  for (const auto set : instruction_sets::supported_bases()) {
     workspace scratch(set);
     for (const std::size_t size : sizes) {
       for (const float spread : spreads) {
@@ -88,7 +88,7 @@ TEST_CASE("top-p keeps the shortest run of the ranking that reaches p") {
 
 TEST_CASE("top-p of a large vocabulary, where a nucleus of many tokens is bracketed by a sample") {
   // Every fourth token is sampled here (20011 / 4096). Raised or lowered by themselves they mislead: the bracket then misses.
-  for (const auto set : reference::instruction_sets()) {
+  for (const auto set : instruction_sets::supported_bases()) {
     workspace scratch(set);
     for (const float sampled_raise : {0.0f, -30.0f, -2.0f, 2.0f, 30.0f}) {
       for (const float step : {0.0f, 0.25f}) {
@@ -158,7 +158,7 @@ TEST_CASE("filters narrow what a large nucleus left") {
 }
 
 TEST_CASE("min-p keeps what is at least p times as likely as the likeliest") {
-  for (const auto set : reference::instruction_sets()) {
+  for (const auto set : instruction_sets::supported_bases()) {
     workspace scratch(set);
     for (const std::size_t size : sizes) {
       for (const float spread : spreads) {
@@ -193,7 +193,7 @@ TEST_CASE("min-p lets exact ties with its bound stay") {
 }
 
 TEST_CASE("the draw takes the token in whose share of [0, 1) the random number falls") {
-  for (const auto set : reference::instruction_sets()) {
+  for (const auto set : instruction_sets::supported_bases()) {
     workspace scratch(set);
     for (const std::size_t size : sizes) {
       for (const float spread : spreads) {
@@ -297,7 +297,7 @@ TEST_CASE("temperature divides the logits, and 0 leaves the likeliest") {
 }
 
 TEST_CASE("the likeliest token is the first of equals") {
-  for (const auto set : reference::instruction_sets()) {
+  for (const auto set : instruction_sets::supported_bases()) {
     workspace scratch(set);
     for (const std::size_t size : sizes) {
       std::vector<float> logits(size, -2.0f);
@@ -312,7 +312,7 @@ TEST_CASE("the likeliest token is the first of equals") {
 }
 
 TEST_CASE("NaN is never chosen, +infinity always") {
-  for (const auto set : reference::instruction_sets()) {
+  for (const auto set : instruction_sets::supported_bases()) {
     workspace scratch(set);
     for (const std::size_t size : {3u, 130u, 400u}) {
       for (int filter = 0; filter < 4; ++filter) {
@@ -361,8 +361,8 @@ TEST_CASE("logits without a choice are an error") {
 }
 
 TEST_CASE("AVX2 and AVX-512 draw the same tokens") {
-  const auto sets = reference::instruction_sets();
-  if (sets.size() < 3) return;
+  const auto sets = instruction_sets::supported_bases();
+  if (sets.size() < 3) return;  // Arm has one
   workspace narrow(sets[1]), wide(sets[2]);
   for (std::uint64_t position = 0; position < 300; ++position) {
     auto a = reference::logits(3001, position, 3);

@@ -1,8 +1,9 @@
 #pragma once
 // The decoding rules once more, written for reading: sort everything, all in double. And logits to try them on.
 
+#include "execution/instruction_sets.hpp"
+
 #include <effinfer/core/random.hpp>
-#include <effinfer/execution/instruction_set.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -17,16 +18,6 @@
 namespace reference {
 
 inline constexpr float infinity = std::numeric_limits<float>::infinity();
-
-/// Every instruction set that this machine runs.
-inline std::vector<effinfer::execution::instruction_set> instruction_sets() {
-  using set = effinfer::execution::instruction_set;
-  std::vector<set> all;
-  for (const set s : {set::portable, set::avx2, set::avx512}) {
-    if (s <= effinfer::execution::best_instruction_set()) all.push_back(s);
-  }
-  return all;
-}
 
 /// Normal deviates times `spread`, the same for the same seed (Box and Muller 1958).
 inline std::vector<float> logits(std::size_t count, std::uint64_t seed, float spread) {

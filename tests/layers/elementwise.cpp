@@ -1,5 +1,7 @@
 // layers/elementwise.hpp against double precision, on every instruction set.
 
+#include "execution/instruction_sets.hpp"
+
 #include <effinfer/layers/elementwise.hpp>
 #include <effinfer/testing/attention_oracle.hpp>
 
@@ -9,11 +11,10 @@
 #include <vector>
 
 using namespace effinfer;
-using execution::instruction_set;
 using floats = std::vector<float>;
 
 TEST_CASE("swiglu, add and add_bias agree with double precision at every width") {
-  for (const auto set : {instruction_set::portable, instruction_set::avx2, instruction_set::avx512}) {
+  for (const auto set : instruction_sets::supported_bases()) {
     const execution::cpu::context exec({.threads = 2, .set = set});
     for (const int n : {1, 7, 16, 20, 32, 100}) {
       const int rows = 5;

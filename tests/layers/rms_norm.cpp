@@ -1,5 +1,7 @@
 // layers/rms_norm.hpp against double precision, on every instruction set.
 
+#include "execution/instruction_sets.hpp"
+
 #include <effinfer/layers/rms_norm.hpp>
 #include <effinfer/testing/attention_oracle.hpp>
 
@@ -10,7 +12,6 @@
 #include <vector>
 
 using namespace effinfer;
-using execution::instruction_set;
 using floats = std::vector<float>;
 
 namespace {
@@ -31,7 +32,7 @@ void check_row(const float* x, const float* weight, const float* y, int n, doubl
 }  // namespace
 
 TEST_CASE("rows, heads and the fused sum agree with double precision at every width") {
-  for (const auto set : {instruction_set::portable, instruction_set::avx2, instruction_set::avx512}) {
+  for (const auto set : instruction_sets::supported_bases()) {
     const execution::cpu::context exec({.threads = 2, .set = set});
     for (const int n : {1, 2, 15, 16, 17, 31, 33, 64, 100, 1000}) {
       const int rows = 3;

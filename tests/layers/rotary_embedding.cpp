@@ -1,6 +1,8 @@
 // layers/rotary_embedding.hpp: frequencies against transformers' (tests/reference/make_rope_references.py), rotation
 // against complex numbers in double precision.
 
+#include "execution/instruction_sets.hpp"
+
 #include <effinfer/core/json.hpp>
 #include <effinfer/layers/rotary_embedding.hpp>
 #include <effinfer/testing/attention_oracle.hpp>
@@ -86,8 +88,7 @@ TEST_CASE("explicit frequency factors divide each frequency") {
 }
 
 TEST_CASE("pairs are turned by position times frequency, in both layouts, on every instruction set and size") {
-  for (const auto set :
-       {execution::instruction_set::portable, execution::instruction_set::avx2, execution::instruction_set::avx512}) {
+  for (const auto set : instruction_sets::supported_bases()) {
     const execution::cpu::context exec({.threads = 2, .set = set});
     for (const auto& [head_size, rotary_size] :
          {std::pair{2, 2}, {8, 4}, {32, 32}, {80, 32}, {64, 64}, {96, 72}, {128, 128}}) {

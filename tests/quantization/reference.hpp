@@ -2,6 +2,8 @@
 // What the tests of this folder share: matrices of random blocks in every format, and a decoder of our own reading of
 // the formats, bit by bit in double precision, apart from the library's.
 
+#include "execution/instruction_sets.hpp"
+
 #include <effinfer/execution/cpu.hpp>
 #include <effinfer/quantization/matmul.hpp>
 #include <effinfer/quantization/pack.hpp>
@@ -26,15 +28,7 @@ namespace eq = effinfer::quantization;
 using ei::weight_format;
 
 inline const std::vector<ei::execution::instruction_set>& sets() {
-  static const std::vector<ei::execution::instruction_set> all = [] {
-    std::vector<ei::execution::instruction_set> v;
-    for (auto s : {ei::execution::instruction_set::portable, ei::execution::instruction_set::avx2,
-                   ei::execution::instruction_set::avx2_vnni, ei::execution::instruction_set::avx512,
-                   ei::execution::instruction_set::avx512_bf16}) {
-      if (ei::execution::is_supported(s)) v.push_back(s);
-    }
-    return v;
-  }();
+  static const std::vector<ei::execution::instruction_set> all = instruction_sets::supported();
   return all;
 }
 

@@ -16,6 +16,7 @@
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <cpuid.h>
 #define EFFINFER_X86 1
+#define EFFINFER_ARM64 0
 #define EFFINFER_TARGET_AVX2 __attribute__((target("avx2,fma,f16c,bmi2")))
 #define EFFINFER_TARGET_AVX512 \
   __attribute__((target("avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
@@ -28,21 +29,41 @@
 #define EFFINFER_TARGET_AVX512
 #define EFFINFER_TARGET_AVX2_VNNI
 #define EFFINFER_TARGET_AVX512_BF16
+#if defined(__aarch64__) && defined(__GNUC__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define EFFINFER_ARM64 1
+#include <effinfer/execution/arm64_features.hpp>
+#else
+#define EFFINFER_ARM64 0
+#endif
 #endif
 
 namespace effinfer::inline v0::execution {
 
-/// In rising order of speed.
+/// In rising order of speed on each architecture.
 enum class instruction_set {
-  portable,     ///< what the compiler targets without flags (SSE2, NEON)
-  avx2,         ///< AVX2, FMA, F16C, BMI2
-  avx2_vnni,    ///< and the 8-bit dot products of AVX-VNNI
-  avx512,       ///< AVX-512 F, BW, DQ, VL and VNNI
-  avx512_bf16,  ///< and the dot products of AVX512-BF16
+  portable,      ///< what the compiler targets without flags, in plain C++
+  neon,          ///< Arm, 64 bits: Advanced SIMD, which all of these processors have
+  neon_dotprod,  ///< and its 8-bit dot products (Armv8.2 on; Cortex-A76, Neoverse N1, Apple M1)
+  neon_i8mm,     ///< and those of unsigned by signed bytes (Armv8.6 on; Cortex-X2, Neoverse V1, Apple M2)
+  neon_bf16,     ///< and those of bf16 (the same processors but for a few)
+  avx2,          ///< AVX2, FMA, F16C, BMI2
+  avx2_vnni,     ///< and the 8-bit dot products of AVX-VNNI
+  avx512,        ///< AVX-512 F, BW, DQ, VL and VNNI
+  avx512_bf16,   ///< and the dot products of AVX512-BF16
 };
+
+/// Every set, those of other architectures too: is_supported tells.
+inline constexpr instruction_set all_instruction_sets[] = {
+    instruction_set::portable,  instruction_set::neon,      instruction_set::neon_dotprod,
+    instruction_set::neon_i8mm, instruction_set::neon_bf16, instruction_set::avx2,
+    instruction_set::avx2_vnni, instruction_set::avx512,    instruction_set::avx512_bf16};
 
 constexpr std::string_view to_string(instruction_set set) noexcept {
   switch (set) {
+    case instruction_set::neon: return "neon";
+    case instruction_set::neon_dotprod: return "neon_dotprod";
+    case instruction_set::neon_i8mm: return "neon_i8mm";
+    case instruction_set::neon_bf16: return "neon_bf16";
     case instruction_set::avx2: return "avx2";
     case instruction_set::avx2_vnni: return "avx2_vnni";
     case instruction_set::avx512: return "avx512";
@@ -54,16 +75,26 @@ constexpr std::string_view to_string(instruction_set set) noexcept {
 /// The set without its dot products: what kernels that have no use for them are compiled for.
 constexpr instruction_set base_of(instruction_set set) noexcept {
   switch (set) {
+    case instruction_set::neon_dotprod: return instruction_set::neon;
+    case instruction_set::neon_i8mm: return instruction_set::neon;
+    case instruction_set::neon_bf16: return instruction_set::neon;
     case instruction_set::avx2_vnni: return instruction_set::avx2;
     case instruction_set::avx512_bf16: return instruction_set::avx512;
     default: return set;
   }
 }
 
-/// Whether this machine runs `set`. Cost: a cpuid instruction at most, about 100 ns (more on a virtual machine).
+/// Whether a set multiplies pairs of bf16 and adds them in f32.
+constexpr bool has_bf16_dot_products(instruction_set set) noexcept {
+  return set == instruction_set::avx512_bf16 || set == instruction_set::neon_bf16;
+}
+
+/// Whether this machine runs `set`. Cost: a cpuid instruction at most, about 100 ns (more on a virtual machine); on a Mac
+/// a system call.
 inline bool is_supported(instruction_set set) noexcept {
   if (set == instruction_set::portable) return true;
 #if EFFINFER_X86
+  if (base_of(set) == instruction_set::neon) return false;
   if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("bmi2"))
     return false;
   if (base_of(set) == instruction_set::avx512 &&
@@ -75,6 +106,14 @@ inline bool is_supported(instruction_set set) noexcept {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;  // leaf 7, subleaf 1: bit 4 of eax is AVX-VNNI, bit 5 AVX512-BF16
   if (__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) == 0) return false;
   return ((eax >> (set == instruction_set::avx2_vnni ? 4 : 5)) & 1u) != 0;
+#elif EFFINFER_ARM64
+  switch (set) {
+    case instruction_set::neon: return true;
+    case instruction_set::neon_dotprod: return detail::has_arm64_dotprod();
+    case instruction_set::neon_i8mm: return detail::has_arm64_dotprod() && detail::has_arm64_i8mm();
+    case instruction_set::neon_bf16: return is_supported(instruction_set::neon_i8mm) && detail::has_arm64_bf16();
+    default: return false;
+  }
 #else
   return false;
 #endif
@@ -108,20 +147,37 @@ template <class Kernel, class... Args>
 __attribute__((flatten)) EFFINFER_TARGET_AVX512_BF16 void run_avx512_bf16(const Args&... args) {
   Kernel::template run<instruction_set::avx512_bf16>(args...);
 }
+#elif EFFINFER_ARM64
+template <class Kernel, class... Args>
+__attribute__((flatten)) void run_neon(const Args&... args) {
+  Kernel::template run<instruction_set::neon>(args...);
+}
+template <class Kernel, class... Args>
+__attribute__((flatten)) EFFINFER_TARGET_NEON_DOTPROD void run_neon_dotprod(const Args&... args) {
+  Kernel::template run<instruction_set::neon_dotprod>(args...);
+}
+template <class Kernel, class... Args>
+__attribute__((flatten)) EFFINFER_TARGET_NEON_I8MM void run_neon_i8mm(const Args&... args) {
+  Kernel::template run<instruction_set::neon_i8mm>(args...);
+}
+template <class Kernel, class... Args>
+__attribute__((flatten)) EFFINFER_TARGET_NEON_BF16 void run_neon_bf16(const Args&... args) {
+  Kernel::template run<instruction_set::neon_bf16>(args...);
+}
 #endif
 
 }  // namespace detail
 
 /// Calls `Kernel::run<set>(args...)`, compiled for `set`. `run` must be EFFINFER_ALWAYS_INLINE and
 /// return nothing (results go through pointers), and so must all that it calls. The sets with dot products
-/// are for kernels that have a member `uses_avx_vnni` or `uses_avx512_bf16`; others run as base_of(set).
+/// are for kernels that have a member `uses_byte_dot_products` or `uses_bf16_dot_products`; others run as base_of(set).
 template <class Kernel, class... Args>
 void dispatch(instruction_set set, const Args&... args) {
 #if EFFINFER_X86
-  if constexpr (requires { Kernel::uses_avx512_bf16; }) {
+  if constexpr (requires { Kernel::uses_bf16_dot_products; }) {
     if (set == instruction_set::avx512_bf16) return detail::run_avx512_bf16<Kernel>(args...);
   }
-  if constexpr (requires { Kernel::uses_avx_vnni; }) {
+  if constexpr (requires { Kernel::uses_byte_dot_products; }) {
     if (set == instruction_set::avx2_vnni) return detail::run_avx2_vnni<Kernel>(args...);
   }
   switch (base_of(set)) {
@@ -129,6 +185,16 @@ void dispatch(instruction_set set, const Args&... args) {
     case instruction_set::avx2: return detail::run_avx2<Kernel>(args...);
     default: break;
   }
+#elif EFFINFER_ARM64
+  if constexpr (requires { Kernel::uses_bf16_dot_products; }) {
+    if (set == instruction_set::neon_bf16) return detail::run_neon_bf16<Kernel>(args...);
+  }
+  if constexpr (requires { Kernel::uses_byte_dot_products; }) {
+    if (set == instruction_set::neon_i8mm || set == instruction_set::neon_bf16)
+      return detail::run_neon_i8mm<Kernel>(args...);
+    if (set == instruction_set::neon_dotprod) return detail::run_neon_dotprod<Kernel>(args...);
+  }
+  if (base_of(set) == instruction_set::neon) return detail::run_neon<Kernel>(args...);
 #else
   (void)set;
 #endif

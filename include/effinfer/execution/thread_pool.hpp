@@ -125,6 +125,8 @@ class thread_pool {
   static void pause() noexcept {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
+#elif defined(__aarch64__) && defined(__GNUC__)
+    __asm__ volatile("isb");  // some 10 ns, as x86's; "yield" does nothing on most processors
 #else
     std::this_thread::yield();
 #endif

@@ -1,6 +1,6 @@
 #pragma once
 // Sixteen floats at a time, one source for every instruction set: one register under AVX-512, two under AVX2,
-// four of the baseline's (SSE2, NEON) otherwise.
+// four of 128 bits (NEON, and the baseline of any architecture) otherwise.
 //
 //   struct scale {                                                   // execution::dispatch<scale>(set, x, y, n)
 //     template <execution::instruction_set Set>
@@ -10,7 +10,7 @@
 //     }
 //   };
 //
-// Exact: every function gives the same bits under AVX2 and AVX-512. The portable set has no fused multiply-add,
+// Exact: every function gives the same bits under AVX2, AVX-512 and NEON. The portable set has no fused multiply-add,
 // so `fma` and `exp` may differ there in the last place. Where rounding must not depend on the compiler's mood
 // write fma(a, b, c), never a * b + c: g++ may or may not fuse the latter.
 

@@ -15,6 +15,8 @@
 
 #if EFFINFER_X86
 #include <immintrin.h>
+#elif EFFINFER_ARM64
+#include <arm_neon.h>
 #endif
 
 namespace effinfer::inline v0::execution::detail {
@@ -74,6 +76,30 @@ inline EFFINFER_TARGET_AVX2 void from_bf16(f32x8_memory& r, const bf16* p) {
 inline EFFINFER_TARGET_AVX512 void from_bf16(f32x16_memory& r, const bf16* p) {
   const __m512i words = _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   r = _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, words, 16));
+}
+#elif EFFINFER_ARM64
+// Every processor has these: no target attribute.
+using f32x4_memory = lanes_of<float, 4>::type;
+
+inline void broadcast(f32x4_memory& v, const float& s) { v = reinterpret_cast<f32x4_memory>(vdupq_n_f32(s)); }
+inline void fused(f32x4_memory& c, const f32x4_memory& a, const f32x4_memory& b) {
+  c = reinterpret_cast<f32x4_memory>(
+      vfmaq_f32(reinterpret_cast<float32x4_t>(c), reinterpret_cast<float32x4_t>(a), reinterpret_cast<float32x4_t>(b)));
+}
+inline void from_f16(f32x4_memory& r, const f16* p) {
+  const uint16x4_t bits = vld1_u16(reinterpret_cast<const std::uint16_t*>(p));
+  r = reinterpret_cast<f32x4_memory>(vcvt_f32_f16(vreinterpret_f16_u16(bits)));
+}
+inline void to_f16(f16* p, const f32x4_memory& v) {
+  const float16x4_t half = vcvt_f16_f32(reinterpret_cast<float32x4_t>(v));
+  vst1_u16(reinterpret_cast<std::uint16_t*>(p), vreinterpret_u16_f16(half));
+}
+inline void to_nearest(f32x4_memory& v) {
+  v = reinterpret_cast<f32x4_memory>(vrndnq_f32(reinterpret_cast<float32x4_t>(v)));
+}
+inline void from_bf16(f32x4_memory& r, const bf16* p) {
+  const uint16x4_t bits = vld1_u16(reinterpret_cast<const std::uint16_t*>(p));
+  r = reinterpret_cast<f32x4_memory>(vshll_n_u16(bits, 16));
 }
 #endif
 

@@ -124,9 +124,8 @@ template <class Mixer>
 void check_kernel(const Mixer& mixer, const attention_check& options, attention_report& report) {
   problem_list wrong(report, "the CPU kernel differs from double precision"),
       cut(report, "a prefill cut in two gives other bits");
-  for (const auto set :
-       {execution::instruction_set::portable, execution::instruction_set::avx2, execution::instruction_set::avx512}) {
-    if (set > execution::best_instruction_set()) continue;
+  for (const auto set : execution::all_instruction_sets) {
+    if (!execution::is_supported(set) || execution::base_of(set) != set) continue;  // attention has no use for the rest
     const execution::cpu::context exec({.threads = 1, .set = set});
     for (const int head_size : {5, 16, 40}) {
       attention::head_layout heads{options.heads, options.kv_heads, head_size,

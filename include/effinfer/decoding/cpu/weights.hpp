@@ -5,7 +5,7 @@
 // integers are the same in every order, so a probability doesn't depend on how the vocabulary is cut into vectors and blocks,
 // nor on which tokens were put aside before. A token less likely than 2^-42 of the likeliest has weight 0.
 //
-// The instruction sets AVX2 and AVX-512 give the same weights; the portable one may differ in the last place of e^x.
+// All instruction sets but the portable give the same weights; that may differ in the last place of e^x.
 
 #include <effinfer/execution/instruction_set.hpp>
 #include <effinfer/execution/vector.hpp>

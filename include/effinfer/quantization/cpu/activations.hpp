@@ -43,7 +43,7 @@ struct activation_kinds {
 
   constexpr void add(weight_format f, execution::instruction_set set) {
     if (block_size(f) != 1 || f == weight_format::int8 || f == weight_format::int4) codes = true;
-    if (f == weight_format::bf16 && set == execution::instruction_set::avx512_bf16) halves = true;
+    if (f == weight_format::bf16 && execution::has_bf16_dot_products(set)) halves = true;
   }
 };
 
@@ -61,6 +61,18 @@ namespace detail {
 inline EFFINFER_TARGET_AVX512 void narrow_codes(std::int8_t* p, const execution::detail::f32x16_memory& v) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
                    _mm512_maskz_cvtepi32_epi8(0xffff, _mm512_maskz_cvtps_epi32(0xffff, v)));
+}
+#elif EFFINFER_ARM64
+inline int32x4_t whole_numbers(const execution::detail::f32x4_memory& v) {
+  return vcvtnq_s32_f32(reinterpret_cast<float32x4_t>(v));
+}
+inline void narrow_codes(std::int8_t* p, const execution::f32x16<execution::instruction_set::neon>& v) {
+  const auto& [low, high] = v.lanes;
+  const int16x8_t first =
+      vuzp1q_s16(vreinterpretq_s16_s32(whole_numbers(low.low.v)), vreinterpretq_s16_s32(whole_numbers(low.high.v)));
+  const int16x8_t second =
+      vuzp1q_s16(vreinterpretq_s16_s32(whole_numbers(high.low.v)), vreinterpretq_s16_s32(whole_numbers(high.high.v)));
+  vst1q_s8(p, vuzp1q_s8(vreinterpretq_s8_s16(first), vreinterpretq_s8_s16(second)));
 }
 #endif
 
@@ -113,6 +125,8 @@ struct quantize_slab {
   static EFFINFER_ALWAYS_INLINE void store_codes(std::int8_t* p, const execution::f32x16<Set>& v) {
     if constexpr (Set == execution::instruction_set::avx512) {
       narrow_codes(p, v.lanes.v);
+    } else if constexpr (Set == execution::instruction_set::neon) {
+      narrow_codes(p, v);
     } else {
       float rounded[16];
       v.store(rounded);
@@ -127,11 +141,18 @@ struct quantize_slab {
 inline EFFINFER_TARGET_AVX512_BF16 void round_to_bf16(bf16* p, const execution::detail::f32x16_memory& v) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh(v));
 }
+#elif EFFINFER_ARM64
+inline EFFINFER_TARGET_NEON_BF16 void round_to_bf16(bf16* p, const execution::detail::f32x4_memory& low,
+                                                    const execution::detail::f32x4_memory& high) {
+  uint16x8_t halves;
+  __asm__("bfcvtn %0.4h, %1.4s\n\tbfcvtn2 %0.8h, %2.4s" : "=&w"(halves) : "w"(low), "w"(high));
+  vst1q_u16(reinterpret_cast<std::uint16_t*>(p), halves);
+}
 #endif
 
 /// A token's activations of one slab rounded to bf16.
 struct round_slab {
-  static constexpr bool uses_avx512_bf16 = true;
+  static constexpr bool uses_bf16_dot_products = true;
   template <execution::instruction_set Set>
   static EFFINFER_ALWAYS_INLINE void run(const float* x, std::ptrdiff_t left, bf16* out) {
     using vector = execution::f32x16<execution::base_of(Set)>;
@@ -139,6 +160,9 @@ struct round_slab {
       const vector v = left >= 16 ? vector::load(x + i) : vector::load_first(x + i, left > 0 ? left : 0);
       if constexpr (Set == execution::instruction_set::avx512_bf16) {
         round_to_bf16(out + i, v.lanes.v);
+      } else if constexpr (Set == execution::instruction_set::neon_bf16) {
+        round_to_bf16(out + i, v.lanes.low.low.v, v.lanes.low.high.v);
+        round_to_bf16(out + i + 8, v.lanes.high.low.v, v.lanes.high.high.v);
       } else {
         v.store(out + i);
       }

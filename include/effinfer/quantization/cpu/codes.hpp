@@ -45,6 +45,12 @@ struct code_group {
   EFFINFER_ALWAYS_INLINE void load(const std::byte* p, const F& f) {
     apply<0>(p, f);
   }
+  // No loops: g++ keeps what is indexed in memory.
+  EFFINFER_ALWAYS_INLINE void subtract(std::uint8_t offset) {
+    part[0] -= offset;
+    if constexpr (registers > 1) part[1] -= offset;
+    if constexpr (registers > 2) part[2] -= offset, part[3] -= offset;
+  }
 
  private:
   template <int I, class F>

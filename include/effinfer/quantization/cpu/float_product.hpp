@@ -2,8 +2,8 @@
 // Products of float formats, panel by panel as in integer_product.hpp: y[t][n] = sum over columns of w[n][c] x[t][c], ascending.
 // A step is one column of sixteen rows (F32, F16) or two (BF16).
 //
-// BF16: AVX512-BF16 multiplies pairs of bf16 and adds them in f32, at twice the rate of f32, so there activations are rounded to
-// bf16 (relative error 2^-9 each); other sets widen the weights and compute in f32.
+// BF16: AVX512-BF16 and NEON's BF16 multiply pairs of bf16 and add them in f32, at twice the rate of f32, so there activations are
+// rounded to bf16 (relative error 2^-9 each); other sets widen the weights and compute in f32.
 
 #include <effinfer/quantization/cpu/integer_sums.hpp>
 #include <effinfer/quantization/cpu/panel.hpp>
@@ -13,18 +13,32 @@
 namespace effinfer::inline v0::quantization::detail {
 
 #if EFFINFER_X86
-inline EFFINFER_TARGET_AVX512_BF16 void add_pairs_avx512(execution::detail::f32x16_memory& sum, const bytes_of<64>& w,
-                                                         const bytes_of<64>& x) {
-  sum = _mm512_dpbf16_ps(sum, (__m512bh) reinterpret_cast<__m512i>(w), (__m512bh) reinterpret_cast<__m512i>(x));
+inline EFFINFER_TARGET_AVX512_BF16 void add_pairs(f32x16<instruction_set::avx512>& sum,
+                                                  const code_group<instruction_set::avx512_bf16>& w,
+                                                  const activation_lanes<instruction_set::avx512_bf16>& x) {
+  sum.lanes.v = _mm512_dpbf16_ps(sum.lanes.v, (__m512bh) reinterpret_cast<__m512i>(w.part[0]),
+                                 (__m512bh) reinterpret_cast<__m512i>(x.v));
 }
 inline EFFINFER_TARGET_AVX512 void widen_low_avx512(execution::detail::f32x16_memory& v, const bytes_of<64>& pairs) {
   v = _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, reinterpret_cast<__m512i>(pairs), 16));
+}
+#elif EFFINFER_ARM64
+// Volatile as in integer_sums.hpp.
+inline EFFINFER_TARGET_NEON_BF16 void add_pairs(execution::detail::f32x4_memory& sum, const bytes_of<16>& w,
+                                                const float& x) {
+  __asm__ volatile("bfdot %0.4s, %1.8h, %2.2h[0]" : "+w"(sum) : "w"(w), "w"(x));
+}
+inline EFFINFER_TARGET_NEON_BF16 void add_pairs(f32x16<instruction_set::neon>& sum,
+                                                const code_group<instruction_set::neon_bf16>& w,
+                                                const activation_lanes<instruction_set::neon_bf16>& x) {
+  add_pairs(sum.lanes.low.low.v, w.part[0], x.v), add_pairs(sum.lanes.low.high.v, w.part[1], x.v);
+  add_pairs(sum.lanes.high.low.v, w.part[2], x.v), add_pairs(sum.lanes.high.high.v, w.part[3], x.v);
 }
 #endif
 
 struct no_dot_products {};
 struct bf16_dot_products {
-  static constexpr bool uses_avx512_bf16 = true;
+  static constexpr bool uses_bf16_dot_products = true;
 };
 
 template <class Format>
@@ -53,7 +67,7 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
       std::ptrdiff_t left = std::min(a.w->columns, piece.last_slab * slab_columns) - first;
       const std::byte* w = a.w->panel(a.panel) + (first / columns_a_step * 2 + first_half) * bytes_a_step;
       begin(piece, first_half, token, all);
-      if constexpr (Set == instruction_set::avx512_bf16) {
+      if constexpr (execution::has_bf16_dot_products(Set)) {
         const auto* x = reinterpret_cast<const std::int8_t*>(a.x_halves) +
                         (piece.first_slab * a.tokens + token) * bytes_a_half_slab;
         for (; left > 0; left -= slab_columns) {
@@ -87,16 +101,16 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
     template <int... Half, int... Token>
     EFFINFER_ALWAYS_INLINE void pair_step(const std::byte* p, const std::int8_t* x, std::integer_sequence<int, Half...>,
                                           std::integer_sequence<int, Token...>) {
-      code_group<base> w[Halves];
+      code_group<Set> w[Halves];
       (w[Half].load(p + Half * bytes_a_step, as_they_are()), ...);
       (multiply_pairs<Token>(x + Token * bytes_a_half_slab, w, halves), ...);
     }
     template <int Token, int... Half>
-    EFFINFER_ALWAYS_INLINE void multiply_pairs(const std::int8_t* p, const code_group<base> (&w)[Halves],
+    EFFINFER_ALWAYS_INLINE void multiply_pairs(const std::int8_t* p, const code_group<Set> (&w)[Halves],
                                                std::integer_sequence<int, Half...>) {
-      activation_lanes<base> x;
+      activation_lanes<Set> x;
       x.load(p);
-      (add_pairs_avx512(sum[Half * Tokens + Token].lanes.v, w[Half].part[0], x.v), ...);
+      (add_pairs(sum[Half * Tokens + Token], w[Half], x), ...);
     }
     /// Column `Column` of a step.
     template <int Column, int... Half, int... Token>
@@ -167,6 +181,13 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
         }
         for (; token + 2 <= last; token += 2) tile<Set, 2, 2>().run(a, p, 0, token);
         if (token < last) tile<Set, 2, 1>().run(a, p, 0, token);
+      } else if constexpr (execution::base_of(Set) == instruction_set::neon) {
+        constexpr int most = is_bf16 && Set == instruction_set::neon ? 5 : 6;  // widening takes registers
+        for (; token + most <= last; token += most) {
+          for (int half = 0; half < 2; ++half) tile<Set, 1, most>().run(a, p, half, token);
+        }
+        for (; token + 2 <= last; token += 2) tile<Set, 2, 2>().run(a, p, 0, token);
+        if (token < last) tile<Set, 2, 1>().run(a, p, 0, token);
       } else {
         for (; token + 2 <= last; token += 2) {
           for (int half = 0; half < 2; ++half) tile<Set, 1, 2>().run(a, p, half, token);
@@ -180,7 +201,9 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
 
   template <instruction_set Set>
   static EFFINFER_ALWAYS_INLINE void run(const args& a) {
-    constexpr std::ptrdiff_t few = execution::base_of(Set) == instruction_set::avx512 ? 12 : 2;
+    constexpr std::ptrdiff_t few = execution::base_of(Set) == instruction_set::avx512 ? 12
+                                   : execution::base_of(Set) == instruction_set::neon ? 6
+                                                                                      : 2;
     for_pieces(a, few, slab_columns / columns_a_step * 2 * bytes_a_step, panel<Set>{a});
   }
 };

@@ -5,24 +5,41 @@
 // VNNI multiplies unsigned by signed bytes: weight codes are taken as they lie, offset included, and the sum starts at minus
 // the offset times the sum of the activations. Without VNNI, AVX2's unsigned times signed (vpmaddubsw) saturates
 // at 16 bits: |w| times x with the sign of w stays below, as |x| <= 127; so there the offset is taken off the codes.
+//
+// Arm multiplies signed bytes (unsigned by signed with I8MM only): codes below 128 are both and keep their offset. A dot
+// product takes its four activations from a quarter of a register: they are loaded, and not broadcast.
 
 #include <effinfer/quantization/cpu/codes.hpp>
 
 namespace effinfer::inline v0::quantization::detail {
 
-/// Whether codes keep their offset.
-template <instruction_set Set>
-inline constexpr bool unsigned_codes = Set == instruction_set::avx2_vnni ||
-                                       execution::base_of(Set) == instruction_set::avx512;
+/// Whether codes keep their offset: twice it is above every code.
+template <instruction_set Set, int Offset>
+inline constexpr bool unsigned_codes = Set == instruction_set::avx2_vnni || Set == instruction_set::neon_i8mm ||
+                                       execution::base_of(Set) == instruction_set::avx512 ||
+                                       (execution::base_of(Set) == instruction_set::neon && Offset < 128);
 
 template <int Lanes>
 using i32_of = typename execution::detail::lanes_of<std::int32_t, Lanes>::type;
+
+/// Whether four activations are a float's bits, in the lowest lane of a register.
+template <instruction_set Set>
+inline constexpr bool takes_one_lane = execution::base_of(Set) == instruction_set::neon&& Set != instruction_set::neon;
+
+template <int Lanes, bool InOneLane>
+struct four_activations {
+  using type = bytes_of<Lanes>;
+};
+template <int Lanes>
+struct four_activations<Lanes, true> {
+  using type = float;
+};
 
 /// Four activations, in every lane.
 template <instruction_set Set>
 struct activation_lanes {
   static constexpr int lanes = code_group<Set>::lanes;
-  bytes_of<lanes> v;
+  typename four_activations<lanes, takes_one_lane<Set>>::type v;
   EFFINFER_ALWAYS_INLINE void load(const std::int8_t* p);
 };
 
@@ -74,11 +91,38 @@ inline EFFINFER_TARGET_AVX512 void integers_to_floats(execution::detail::f32x16_
 inline EFFINFER_TARGET_AVX2 void integers_to_floats(execution::detail::f32x8_memory& v, const i32_of<8>& sums) {
   v = _mm256_cvtepi32_ps(reinterpret_cast<__m256i>(sums));
 }
+#elif EFFINFER_ARM64
+inline void broadcast_word(bytes_of<16>& v, const std::int8_t* p) {
+  std::uint32_t word;
+  __builtin_memcpy(&word, p, 4);
+  v = reinterpret_cast<bytes_of<16>>(vdupq_n_u32(word));
+}
+inline void broadcast_word(i32_of<4>& v, const std::int32_t& value) {
+  v = reinterpret_cast<i32_of<4>>(vdupq_n_s32(value));
+}
+// Not intrinsics: before version 16 clang has those only in files compiled for the extension. Volatile keeps them in this
+// order: g++ would move loads up until it is out of registers, a third more instructions.
+inline void add_dot_neon(i32_of<4>& sums, const bytes_of<16>& w, const bytes_of<16>& x) {
+  bytes_of<16> low, high;  // sums of two products are at most 2 * 128 * 127, below 2^15
+  __asm__ volatile(
+      "smull %1.8h, %3.8b, %4.8b\n\t"
+      "smull2 %2.8h, %3.16b, %4.16b\n\t"
+      "addp %1.8h, %1.8h, %2.8h\n\t"
+      "sadalp %0.4s, %1.8h"
+      : "+w"(sums), "=&w"(low), "=&w"(high)
+      : "w"(w), "w"(x));
+}
+inline EFFINFER_TARGET_NEON_DOTPROD void add_dot_neon_dotprod(i32_of<4>& sums, const bytes_of<16>& w, const float& x) {
+  __asm__ volatile("sdot %0.4s, %1.16b, %2.4b[0]" : "+w"(sums) : "w"(w), "w"(x));
+}
+inline EFFINFER_TARGET_NEON_I8MM void add_dot_neon_i8mm(i32_of<4>& sums, const bytes_of<16>& w, const float& x) {
+  __asm__ volatile("usdot %0.4s, %1.16b, %2.4b[0]" : "+w"(sums) : "w"(w), "w"(x));
+}
 #endif
 
 template <instruction_set Set>
 EFFINFER_ALWAYS_INLINE void activation_lanes<Set>::load(const std::int8_t* p) {
-  if constexpr (Set == instruction_set::portable) {
+  if constexpr (Set == instruction_set::portable || takes_one_lane<Set>) {
     __builtin_memcpy(&v, p, 4);  // the rest is never read
   } else {
     broadcast_word(v, p);
@@ -91,7 +135,8 @@ EFFINFER_ALWAYS_INLINE void integer_sums<Set>::set(std::int32_t value) {
     for (int i = 0; i < registers; ++i) part[i] = value - i32_of<lanes>{};
   } else {
     broadcast_word(part[0], value);
-    if constexpr (registers == 2) part[1] = part[0];
+    if constexpr (registers > 1) part[1] = part[0];
+    if constexpr (registers > 2) part[2] = part[3] = part[0];
   }
 }
 
@@ -105,6 +150,15 @@ EFFINFER_ALWAYS_INLINE void integer_sums<Set>::add(const code_group<Set>& w, con
   } else if constexpr (Set == instruction_set::avx2) {
     add_dot_avx2(part[0], w.part[0], x.v);
     add_dot_avx2(part[1], w.part[1], x.v);
+  } else if constexpr (Set == instruction_set::neon) {
+    add_dot_neon(part[0], w.part[0], x.v), add_dot_neon(part[1], w.part[1], x.v);
+    add_dot_neon(part[2], w.part[2], x.v), add_dot_neon(part[3], w.part[3], x.v);
+  } else if constexpr (Set == instruction_set::neon_dotprod) {
+    add_dot_neon_dotprod(part[0], w.part[0], x.v), add_dot_neon_dotprod(part[1], w.part[1], x.v);
+    add_dot_neon_dotprod(part[2], w.part[2], x.v), add_dot_neon_dotprod(part[3], w.part[3], x.v);
+  } else if constexpr (Set == instruction_set::neon_i8mm) {
+    add_dot_neon_i8mm(part[0], w.part[0], x.v), add_dot_neon_i8mm(part[1], w.part[1], x.v);
+    add_dot_neon_i8mm(part[2], w.part[2], x.v), add_dot_neon_i8mm(part[3], w.part[3], x.v);
   } else {
     for (int r = 0; r < registers; ++r) {
       for (int i = 0; i < lanes; ++i) {
@@ -126,9 +180,11 @@ EFFINFER_ALWAYS_INLINE void integer_sums<Set>::to_floats(execution::f32x16<execu
     integers_to_floats(v.lanes.low.v, part[0]);
     integers_to_floats(v.lanes.high.v, part[1]);
   } else {
-    float values[16];
-    for (int i = 0; i < 16; ++i) values[i] = static_cast<float>(part[i / lanes][i % lanes]);
-    v = execution::f32x16<execution::base_of(Set)>::load(&values[0]);
+    using floats = typename execution::detail::lanes_of<float, 4>::type;
+    v.lanes.low.low.v = __builtin_convertvector(part[0], floats);
+    v.lanes.low.high.v = __builtin_convertvector(part[1], floats);
+    v.lanes.high.low.v = __builtin_convertvector(part[2], floats);
+    v.lanes.high.high.v = __builtin_convertvector(part[3], floats);
   }
 }
 

@@ -51,6 +51,25 @@ inline EFFINFER_TARGET_AVX2 void widen_unsigned(execution::detail::f32x8_memory&
 inline EFFINFER_TARGET_AVX2 void widen_signed(execution::detail::f32x8_memory& v, const std::byte* p) {
   v = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
 }
+#elif EFFINFER_ARM64
+inline void widen_unsigned(execution::f32x16<instruction_set::neon>& v, const std::byte* p) {
+  using lanes = execution::detail::f32x4_memory;
+  const uint8x16_t bytes = vld1q_u8(reinterpret_cast<const std::uint8_t*>(p));
+  const uint16x8_t low = vmovl_u8(vget_low_u8(bytes)), high = vmovl_high_u8(bytes);
+  v.lanes.low.low.v = reinterpret_cast<lanes>(vcvtq_f32_u32(vmovl_u16(vget_low_u16(low))));
+  v.lanes.low.high.v = reinterpret_cast<lanes>(vcvtq_f32_u32(vmovl_high_u16(low)));
+  v.lanes.high.low.v = reinterpret_cast<lanes>(vcvtq_f32_u32(vmovl_u16(vget_low_u16(high))));
+  v.lanes.high.high.v = reinterpret_cast<lanes>(vcvtq_f32_u32(vmovl_high_u16(high)));
+}
+inline void widen_signed(execution::f32x16<instruction_set::neon>& v, const std::byte* p) {
+  using lanes = execution::detail::f32x4_memory;
+  const int8x16_t bytes = vld1q_s8(reinterpret_cast<const std::int8_t*>(p));
+  const int16x8_t low = vmovl_s8(vget_low_s8(bytes)), high = vmovl_high_s8(bytes);
+  v.lanes.low.low.v = reinterpret_cast<lanes>(vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))));
+  v.lanes.low.high.v = reinterpret_cast<lanes>(vcvtq_f32_s32(vmovl_high_s16(low)));
+  v.lanes.high.low.v = reinterpret_cast<lanes>(vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))));
+  v.lanes.high.high.v = reinterpret_cast<lanes>(vcvtq_f32_s32(vmovl_high_s16(high)));
+}
 #endif
 /// Sixteen bytes as floats.
 template <instruction_set Set, bool Signed>
@@ -68,6 +87,15 @@ EFFINFER_ALWAYS_INLINE void load_byte_scales(const std::byte* p, execution::f32x
       widen_signed(v.lanes.low.v, p), widen_signed(v.lanes.high.v, p + 8);
     } else {
       widen_unsigned(v.lanes.low.v, p), widen_unsigned(v.lanes.high.v, p + 8);
+    }
+    return;
+  }
+#elif EFFINFER_ARM64
+  if constexpr (Set == instruction_set::neon) {
+    if constexpr (Signed) {
+      widen_signed(v, p);
+    } else {
+      widen_unsigned(v, p);
     }
     return;
   }
