@@ -31,7 +31,9 @@
 #include <memory>
 #include <optional>
 #include <sstream>
+#include <stdexcept>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -45,7 +47,8 @@ using model_report::figure;
 using model_report::work;
 
 struct arguments {
-  std::string model, weights = "none", llama_bench, llama_batched_bench, json, child, peer_options, peer = "llama.cpp";
+  std::string model, weights = "none", llama_bench, llama_batched_bench, json, child, packed_cache, peer_options,
+                     peer = "llama.cpp";
   std::vector<std::string> only;
   int threads = 0, repetitions = 5, retries = 5, context = 4096;
 
@@ -77,6 +80,7 @@ arguments parse(int argc, char** argv) {
   app.add_option("--llama-bench-options", a.peer_options, "more options for it, separated by spaces");
   app.add_option("--peer-name", a.peer, "what it is called in the output")->capture_default_str();
   app.add_option("--json", a.json, "write all samples there");
+  app.add_option("--packed-cache", a.packed_cache, "load from packed weights that are kept in this file or folder");
   app.add_option("--child", a.child, "")->group("");  // how this program starts itself: see before_loading
   try {
     app.parse(argc, argv);
@@ -138,6 +142,26 @@ class llama_cpp {
   const arguments& a_;
 };
 
+/// A folder of its own among the system's temporary ones, removed at the end.
+class scratch_folder {
+ public:
+  scratch_folder() {
+    std::string name = (std::filesystem::temp_directory_path() / "bench-cpu-XXXXXX").string();
+    if (mkdtemp(name.data()) == nullptr) throw std::runtime_error(name + ": can't be made");
+    path_ = name;
+  }
+  scratch_folder(const scratch_folder&) = delete;
+  scratch_folder& operator=(const scratch_folder&) = delete;
+  ~scratch_folder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  [[nodiscard]] const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
 /// Reads the model's files, so that neither of two programs that load them finds them in memory and the other doesn't.
 void warm_files(const std::string& path) {
   std::vector<std::filesystem::path> files{path};
@@ -167,8 +191,10 @@ class bench {
 
   /// What this program does when it is its own child: reads one token or 512, and ends.
   static void as_child(const arguments& a) {
-    const auto m = model::load(a.model, {.progress = {}, .session = {.context_tokens = 512, .prefill_chunk = 512}},
-                               weight_policy{a.choice()}, ei::execution::cpu{.threads = a.threads});
+    const auto m = model::load(
+        a.model,
+        {.progress = {}, .session = {.context_tokens = 512, .prefill_chunk = 512}, .packed_cache = a.packed_cache},
+        weight_policy{a.choice()}, ei::execution::cpu{.threads = a.threads});
     // The peers' programs load it too.
     std::optional<ei::text::tokenizer> tokenizer;
     if (m.files().is_gguf() || std::filesystem::exists(m.files().folder() + "/tokenizer.json"))
@@ -180,20 +206,28 @@ class bench {
  private:
   /// Loading and memory are measured on programs that do nothing else, and while this one is small (see child_process).
   void before_loading() {
-    const auto ourselves = [&](const std::string& child) {
+    const auto ourselves = [&](const std::string& child, const std::string& packed_cache = {}) {
       warm_files(a_.model);
-      return child_process::run({"/proc/self/exe", "--model", a_.model, "--weights", a_.weights, "--threads",
-                                 std::to_string(a_.threads), "--child", child});
+      std::vector<std::string> command{
+          "/proc/self/exe",           "--model", a_.model, "--weights", a_.weights, "--threads",
+          std::to_string(a_.threads), "--child", child};
+      if (!packed_cache.empty()) command.insert(command.end(), {"--packed-cache", packed_cache});
+      return child_process::run(command);
     };
     const auto theirs = [&](const std::vector<std::string>& options) {
       warm_files(a_.model);
       return peer_.bench(options);
     };
     if (a_.wants("first-token")) {
-      ourselves("first-token");  // once before: a virtual machine may have to fetch memory that nobody used lately
+      const scratch_folder kept;
+      // Once before: a virtual machine may have to fetch memory that nobody used lately.
+      out_.packing_start.push_back(ourselves("first-token", kept.path()).seconds);
       in_turns(
           "first-token", [] {},
-          [&] { out_.first_ours.push_back(quiet_.take([&] { return ourselves("first-token").seconds; })); },
+          [&] {
+            out_.first_ours.push_back(quiet_.take([&] { return ourselves("first-token").seconds; }));
+            out_.second_ours.push_back(quiet_.take([&] { return ourselves("first-token", kept.path()).seconds; }));
+          },
           [&] {
             if (peer_.has_bench()) {
               out_.first_theirs.push_back(quiet_.take([&] {
@@ -231,8 +265,9 @@ class bench {
   }
 
   void load() {
-    model_ = std::make_unique<model>(
-        model::load(a_.model, {}, weight_policy{a_.choice()}, ei::execution::cpu{.threads = a_.threads}));
+    model_ =
+        std::make_unique<model>(model::load(a_.model, {.packed_cache = a_.packed_cache}, weight_policy{a_.choice()},
+                                            ei::execution::cpu{.threads = a_.threads}));
     const auto& c = model_->config();
     const double e = c.width, q = static_cast<double>(c.heads) * c.head_size;
     const double kv = static_cast<double>(c.kv_heads) * c.head_size;

@@ -73,7 +73,8 @@ struct report {
   std::string kind;  ///< "f32", "bf16" or "int8": what the weights' format computes in, if the machine can
   int threads = 0;
   std::vector<figure> figures;
-  samples first_ours, first_theirs;    ///< seconds to the first token
+  samples first_ours, first_theirs;    ///< seconds to the first token, weights packed at each start
+  samples packing_start, second_ours;  ///< the same, of a start that also writes the packed weights, and of later ones
   samples memory_ours, memory_theirs;  ///< bytes
   double disturbed = 0;                ///< the most of a core that other programs took meanwhile
 
@@ -109,7 +110,11 @@ struct report {
     for (const figure& f : figures) {
       line(f.of.name + ", tokens/s", f.ours, range(of_limit(f)) + " " + limited_by(f), f.theirs);
     }
-    if (!first_ours.empty()) line("first token, s", first_ours, "", first_theirs);
+    if (!first_ours.empty()) {
+      line("first token, s", first_ours, "", first_theirs);
+      line("  packed cache made", packing_start, "", {});
+      line("  second start", second_ours, "", first_theirs);
+    }
     if (!memory_ours.empty()) line("peak memory, MB", memory_ours, "", memory_theirs, 1e6);
     if (disturbed > 0.05)
       std::printf("other programs took up to %.0f %% of a core during a measurement\n", disturbed * 100);
@@ -122,7 +127,8 @@ struct report {
         << ",\"processor\":" << quoted(processor()) << ",\"instruction_set\":" << quoted(instruction_set)
         << ",\"threads\":" << threads << ",\"peer\":" << quoted(peer) << ",\"kind\":" << quoted(kind)
         << ",\"disturbed\":" << disturbed << ",\n \"first_token_seconds\":{\"ours\":" << array(first_ours)
-        << ",\"theirs\":" << array(first_theirs) << "},\n \"peak_bytes\":{\"ours\":" << array(memory_ours)
+        << ",\"theirs\":" << array(first_theirs) << ",\"packing\":" << array(packing_start)
+        << ",\"second\":" << array(second_ours) << "},\n \"peak_bytes\":{\"ours\":" << array(memory_ours)
         << ",\"theirs\":" << array(memory_theirs) << "},\n \"figures\":[";
     for (const figure& f : figures) {
       out << (&f == figures.data() ? "\n" : ",\n") << "  {\"name\":" << quoted(f.of.name)

@@ -21,7 +21,7 @@ namespace ei = effinfer;
 namespace {
 
 struct arguments {
-  std::string model, prompt, prompt_file, weights = "as-stored", attention = "full", decoding = "sample";
+  std::string model, packed_cache, prompt, prompt_file, weights = "as-stored", attention = "full", decoding = "sample";
   std::vector<std::string> stop;
   ei::decoding::sample sample;
   std::uint64_t seed = 0;
@@ -49,6 +49,7 @@ arguments parse(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--weights", a.weights, "as-stored, int8 or int4")
       ->check(CLI::IsMember({"as-stored", "int8", "int4"}));
+  app.add_option("--packed-cache", a.packed_cache, "keep packed weights in this file or folder, for faster starts");
   app.add_option("--attention", a.attention, "full (as the checkpoint says), or window:N");
   app.add_option("--decoding", a.decoding, "sample or prompt-lookup")
       ->check(CLI::IsMember({"sample", "prompt-lookup"}));
@@ -66,9 +67,11 @@ arguments parse(int argc, char** argv) {
 
 template <class Pipeline, class... Values>
 int run(const arguments& a, const std::string& attention, const Values&... values) {
-  const Pipeline llm =
-      Pipeline::load(a.model, {.progress = command_line::progress_bar, .session = {.context_tokens = a.context}},
-                     ei::execution::cpu{.threads = a.threads}, values...);
+  const Pipeline llm = Pipeline::load(a.model,
+                                      {.progress = command_line::progress_bar,
+                                       .session = {.context_tokens = a.context},
+                                       .packed_cache = a.packed_cache},
+                                      ei::execution::cpu{.threads = a.threads}, values...);
   typename Pipeline::generate_options options;
   options.max_tokens = a.max_tokens;
   options.seed = a.seed;

@@ -18,6 +18,10 @@ namespace effinfer::inline v0 {
 struct load_options {
   models::progress_callback progress = {};  ///< called on the loading thread
   session_options session = {};             ///< what sessions get unless they are told otherwise
+  /// A file in which the packed weights are kept, or a folder that is there already and holds one for each checkpoint and policy.
+  /// If the weights are there, they are mapped, which takes no time, and processes share them; else, and where the
+  /// checkpoint has changed since, they are packed and written. Empty: packed at each start.
+  std::string packed_cache = {};
 };
 
 /// Bytes that a model takes, known before anything is loaded.
@@ -52,9 +56,9 @@ class model : private detail::check_composition<Policies...> {
   ///
   /// `values` are policies of this model that carry run-time values, in any order:
   /// `load(path, {}, attention::sliding_window<>{.window = 512})`. Weights are packed
-  /// for the products as they are read; the files' pages are let go.
+  /// for the products as they are read, and the files' pages are let go; or they come from `packed_cache`.
   /// Errors: `io`, `malformed`, `missing`, `unsupported` as the checkpoint says; `mismatch` where a pinned policy and the checkpoint
-  /// differ, naming both values.
+  /// differ, naming both values; with a packed_cache, `io` where it can't be written and `mismatch` where it is another file.
   template <class... Values>
   static model load(const std::string& path, const load_options& options = {}, const Values&... values) {
     return load(std::make_shared<const checkpoint::model_files>(checkpoint::model_files::open(path)), options,
@@ -67,7 +71,8 @@ class model : private detail::check_composition<Policies...> {
     const auto settings = parts::settings(*files, values...);
     return model(std::make_shared<const decoder>(decoder::load(
                      std::move(files), settings, parts::template value<typename parts::quantization>(values...),
-                     parts::template value<typename parts::execution>(values...), options.progress)),
+                     parts::template value<typename parts::execution>(values...),
+                     {.progress = options.progress, .packed_cache = options.packed_cache})),
                  options.session);
   }
 

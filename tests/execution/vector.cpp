@@ -68,6 +68,15 @@ struct lanes_kernel {
     abs(a).store(out + 80);
     out[96] = a.sum();
     out[97] = a.max_lane();
+    min(a, b).store(out + 98);
+    where_less(a, b, a + a, b).store(out + 114);
+  }
+};
+
+struct bytes_kernel {
+  template <instruction_set Set>
+  static EFFINFER_ALWAYS_INLINE void run(const float* in, std::uint8_t* out) {
+    f32x16<Set>::load(in).store(out);
   }
 };
 
@@ -189,7 +198,7 @@ TEST_CASE("lane-wise operations and the fixed order of the sum") {
   for (int i = 0; i < 4; ++i) four[i] = eight[i] + eight[i + 4];
   const float sum = (four[0] + four[2]) + (four[1] + four[3]);
   for (auto set : instruction_sets::supported_bases()) {
-    float out[98];
+    float out[130];
     execution::dispatch<lanes_kernel>(set, &x[0], &y[0], &out[0]);
     for (int i = 0; i < 16; ++i) {
       CHECK(same_bits(out[i], x[i] + y[i]));
@@ -198,9 +207,33 @@ TEST_CASE("lane-wise operations and the fixed order of the sum") {
       CHECK(same_bits(out[48 + i], x[i] / y[i]));
       CHECK(same_bits(out[64 + i], std::max(x[i], y[i])));
       CHECK(same_bits(out[80 + i], std::abs(x[i])));
+      CHECK(same_bits(out[98 + i], std::min(x[i], y[i])));
+      CHECK(same_bits(out[114 + i], x[i] < y[i] ? x[i] + x[i] : y[i]));
     }
     CHECK(same_bits(out[96], sum));
     CHECK(same_bits(out[97], *std::max_element(x, x + 16)));
+  }
+}
+
+TEST_CASE("the greater and the lesser of a NaN and a number are the second") {
+  const float nan = std::nanf("");
+  for (auto set : instruction_sets::supported_bases()) {
+    float x[16] = {nan, 1.0f}, y[16] = {1.0f, nan}, out[130];
+    execution::dispatch<lanes_kernel>(set, &x[0], &y[0], &out[0]);
+    for (const int at : {64, 98, 114}) CHECK((out[at] == 1.0f && std::isnan(out[at + 1])));
+  }
+}
+
+TEST_CASE("whole numbers are stored as bytes") {
+  for (auto set : instruction_sets::supported_bases()) {
+    for (int first = 0; first < 256; first += 16) {
+      float in[16];
+      std::uint8_t out[17] = {};
+      for (int i = 0; i < 16; ++i) in[i] = static_cast<float>(first + i);
+      execution::dispatch<bytes_kernel>(set, &in[0], &out[0]);
+      for (int i = 0; i < 16; ++i) CHECK(out[i] == first + i);
+      CHECK(out[16] == 0);
+    }
   }
 }
 

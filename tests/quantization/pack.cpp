@@ -122,6 +122,35 @@ TEST_CASE("values that can't be encoded are named by row") {
   CHECK(eq::pack(exec, {weight_format::int8, 0}, ei::matrix_view<const float>(huge.data(), 1, 64)).view().rows == 1);
 }
 
+TEST_CASE("panels in files stay readable: where the bytes of a format change, packed_layout_version has to be raised") {
+  // FNV-1a over the panels of 40 rows of 256 columns of bytes that a linear congruential generator makes.
+  const std::vector<std::uint64_t> expected = {
+      0xd9d2fa8d810aee40, 0x934d53bbd2d7afa0, 0x4e3bfd0214c59e4c, 0xd551d51c789bd5cc, 0xc3d4a37c4807e869,
+      0x3d135877dbf6549b, 0x2f64814039beb33b, 0x7cbc448df7be2ef4, 0x38d07b1c43752367, 0xe7e0c610d2e5996e,
+      0xee9353916db0e5b2, 0x3c5a460c56ad42b4, 0x7e54d3af7d85d8f7, 0xd578bc4fb4a6d788, 0xd0897b0e5e180060,
+  };
+  CHECK(eq::packed_layout_version == 1);
+  std::vector<std::uint64_t> hashes;
+  std::uint32_t state = 1;
+  const auto next = [&state] { return (state = state * 1664525u + 1013904223u) >> 24; };
+  for (const eq::storage s : storages()) {
+    eq::weight_matrix w;
+    w.format = s.format, w.group = s.group;
+    w.rows = 40, w.columns = 256, w.row_bytes = eq::row_bytes(s.format, 256, s.group);
+    std::vector<std::byte> bytes(static_cast<std::size_t>(w.rows * w.row_bytes));
+    for (std::byte& b : bytes) b = static_cast<std::byte>(next());
+    std::vector<float> scales(40);
+    for (float& scale : scales) scale = static_cast<float>(next());
+    w.data = bytes.data(), w.scales = scales.data();
+    const auto packed = eq::pack(ei::execution::cpu::context(), w);
+    std::uint64_t hash = 14695981039346656037U;
+    for (std::size_t i = 0; i < packed.view().bytes(); ++i)
+      hash = (hash ^ static_cast<std::uint64_t>(packed.view().data[i])) * 1099511628211U;
+    hashes.push_back(hash);
+  }
+  CHECK(hashes == expected);
+}
+
 TEST_CASE("shapes and targets that make no sense are errors; progress is told and may cancel") {
   const ei::execution::cpu::context exec;
   const auto w = random_floats(100 * 96, 1);

@@ -68,8 +68,17 @@ class gguf {
       if (!is_array()) fail("it is no array");
       return count_;
     }
-    /// All elements, in order; strings are views. Errors: `mismatch` (no array, or an array of arrays).
-    [[nodiscard]] std::vector<value> elements() const;
+    /// Calls `use(element)` for all elements, in order; strings are views. Errors: `mismatch` (no array, or an array of
+    /// arrays).
+    template <class Use>
+    void for_each(const Use& use) const;
+    /// All of them. Errors: as for_each.
+    [[nodiscard]] std::vector<value> elements() const {
+      std::vector<value> all;
+      all.reserve(size());
+      for_each([&](const value& v) { all.push_back(v); });
+      return all;
+    }
     [[nodiscard]] std::string where() const { return *file_ + ": " + std::string(key_); }
 
    private:
@@ -265,12 +274,13 @@ inline double gguf::value::number() const {
   return static_cast<double>(integer());
 }
 
-inline std::vector<gguf::value> gguf::value::elements() const {
+template <class Use>
+void gguf::value::for_each(const Use& use) const {
   if (!is_array() || element_ == gguf_type::array) fail("it is no array of plain values");
-  std::vector<value> all(count_);
   std::size_t at = 0;
-  for (value& v : all) {
-    v.type_ = element_, v.key_ = key_, v.file_ = file_;
+  value v;
+  v.type_ = element_, v.key_ = key_, v.file_ = file_;
+  for (std::size_t i = 0; i < count_; ++i) {
     std::size_t size = size_of(element_);
     if (element_ == gguf_type::string) {
       std::uint64_t length = 0;  // checked when the file was read
@@ -280,8 +290,8 @@ inline std::vector<gguf::value> gguf::value::elements() const {
     }
     v.bytes_ = bytes_.subspan(at, size);
     at += size;
+    use(std::as_const(v));
   }
-  return all;
 }
 
 inline gguf::gguf(std::span<const std::byte> file, const std::string& name) : name_(name), file_(file) {

@@ -10,6 +10,7 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <span>
 #include <string>
@@ -34,6 +35,7 @@ class mapped_file {
       throw error(error_code::io, path, "is not a regular file");
     }
     size_ = static_cast<std::size_t>(status.st_size);
+    modified_ = static_cast<std::int64_t>(status.st_mtime);
     if (size_ != 0) {
       void* at = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, file, 0);
       if (at == MAP_FAILED) {
@@ -48,11 +50,13 @@ class mapped_file {
   mapped_file(mapped_file&& other) noexcept
       : path_(std::move(other.path_)),
         data_(std::exchange(other.data_, nullptr)),
-        size_(std::exchange(other.size_, 0)) {}
+        size_(std::exchange(other.size_, 0)),
+        modified_(other.modified_) {}
   mapped_file& operator=(mapped_file&& other) noexcept {
     std::swap(path_, other.path_);
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
+    std::swap(modified_, other.modified_);
     return *this;
   }
   mapped_file(const mapped_file&) = delete;
@@ -64,12 +68,20 @@ class mapped_file {
   [[nodiscard]] const std::string& path() const noexcept { return path_; }
   [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {data_, size_}; }
   [[nodiscard]] std::string_view text() const noexcept { return {reinterpret_cast<const char*>(data_), size_}; }
+  /// When it was last written, in seconds since 1970.
+  [[nodiscard]] std::int64_t modified() const noexcept { return modified_; }
 
  private:
   std::string path_;
   const std::byte* data_ = nullptr;
   std::size_t size_ = 0;
+  std::int64_t modified_ = 0;
 };
+
+/// Whether pages of a mapped file will be read here and there, so that the system need not read what lies around them.
+inline void expect_scattered_reads(std::span<const std::byte> file, bool scattered) {
+  ::madvise(const_cast<std::byte*>(file.data()), file.size(), scattered ? MADV_RANDOM : MADV_NORMAL);
+}
 
 /// Lets go of the pages that lie wholly in `bytes` of a mapped file: they take no memory until they are read again.
 inline void release_pages(std::span<const std::byte> bytes) {

@@ -67,6 +67,8 @@ class model_files {
     if (const tensor* t = find(name)) return *t;
     throw error(error_code::missing, path_ + ": tensor " + std::string(name), "it isn't there");
   }
+  /// The files with the weights.
+  [[nodiscard]] std::span<const std::unique_ptr<mapped_file>> maps() const { return maps_; }
   /// Bytes of address space that the files take.
   [[nodiscard]] std::uint64_t mapped_bytes() const {
     std::uint64_t total = 0;

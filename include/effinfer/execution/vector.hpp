@@ -18,6 +18,7 @@
 #include <effinfer/execution/vector_register.hpp>
 
 #include <cstddef>
+#include <cstdint>
 #include <type_traits>
 
 namespace effinfer::inline v0::execution {
@@ -76,6 +77,8 @@ struct f32x16 {
   EFFINFER_ALWAYS_INLINE void store(f16* p) const { lanes.store(p); }
   /// Rounds to nearest, ties to even.
   EFFINFER_ALWAYS_INLINE void store(bf16* p) const { lanes.store(p); }
+  /// Of whole numbers in [0, 255].
+  EFFINFER_ALWAYS_INLINE void store(std::uint8_t* p) const { lanes.store(p); }
   /// Writes the first `n` < 16 lanes only.
   template <class T>
   EFFINFER_ALWAYS_INLINE void store_first(T* p, std::ptrdiff_t n) const {
@@ -113,6 +116,16 @@ struct f32x16 {
   friend EFFINFER_ALWAYS_INLINE f32x16 max(f32x16 a, const f32x16& b) {
     a.lanes.max(b.lanes);
     return a;
+  }
+  /// a < b ? a : b in each lane: b where either is a NaN.
+  friend EFFINFER_ALWAYS_INLINE f32x16 min(f32x16 a, const f32x16& b) {
+    a.lanes.min(b.lanes);
+    return a;
+  }
+  /// a < b ? x : y in each lane: y where a or b is a NaN.
+  friend EFFINFER_ALWAYS_INLINE f32x16 where_less(const f32x16& a, const f32x16& b, const f32x16& x, f32x16 y) {
+    y.lanes.take_where_less(a.lanes, b.lanes, x.lanes);
+    return y;
   }
   friend EFFINFER_ALWAYS_INLINE f32x16 abs(f32x16 a) {
     a.lanes.abs();

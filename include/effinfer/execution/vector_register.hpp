@@ -50,6 +50,15 @@ inline EFFINFER_TARGET_AVX2 void fused(f32x8_memory& c, const f32x8_memory& a, c
 inline EFFINFER_TARGET_AVX512 void fused(f32x16_memory& c, const f32x16_memory& a, const f32x16_memory& b) {
   c = _mm512_fmadd_ps(a, b, c);
 }
+// g++ 12 makes a comparison and a blend of a > b ? a : b where b is a constant.
+inline EFFINFER_TARGET_AVX2 void greater(f32x8_memory& a, const f32x8_memory& b) { a = _mm256_max_ps(a, b); }
+inline EFFINFER_TARGET_AVX512 void greater(f32x16_memory& a, const f32x16_memory& b) {
+  a = _mm512_maskz_max_ps(0xffff, a, b);
+}
+inline EFFINFER_TARGET_AVX2 void lesser(f32x8_memory& a, const f32x8_memory& b) { a = _mm256_min_ps(a, b); }
+inline EFFINFER_TARGET_AVX512 void lesser(f32x16_memory& a, const f32x16_memory& b) {
+  a = _mm512_maskz_min_ps(0xffff, a, b);
+}
 inline EFFINFER_TARGET_AVX2 void from_f16(f32x8_memory& r, const f16* p) {
   r = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
@@ -158,6 +167,11 @@ struct f32_register {
   EFFINFER_ALWAYS_INLINE void store(bf16* p) const {
     for (int i = 0; i < Lanes; ++i) write(p + i, bf16(v[i]));
   }
+  EFFINFER_ALWAYS_INLINE void store(std::uint8_t* p) const {
+    using bytes = typename lanes_of<std::uint8_t, Lanes>::type;
+    const bytes b = __builtin_convertvector(__builtin_convertvector(v, integers), bytes);
+    __builtin_memcpy(p, &b, Lanes);
+  }
 
   // p need not be aligned, so it is never dereferenced.
   template <class T>
@@ -175,7 +189,23 @@ struct f32_register {
   EFFINFER_ALWAYS_INLINE void subtract(const f32_register& b) { v -= b.v; }
   EFFINFER_ALWAYS_INLINE void multiply(const f32_register& b) { v *= b.v; }
   EFFINFER_ALWAYS_INLINE void divide(const f32_register& b) { v /= b.v; }
-  EFFINFER_ALWAYS_INLINE void max(const f32_register& b) { v = v > b.v ? v : b.v; }
+  EFFINFER_ALWAYS_INLINE void max(const f32_register& b) {
+    if constexpr (native && Lanes > 4) {
+      greater(v, b.v);
+    } else {
+      v = v > b.v ? v : b.v;
+    }
+  }
+  EFFINFER_ALWAYS_INLINE void min(const f32_register& b) {
+    if constexpr (native && Lanes > 4) {
+      lesser(v, b.v);
+    } else {
+      v = v < b.v ? v : b.v;
+    }
+  }
+  EFFINFER_ALWAYS_INLINE void take_where_less(const f32_register& a, const f32_register& b, const f32_register& x) {
+    v = a.v < b.v ? x.v : v;
+  }
   EFFINFER_ALWAYS_INLINE void abs() {
     const words bits = reinterpret_cast<words>(v) & 0x7fffffffu;
     v = reinterpret_cast<vector>(bits);
@@ -256,6 +286,10 @@ struct f32_pair {
   EFFINFER_ALWAYS_INLINE void multiply(const f32_pair& b) { low.multiply(b.low), high.multiply(b.high); }
   EFFINFER_ALWAYS_INLINE void divide(const f32_pair& b) { low.divide(b.low), high.divide(b.high); }
   EFFINFER_ALWAYS_INLINE void max(const f32_pair& b) { low.max(b.low), high.max(b.high); }
+  EFFINFER_ALWAYS_INLINE void min(const f32_pair& b) { low.min(b.low), high.min(b.high); }
+  EFFINFER_ALWAYS_INLINE void take_where_less(const f32_pair& a, const f32_pair& b, const f32_pair& x) {
+    low.take_where_less(a.low, b.low, x.low), high.take_where_less(a.high, b.high, x.high);
+  }
   EFFINFER_ALWAYS_INLINE void abs() { low.abs(), high.abs(); }
   EFFINFER_ALWAYS_INLINE void fma(const f32_pair& a, const f32_pair& b) {
     low.fma(a.low, b.low), high.fma(a.high, b.high);

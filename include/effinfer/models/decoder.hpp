@@ -69,8 +69,8 @@ class decoder {
   };
 
   static decoder load(std::shared_ptr<const checkpoint::model_files> files, mixer_settings settings,
-                      const Quantization& policy, const execution::cpu& where, const progress_callback& progress) {
-    return decoder(std::move(files), std::move(settings), policy, where, progress);
+                      const Quantization& policy, const execution::cpu& where, const weight_options& options) {
+    return decoder(std::move(files), std::move(settings), policy, where, options);
   }
 
   [[nodiscard]] const checkpoint::model_config& config() const { return files_->config(); }
@@ -119,11 +119,11 @@ class decoder {
 
  private:
   decoder(std::shared_ptr<const checkpoint::model_files> files, mixer_settings settings, const Quantization& policy,
-          const execution::cpu& where, const progress_callback& progress)
+          const execution::cpu& where, const weight_options& options)
       : files_(std::move(files)),
         settings_(std::move(settings)),
         execution_(std::make_unique<execution::cpu::context>(where)),
-        weights_(weight_loader<Quantization>(*files_, policy).load(*execution_, progress)),
+        weights_(weight_loader<Quantization>(*files_, policy).load(*execution_, options)),
         mixer_(config(), settings_) {
     fingerprint_ = 14695981039346656037ULL;  // FNV-1a over what a saved state depends on
     const auto mix = [this](std::uint64_t value) {

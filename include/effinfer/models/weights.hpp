@@ -1,10 +1,12 @@
 #pragma once
 // A decoder's weights: found by role in a checkpoint, checked against its configuration and packed for the products, quantized
-// on the way where the quantization policy asks for it. The checkpoint's pages are let go as they have been read.
+// on the way where the quantization policy asks for it, or mapped as an earlier start packed them. The checkpoint's pages are
+// let go as they have been read.
 
 #include <effinfer/checkpoint/model_files.hpp>
 #include <effinfer/core/error.hpp>
 #include <effinfer/execution/cpu.hpp>
+#include <effinfer/models/packed_cache.hpp>
 #include <effinfer/models/weight_names.hpp>
 #include <effinfer/quantization/formats.hpp>
 #include <effinfer/quantization/pack.hpp>
@@ -22,6 +24,12 @@ namespace effinfer::inline v0::models {
 
 /// Called while loading with what is being done and how much of it is done, in [0, 1].
 using progress_callback = std::function<void(std::string_view stage, double done)>;
+
+/// What loading weights may be told.
+struct weight_options {
+  progress_callback progress = {};  ///< called on the loading thread
+  std::string packed_cache = {};    ///< see load_options
+};
 
 /// y = x w^T + bias; `bias` is empty where there is none.
 struct linear_layer {
@@ -55,10 +63,11 @@ struct embedding_table {
 /// All weights of a decoder. `embedding.stored` points into the mapped files, which must outlive this.
 struct decoder_weights {
   std::vector<block_weights> blocks;
-  embedding_table embedding;      ///< [V, E]
-  std::vector<float> final_norm;  ///< [E]
-  linear_layer output;            ///< [V, E]
-  quantization::weight_storage packed;
+  embedding_table embedding;            ///< [V, E]
+  std::vector<float> final_norm;        ///< [E]
+  linear_layer output;                  ///< [V, E]
+  quantization::weight_storage packed;  ///< what the matrices are views of ...
+  checkpoint::mapped_file packed_file;  ///< ... or this, where a packed_cache was mapped
 
   std::uint64_t packed_bytes = 0;     ///< of `packed`
   std::uint64_t mapped_bytes = 0;     ///< read where they lie in the files
@@ -81,17 +90,14 @@ class weight_loader {
 
   /// Errors: `missing` (a tensor isn't there), `mismatch` (its shape is not what the configuration says), `unsupported` (a format
   /// that nothing computes, a checkpoint that is quantized already under a policy that quantizes, or values that can't be
-  /// quantized).
-  decoder_weights load(const execution::cpu::context& exec, const progress_callback& progress) {
+  /// quantized); with a `packed_cache` also those of packed_cache::find and write.
+  decoder_weights load(const execution::cpu::context& exec, const weight_options& options) {
     exec_ = &exec;
-    progress_ = &progress;
+    progress_ = &options.progress;
     const decoder_weights counted = visit();  // every error of shape or format comes before the first allocation
     total_bytes_ = counted.packed_bytes;
-    memory_ = quantization::weight_storage(static_cast<std::size_t>(total_bytes_));
-    allocate_ = true;
-    decoder_weights weights = visit();
-    weights.packed = std::move(memory_);
-    report("packing", 1.0);
+    decoder_weights weights = options.packed_cache.empty() ? pack() : map_or_pack(options.packed_cache);
+    for (const auto& map : files_.maps()) checkpoint::release_pages(map->bytes());
     return weights;
   }
 
@@ -100,6 +106,35 @@ class weight_loader {
   decoder_weights count() { return visit(); }
 
  private:
+  enum class step { count, pack, map };
+
+  decoder_weights map_or_pack(const std::string& path) {
+    const packed_cache cache(path, files_, places_);
+    if (auto file = cache.find()) {
+      mapped_ = cache.data_of(*file).data();
+      now_ = step::map;
+      decoder_weights weights = visit();
+      weights.packed_file = std::move(*file);
+      report("mapping", 1.0);
+      return weights;
+    }
+    checkpoint::replacing_file made(cache.path());  // what can't be written is known before the work
+    decoder_weights weights = pack();
+    report("writing", 0.0);
+    cache.write(made, {weights.packed.data(), weights.packed.size()});
+    report("writing", 1.0);
+    return weights;
+  }
+
+  decoder_weights pack() {
+    memory_ = quantization::weight_storage(static_cast<std::size_t>(total_bytes_));
+    now_ = step::pack;
+    decoder_weights weights = visit();
+    weights.packed = std::move(memory_);
+    report("packing", 1.0);
+    return weights;
+  }
+
   decoder_weights visit() {
     decoder_weights w;
     const std::int64_t e = config_.width, f = config_.feed_forward_width, v = config_.vocabulary_size;
@@ -166,7 +201,7 @@ class weight_loader {
       throw error(error_code::unsupported, t.file + ": tensor " + t.name, "a norm or bias must be F32, F16 or BF16");
     }
     w.owned_bytes += static_cast<std::uint64_t>(size) * sizeof(float);
-    if (!allocate_) return {};
+    if (now_ == step::count) return {};
     std::vector<float> values(static_cast<std::size_t>(size));
     quantization::decode_row(quantization::packed_rows(t.format, t.data.data(), 1, size), 0, values.data());
     return values;
@@ -196,7 +231,14 @@ class weight_loader {
     w.packed_bytes += bytes;
     w.owned_bytes += bytes;
     w.bytes_per_token += bytes;
-    if (!allocate_) return l;
+    if (now_ == step::count) {
+      places_.push_back({t.name, l.weight, offset});
+      return l;
+    }
+    if (now_ == step::map) {
+      l.weight.data = mapped_ + offset;
+      return l;
+    }
     quantization::pack_options options;
     options.name = t.file + ": tensor " + t.name;
     std::ptrdiff_t released = 0;
@@ -221,9 +263,11 @@ class weight_loader {
   const Quantization& policy_;
   const execution::cpu::context* exec_ = nullptr;
   const progress_callback* progress_ = nullptr;
-  quantization::weight_storage memory_;
+  step now_ = step::count;
+  std::vector<packed_place> places_;
   std::uint64_t total_bytes_ = 0;
-  bool allocate_ = false;
+  quantization::weight_storage memory_;
+  const std::byte* mapped_ = nullptr;
 };
 
 }  // namespace effinfer::inline v0::models

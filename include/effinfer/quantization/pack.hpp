@@ -12,6 +12,7 @@
 #include <atomic>
 #include <functional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -46,50 +47,103 @@ packed_matrix layout_of(std::ptrdiff_t rows, std::ptrdiff_t columns, int group) 
   return p;
 }
 
-/// One row's parts, with room for whole units, zero beyond the columns.
-struct unpacked_storage {
+/// Sixteen rows' parts, with room for whole units, zero beyond the columns.
+struct unpacked_rows {
   std::vector<std::uint8_t> codes, block_scales, block_minimums;
   std::vector<std::uint16_t> scales, minimums;
-  std::vector<float> values;
-  std::vector<std::byte> encoded;
-  unpacked_row row{};
+  std::vector<float> values;  ///< one row's, before it is encoded
+  unpacked_row row[rows_a_half];
 
-  explicit unpacked_storage(std::ptrdiff_t columns) {
+  explicit unpacked_rows(std::ptrdiff_t columns) {
     const auto padded = static_cast<std::size_t>((columns + 255) / 256 * 256);
-    codes.resize(padded);
-    block_scales.resize(padded / 16), block_minimums.resize(padded / 16);
-    scales.resize(padded / 32), minimums.resize(padded / 32);
-    row = {codes.data(), scales.data(), minimums.data(), block_scales.data(), block_minimums.data(), 0};
+    codes.resize(rows_a_half * padded);
+    block_scales.resize(rows_a_half * padded / 16), block_minimums.resize(rows_a_half * padded / 16);
+    scales.resize(rows_a_half * padded / 32), minimums.resize(rows_a_half * padded / 32);
+    values.resize(padded);
+    for (std::size_t i = 0; i < rows_a_half; ++i) {
+      const std::size_t at = i * padded;
+      row[i] = {&codes[at], &scales[at / 32], &minimums[at / 32], &block_scales[at / 16], &block_minimums[at / 16], 0};
+    }
+  }
+  unpacked_rows(const unpacked_rows&) = delete;
+  unpacked_rows& operator=(const unpacked_rows&) = delete;
+  unpacked_rows(unpacked_rows&&) = default;
+  unpacked_rows& operator=(unpacked_rows&&) = default;
+  ~unpacked_rows() = default;
+};
+
+/// A few words of each of sixteen rows, on their way to lying side by side. (Row by row, every line of a panel would be fetched
+/// sixteen times.)
+template <class Word, int Words>
+struct words_of_rows {
+  Word of[rows_a_half][Words] = {};
+
+  /// Word i of all rows to at + i * stride.
+  void store(std::byte* at, std::ptrdiff_t stride, int words) const {
+    int i = 0;
+    if constexpr (sizeof(Word) == 4 && Words >= 4) {
+      for (; i + 4 <= words; i += 4) {
+        for (int lane = 0; lane < rows_a_half; lane += 4) {
+          store_4_by_4(&of[lane][i], at + i * stride + lane * 4, stride);
+        }
+      }
+    }
+    for (; i < words; ++i) {
+      Word together[rows_a_half];
+      for (int lane = 0; lane < rows_a_half; ++lane) together[lane] = of[lane][i];
+      __builtin_memcpy(at + i * stride, together, sizeof together);
+    }
+  }
+
+ private:
+  /// Four words of four rows, turned.
+  static EFFINFER_ALWAYS_INLINE void store_4_by_4(const Word* from, std::byte* at, std::ptrdiff_t stride) {
+    using four = typename execution::detail::lanes_of<Word, 4>::type;
+    four row[4];
+    for (int i = 0; i < 4; ++i) __builtin_memcpy(&row[i], from + i * Words, sizeof(four));
+    const four a = __builtin_shufflevector(row[0], row[1], 0, 4, 1, 5),
+               b = __builtin_shufflevector(row[0], row[1], 2, 6, 3, 7);
+    const four c = __builtin_shufflevector(row[2], row[3], 0, 4, 1, 5),
+               d = __builtin_shufflevector(row[2], row[3], 2, 6, 3, 7);
+    const four column[4] = {__builtin_shufflevector(a, c, 0, 1, 4, 5), __builtin_shufflevector(a, c, 2, 3, 6, 7),
+                            __builtin_shufflevector(b, d, 0, 1, 4, 5), __builtin_shufflevector(b, d, 2, 3, 6, 7)};
+    for (int i = 0; i < 4; ++i) __builtin_memcpy(at + i * stride, &column[i], sizeof(four));
   }
 };
 
+/// Up to sixteen rows of a matrix of floats into a half of a panel, which begins at `unit`.
 template <class Format>
-void store_row(const weight_matrix& w, std::ptrdiff_t r, const packed_matrix& p, int row_of_panel, std::byte* panel,
-               unpacked_storage& scratch) {
-  const int half = row_of_panel / rows_a_half, lane = row_of_panel % rows_a_half;
-  std::byte* unit = panel + p.panel_head + half * p.unit_bytes;
-  if constexpr (Format::is_float) {
-    constexpr int step = Format::name == weight_format::bf16 ? 2 : 1, bytes = Format::bytes_a_column;
-    const std::byte* value = w.row(r);
-    for (std::ptrdiff_t c = 0; c < w.columns; c += step, unit += 2 * p.unit_bytes, value += step * bytes) {
-      if (step == 1 || c + 1 < w.columns) {
-        __builtin_memcpy(unit + lane * step * bytes, value, step * bytes);
-      } else {
-        __builtin_memcpy(unit + lane * step * bytes, value, bytes);
-      }
-    }
-  } else {
-    using scales = typename Format::scales;
-    const int group = Format::scale_columns(p), scale_bytes = scales::bytes_a_unit(group);
-    Format::unpack_row(w, r, scratch.row);
-    if constexpr (scales::in_row) __builtin_memcpy(panel + row_of_panel * 4, &scratch.row.row_scale, 4);
-    for (std::ptrdiff_t u = 0; u < p.units; ++u, unit += 2 * p.unit_bytes) {
-      const std::ptrdiff_t first = u * scales::columns_a_unit;
-      scales::store(unit, lane, scratch.row, first, group);
-      for (int b = 0; b < scales::columns_a_unit / 32; ++b) {
-        Format::codes::store(unit + scale_bytes + b * Format::codes::bytes_a_block, lane,
-                             scratch.row.codes + first + b * 32);
-      }
+void store_floats(const weight_matrix& w, std::ptrdiff_t first, int rows, const packed_matrix& p, std::byte* unit) {
+  using word = std::conditional_t<Format::name == weight_format::f16, std::uint16_t, std::uint32_t>;
+  constexpr std::ptrdiff_t words = 64 / sizeof(word);  // a line of each row
+  const std::ptrdiff_t row_bytes = w.columns * Format::bytes_a_column;
+  for (std::ptrdiff_t u = 0; u < p.units; u += words) {
+    words_of_rows<word, words> some;
+    const std::ptrdiff_t at = u * static_cast<std::ptrdiff_t>(sizeof(word)),
+                         bytes = std::min<std::ptrdiff_t>(64, row_bytes - at);
+    for (int lane = 0; lane < rows; ++lane)
+      __builtin_memcpy(some.of[lane], w.row(first + lane) + at, static_cast<std::size_t>(bytes));
+    some.store(unit + u * 2 * p.unit_bytes, 2 * p.unit_bytes, static_cast<int>(std::min(words, p.units - u)));
+  }
+}
+
+/// The same from the parts of rows of integers; row scales lie at `head`.
+template <class Format>
+void store_parts(const unpacked_rows& from, int rows, const packed_matrix& p, std::byte* head, std::byte* unit) {
+  using scales = typename Format::scales;
+  using codes = typename Format::codes;
+  const int group = Format::scale_columns(p), scale_bytes = scales::bytes_a_unit(group);
+  if constexpr (scales::in_row) {
+    for (int lane = 0; lane < rows; ++lane) __builtin_memcpy(head + lane * 4, &from.row[lane].row_scale, 4);
+  }
+  for (std::ptrdiff_t u = 0; u < p.units; ++u, unit += 2 * p.unit_bytes) {
+    const std::ptrdiff_t first = u * scales::columns_a_unit;
+    for (int lane = 0; lane < rows; ++lane) scales::store(unit, lane, from.row[lane], first, group);
+    for (int b = 0; b < scales::columns_a_unit / 32; ++b) {
+      constexpr int words = codes::bytes_a_block / 64;
+      words_of_rows<std::uint32_t, words> some;
+      for (int lane = 0; lane < rows; ++lane) codes::to_words(from.row[lane].codes + first + b * 32, some.of[lane]);
+      some.store(unit + scale_bytes + b * codes::bytes_a_block, 64, words);
     }
   }
 }
@@ -124,26 +178,45 @@ void fetch_row(const packed_matrix& p, std::ptrdiff_t r, float* out) {
   }
 }
 
+/// A row of floats, of one of the three formats or in `values` already, into the parts of an integer row.
 struct encode_row {
   struct args {
     storage to;
-    const float* values;
+    weight_format source;
+    const std::byte* stored;
     std::ptrdiff_t columns;
-    std::byte* row;
-    std::ptrdiff_t row_bytes;
-    float* scale;
+    float* values;
+    unpacked_row* row;
     bool* fits;
   };
   template <execution::instruction_set Set>
   static EFFINFER_ALWAYS_INLINE void run(const args& a) {
-    float poison = 0;  // zero, or NaN where a value isn't finite
-    for (std::ptrdiff_t i = 0; i < a.columns; ++i) poison += a.values[i] - a.values[i];
-    *a.fits = poison == 0.0f;
+    using vector = execution::f32x16<Set>;
+    switch (a.source) {
+      case weight_format::f32: widen<Set>(reinterpret_cast<const float*>(a.stored), a); break;
+      case weight_format::f16: widen<Set>(reinterpret_cast<const f16*>(a.stored), a); break;
+      case weight_format::bf16: widen<Set>(reinterpret_cast<const bf16*>(a.stored), a); break;
+      default: break;
+    }
+    vector poison = vector::zero();  // NaN where a value isn't finite
+    for (std::ptrdiff_t i = 0; i < a.columns; i += 16) {
+      const vector v = vector::load(a.values + i);
+      poison += v - v;
+    }
+    *a.fits = poison.sum() == 0.0f;
     if (!*a.fits) return;
     if (a.to.format == weight_format::int8) {
-      format::int8::encode<Set>(a.values, a.columns, a.row_bytes, a.row, a.scale);
+      format::int8::encode<Set>(a.values, a.columns, *a.row);
     } else {
-      *a.fits = format::int4::encode<Set>(a.values, a.columns, a.to.group, a.row);
+      *a.fits = format::int4::encode<Set>(a.values, a.columns, a.to.group, *a.row);
+    }
+  }
+  template <execution::instruction_set Set, class T>
+  static EFFINFER_ALWAYS_INLINE void widen(const T* from, const args& a) {
+    using vector = execution::f32x16<Set>;
+    for (std::ptrdiff_t i = 0; i < a.columns; i += 16) {
+      const vector v = i + 16 <= a.columns ? vector::load(from + i) : vector::load_first(from + i, a.columns - i);
+      v.store(a.values + i);
     }
   }
 };
@@ -153,36 +226,37 @@ void with_format(formats<Format...>, weight_format f, const F& body) {
   (void)((f == Format::name ? (body(std::type_identity<Format>()), true) : false) || ...);
 }
 
-/// Row r of the source as a row of `to`, if need be encoded. False where it can't be.
-inline bool store_any_row(execution::instruction_set set, storage to, const weight_matrix& source, std::ptrdiff_t r,
-                          const packed_matrix& p, std::byte* panel, unpacked_storage& scratch) {
-  const int row_of_panel = static_cast<int>(r % rows_a_panel);
+/// Up to sixteen rows of the source as half `half` of a panel, if need be encoded. Returns how many could be: rows, or fewer.
+inline int store_half(execution::instruction_set set, storage to, const weight_matrix& source, std::ptrdiff_t first,
+                      int rows, const packed_matrix& p, std::byte* panel, int half, unpacked_rows& scratch) {
+  std::byte* head = panel + half * rows_a_half * 4;
+  std::byte* unit = panel + p.panel_head + half * p.unit_bytes;
   if (to.format == source.format) {
-    with_format(all_formats(), to.format,
-                [&](auto f) { store_row<typename decltype(f)::type>(source, r, p, row_of_panel, panel, scratch); });
-    return true;
+    with_format(all_formats(), to.format, [&](auto f) {
+      using format = typename decltype(f)::type;
+      if constexpr (format::is_float) {
+        store_floats<format>(source, first, rows, p, unit);
+      } else {
+        for (int lane = 0; lane < rows; ++lane) format::unpack_row(source, first + lane, scratch.row[lane]);
+        store_parts<format>(scratch, rows, p, head, unit);
+      }
+    });
+    return rows;
   }
-  scratch.values.resize(static_cast<std::size_t>(source.columns));
-  decode_row(source, r, scratch.values.data());
-  float scale = 0;
-  bool fits = true;
-  weight_matrix encoded;
-  encoded.format = to.format;
-  encoded.rows = 1, encoded.columns = source.columns, encoded.group = to.group;
-  encoded.row_bytes = row_bytes(to.format, source.columns, to.group);
-  scratch.encoded.resize(static_cast<std::size_t>(encoded.row_bytes));
-  encoded.data = scratch.encoded.data();
-  encoded.scales = &scale;
-  const encode_row::args args{
-      to, scratch.values.data(), source.columns, scratch.encoded.data(), encoded.row_bytes, &scale, &fits};
-  execution::dispatch<encode_row>(set, args);
-  if (!fits) return false;
+  for (int lane = 0; lane < rows; ++lane) {
+    if (!float_formats::contains(source.format)) decode_row(source, first + lane, scratch.values.data());
+    bool fits = true;
+    const encode_row::args args{
+        to, source.format, source.row(first + lane), source.columns, scratch.values.data(), &scratch.row[lane], &fits};
+    execution::dispatch<encode_row>(set, args);
+    if (!fits) return lane;
+  }
   if (to.format == weight_format::int8) {
-    store_row<format::int8>(encoded, 0, p, row_of_panel, panel, scratch);
+    store_parts<format::int8>(scratch, rows, p, head, unit);
   } else {
-    store_row<format::int4>(encoded, 0, p, row_of_panel, panel, scratch);
+    store_parts<format::int4>(scratch, rows, p, head, unit);
   }
-  return true;
+  return rows;
 }
 
 }  // namespace detail
@@ -205,7 +279,7 @@ inline packed_matrix packed_layout(storage s, std::ptrdiff_t rows, std::ptrdiff_
 /// Packs `source` into `into`, which is zero, aligned to 64 and holds packed_layout(to, ...).bytes(). `to` is the format
 /// of the source, or int8, or int4 with its group.
 ///
-/// Cost: reads the source once. int4 spends about a hundred operations a weight on the search for scales. Exact: the same
+/// Cost: reads the source once. int4 spends about 150 operations a weight on the search for scales. Exact: the same
 /// bytes for any number of threads; formats of files lose nothing.
 /// Errors: mismatch, where the columns are no whole number of groups (policies fall back to int8 there); unsupported,
 /// for another target, and for a row with a NaN, an infinity or, under int4, values beyond f16 (65504): the
@@ -226,18 +300,20 @@ inline packed_matrix pack(const execution::cpu::context& exec, storage to, const
   packed_matrix p = packed_layout(to, source.rows, source.columns);
   p.data = into;
   const std::ptrdiff_t panels = p.panels(), at_once = std::min<std::ptrdiff_t>(panels, 4 * exec.threads());
-  std::vector<detail::unpacked_storage> scratch(static_cast<std::size_t>(at_once), detail::unpacked_storage(0));
-  for (auto& s : scratch) s = detail::unpacked_storage(source.columns);
+  std::vector<detail::unpacked_rows> scratch;
+  for (std::ptrdiff_t i = 0; i < at_once; ++i) scratch.emplace_back(source.columns);
   std::atomic<std::ptrdiff_t> bad_row{source.rows};
   for (std::ptrdiff_t first = 0; first < panels; first += at_once) {
     exec.parallel_for(std::min(at_once, panels - first), 1, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
       for (std::ptrdiff_t i = begin; i < end; ++i) {
-        const std::ptrdiff_t row = (first + i) * rows_a_panel;
-        for (std::ptrdiff_t r = row; r < std::min(row + rows_a_panel, source.rows); ++r) {
-          const bool fits = detail::store_any_row(exec.set(), to, source, r, p, into + (first + i) * p.panel_bytes,
-                                                  scratch[static_cast<std::size_t>(i)]);
+        std::byte* panel = into + (first + i) * p.panel_bytes;
+        for (int half = 0; half < 2; ++half) {
+          const std::ptrdiff_t row = (first + i) * rows_a_panel + half * rows_a_half;
+          const int rows = static_cast<int>(std::clamp<std::ptrdiff_t>(source.rows - row, 0, rows_a_half));
+          const int stored = detail::store_half(exec.set(), to, source, row, rows, p, panel, half,
+                                                scratch[static_cast<std::size_t>(i)]);
           std::ptrdiff_t seen = bad_row.load();
-          while (!fits && r < seen && !bad_row.compare_exchange_weak(seen, r)) {
+          while (stored < rows && row + stored < seen && !bad_row.compare_exchange_weak(seen, row + stored)) {
           }
         }
       }

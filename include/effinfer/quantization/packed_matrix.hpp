@@ -14,6 +14,10 @@
 
 namespace effinfer::inline v0::quantization {
 
+/// Counts the ways in which panels have been laid out so far: packed weights in files are used only by a library that says the
+/// same. A test holds the bytes of each format and fails where they change without this.
+inline constexpr int packed_layout_version = 1;
+
 /// Non-owning. `data` is aligned to 64 bytes.
 struct packed_matrix {
   weight_format format = weight_format::f32;

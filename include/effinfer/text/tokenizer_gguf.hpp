@@ -53,35 +53,38 @@ class tokenizer_gguf_reader {
   }
 
   void read_tokens() {
-    const auto tokens = file_.at("tokenizer.ggml.tokens").elements();
+    const checkpoint::gguf::value& tokens = file_.at("tokenizer.ggml.tokens");
     if (tokens.size() > static_cast<std::size_t>(vocabulary::max_id)) {
       refuse(error_code::limit, "tokenizer.ggml.tokens", std::to_string(tokens.size()) + " tokens");
     }
     parts_.tokens.reserve(tokens.size());
-    for (std::size_t i = 0; i < tokens.size(); ++i) {
-      const std::string_view text = tokens[i].string();
+    int id = 0;
+    tokens.for_each([&](const checkpoint::gguf::value& token) {
+      const std::string_view text = token.string();
       if (find_invalid_utf8(text) != std::string_view::npos) {
-        refuse(error_code::malformed, "tokenizer.ggml.tokens", "token " + std::to_string(i) + " isn't UTF-8");
+        refuse(error_code::malformed, "tokenizer.ggml.tokens", "token " + std::to_string(id) + " isn't UTF-8");
       }
-      if (!parts_.tokens.add(text, static_cast<int>(i))) {
+      if (!parts_.tokens.add(text, id)) {
         refuse(error_code::malformed, "tokenizer.ggml.tokens",
-               "token " + std::to_string(i) + " is token " + std::to_string(parts_.tokens.find(text)) + " again");
+               "token " + std::to_string(id) + " is token " + std::to_string(parts_.tokens.find(text)) + " again");
       }
-    }
+      ++id;
+    });
     types_.assign(tokens.size(), normal);
     if (file_.find("tokenizer.ggml.token_type")) {
-      const auto types = numbers("tokenizer.ggml.token_type");
-      for (std::size_t i = 0; i < types.size(); ++i) {
-        const std::int64_t type = types[i].integer();
+      std::size_t i = 0;
+      numbers("tokenizer.ggml.token_type").for_each([&](const checkpoint::gguf::value& v) {
+        const std::int64_t type = v.integer();
         // Types beyond the six are taken as llama.cpp takes them: as normal.
         if (type >= normal && type <= byte) types_[i] = static_cast<token_type>(type);
-      }
+        ++i;
+      });
     }
   }
 
   /// An array with one element for each token.
-  [[nodiscard]] std::vector<checkpoint::gguf::value> numbers(std::string_view key) const {
-    auto all = file_.at(key).elements();
+  [[nodiscard]] const checkpoint::gguf::value& numbers(std::string_view key) const {
+    const checkpoint::gguf::value& all = file_.at(key);
     if (all.size() != static_cast<std::size_t>(parts_.tokens.size())) {
       refuse(error_code::mismatch, key,
              std::to_string(all.size()) + " values for " + std::to_string(parts_.tokens.size()) + " tokens");
@@ -128,10 +131,12 @@ class tokenizer_gguf_reader {
   /// "left right", in the order of their ranks.
   [[nodiscard]] merge_table read_merges() const {
     merge_table merges;
-    const auto elements = file_.at("tokenizer.ggml.merges").elements();
-    merges.reserve(elements.size());
-    for (std::size_t rank = 0; rank < elements.size(); ++rank) {
-      const std::string_view pair = elements[rank].string();
+    const checkpoint::gguf::value& pairs = file_.at("tokenizer.ggml.merges");
+    merges.reserve(pairs.size());
+    std::uint32_t rank = 0;
+    std::string merged;
+    pairs.for_each([&](const checkpoint::gguf::value& element) {
+      const std::string_view pair = element.string();
       const auto fail = [&](const std::string& problem) {
         refuse(error_code::malformed, "tokenizer.ggml.merges", "merge " + std::to_string(rank) + ": " + problem);
       };
@@ -144,9 +149,10 @@ class tokenizer_gguf_reader {
         if (id < 0) fail("\"" + std::string(text) + "\" is no token");
         return id;
       };
-      const std::string merged = std::string(left).append(right);
-      merges.add(id_of(left), id_of(right), {static_cast<std::uint32_t>(rank), id_of(merged)}, false);
-    }
+      merged.assign(left).append(right);
+      merges.add(id_of(left), id_of(right), {rank, id_of(merged)}, false);
+      ++rank;
+    });
     return merges;
   }
 
@@ -176,15 +182,14 @@ class tokenizer_gguf_reader {
   merge_table merges_by_score(std::vector<std::string>& stand_ins) {
     // Bytes of a token that merges lead to. Each place to split it costs a look-up; SentencePiece stops at 16 characters.
     constexpr std::size_t max_bytes = 256;
-    const auto values = numbers("tokenizer.ggml.scores");
     std::vector<double> scores;
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      scores.push_back(values[i].number());
+    numbers("tokenizer.ggml.scores").for_each([&](const checkpoint::gguf::value& v) {
+      scores.push_back(v.number());
       if (std::isnan(scores.back())) {
         refuse(error_code::malformed, "tokenizer.ggml.scores",
-               "the score of token " + std::to_string(i) + " is not a number");
+               "the score of token " + std::to_string(scores.size() - 1) + " is not a number");
       }
-    }
+    });
     std::vector<double> order = scores;
     std::sort(order.begin(), order.end(), std::greater<>{});
     order.erase(std::unique(order.begin(), order.end()), order.end());

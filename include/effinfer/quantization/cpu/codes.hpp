@@ -96,13 +96,11 @@ struct nibbles_and_plane {
 
 }  // namespace detail
 
-/// Codes of 8 bits. Each of these structs says how many bytes a block takes, how a row's 32 codes are written into its lane of a
-/// block and read back, and how a group is loaded.
+/// Codes of 8 bits. Each of these structs says how many bytes a block takes, what a row's lane of it holds (its 32 codes as words,
+/// bytes_a_block / 64 of them, each of which lies in 64 bytes of its own), how the codes are read back, and how a group is loaded.
 struct codes_8_bit {
   static constexpr int bytes_a_block = 512;
-  static void store(std::byte* block, int lane, const std::uint8_t* codes) {
-    for (int g = 0; g < 8; ++g) __builtin_memcpy(block + g * 64 + lane * 4, codes + g * 4, 4);
-  }
+  static void to_words(const std::uint8_t* codes, std::uint32_t* words) { __builtin_memcpy(words, codes, 32); }
   static void fetch(const std::byte* block, int lane, std::uint8_t* codes) {
     for (int g = 0; g < 8; ++g) __builtin_memcpy(codes + g * 4, block + g * 64 + lane * 4, 4);
   }
@@ -114,14 +112,10 @@ struct codes_8_bit {
 
 struct codes_4_bit {
   static constexpr int bytes_a_block = 256;
-  static void store(std::byte* block, int lane, const std::uint8_t* codes) {
-    for (int i = 0; i < 4; ++i) {
-      std::uint32_t low, high;
-      __builtin_memcpy(&low, codes + i * 8, 4);
-      __builtin_memcpy(&high, codes + i * 8 + 4, 4);
-      const std::uint32_t both = (low & 0x0f0f0f0fu) | (high & 0x0f0f0f0fu) << 4;
-      __builtin_memcpy(block + i * 64 + lane * 4, &both, 4);
-    }
+  static void to_words(const std::uint8_t* codes, std::uint32_t* words) {
+    std::uint32_t groups[8];
+    __builtin_memcpy(groups, codes, 32);
+    for (int i = 0; i < 4; ++i) words[i] = (groups[2 * i] & 0x0f0f0f0fu) | (groups[2 * i + 1] & 0x0f0f0f0fu) << 4;
   }
   static void fetch(const std::byte* block, int lane, std::uint8_t* codes) {
     for (int i = 0; i < 4; ++i) {
@@ -140,13 +134,12 @@ struct codes_4_bit {
 
 struct codes_5_bit {
   static constexpr int bytes_a_block = 320;
-  static void store(std::byte* block, int lane, const std::uint8_t* codes) {
-    codes_4_bit::store(block, lane, codes);
-    for (int i = 0; i < 4; ++i) {
-      unsigned bits = 0;
-      for (int g = 0; g < 8; ++g) bits |= ((codes[g * 4 + i] >> 4) & 1u) << g;
-      block[256 + lane * 4 + i] = static_cast<std::byte>(bits);
-    }
+  static void to_words(const std::uint8_t* codes, std::uint32_t* words) {
+    codes_4_bit::to_words(codes, words);
+    std::uint32_t groups[8];
+    __builtin_memcpy(groups, codes, 32);
+    words[4] = 0;
+    for (int g = 0; g < 8; ++g) words[4] |= ((groups[g] >> 4) & 0x01010101u) << g;
   }
   static void fetch(const std::byte* block, int lane, std::uint8_t* codes) {
     codes_4_bit::fetch(block, lane, codes);
@@ -165,14 +158,13 @@ struct codes_5_bit {
 
 struct codes_6_bit {
   static constexpr int bytes_a_block = 384;
-  static void store(std::byte* block, int lane, const std::uint8_t* codes) {
-    codes_4_bit::store(block, lane, codes);
+  static void to_words(const std::uint8_t* codes, std::uint32_t* words) {
+    codes_4_bit::to_words(codes, words);
+    std::uint32_t groups[8];
+    __builtin_memcpy(groups, codes, 32);
     for (int plane = 0; plane < 2; ++plane) {
-      for (int i = 0; i < 4; ++i) {
-        unsigned bits = 0;
-        for (int g = 0; g < 4; ++g) bits |= ((codes[plane * 16 + g * 4 + i] >> 4) & 3u) << (2 * g);
-        block[256 + plane * 64 + lane * 4 + i] = static_cast<std::byte>(bits);
-      }
+      words[4 + plane] = 0;
+      for (int g = 0; g < 4; ++g) words[4 + plane] |= ((groups[plane * 4 + g] >> 4) & 0x03030303u) << (2 * g);
     }
   }
   static void fetch(const std::byte* block, int lane, std::uint8_t* codes) {

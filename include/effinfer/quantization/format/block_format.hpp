@@ -32,9 +32,21 @@ EFFINFER_ALWAYS_INLINE void nibbles_apart(const std::byte* p, std::uint8_t* code
   for (int i = 0; i < Bytes; ++i) codes[i] = static_cast<std::uint8_t>(low_nibble(p[i]));
   for (int i = 0; i < Bytes; ++i) codes[Bytes + i] = static_cast<std::uint8_t>(high_nibble(p[i]));
 }
+/// Of each of eight bytes at p, the bits of `mask` above bit `shift`.
+EFFINFER_ALWAYS_INLINE std::uint64_t bits_of_8(const std::byte* p, int shift, unsigned mask) {
+  return (load_as<std::uint64_t>(p) >> shift) & (mask * 0x0101010101010101u);
+}
 /// Bit i of `bits` becomes the fifth of code i.
 EFFINFER_ALWAYS_INLINE void add_fifth_bits(std::uint32_t bits, std::uint8_t* codes) {
-  for (int i = 0; i < 32; ++i) codes[i] = static_cast<std::uint8_t>(codes[i] | ((bits >> i) & 1u) << 4);
+  for (int i = 0; i < 32; i += 8) {
+    // The eight bits in each of eight bytes; byte j keeps bit j, and is 0x10 where that is set.
+    const std::uint64_t one_a_byte = ((bits >> i) & 255u) * 0x0101010101010101u & 0x8040201008040201u;
+    const std::uint64_t fifth = ((one_a_byte + 0x7f7f7f7f7f7f7f7fu) >> 3) & 0x1010101010101010u;
+    std::uint64_t eight;
+    __builtin_memcpy(&eight, codes + i, 8);
+    eight |= fifth;
+    __builtin_memcpy(codes + i, &eight, 8);
+  }
 }
 
 }  // namespace unpacking

@@ -26,27 +26,21 @@ struct int8 {
     r.row_scale = w.scales[row];
   }
 
-  /// Encodes one row of finite values: `codes` gets row_bytes, padding included.
+  /// Encodes one row of finite values, which zeros fill up to a multiple of 16, into its codes and its scale.
   template <execution::instruction_set Set>
-  static EFFINFER_ALWAYS_INLINE void encode(const float* values, std::ptrdiff_t columns, std::ptrdiff_t row_bytes,
-                                            std::byte* codes, float* scale) {
-    float greatest = 0;
-    for (std::ptrdiff_t i = 0; i < columns; ++i) {
-      const float magnitude = values[i] < 0 ? -values[i] : values[i];
-      greatest = magnitude > greatest ? magnitude : greatest;
-    }
-    *scale = greatest / 127.0f;
+  static EFFINFER_ALWAYS_INLINE void encode(const float* values, std::ptrdiff_t columns, unpacked_row& row) {
+    using vector = execution::f32x16<Set>;
+    vector magnitudes = vector::zero();
+    for (std::ptrdiff_t i = 0; i < columns; i += 16) magnitudes = max(abs(vector::load(values + i)), magnitudes);
+    const float greatest = magnitudes.max_lane();
     // A row of subnormals: 127 / greatest would be infinite.
     const float inverse = greatest > 0x1p-120f ? 127.0f / greatest : 0.0f;
-    if (inverse == 0.0f) *scale = 0.0f;
-    using vector = execution::f32x16<Set>;
-    float rounded[16];
-    for (std::ptrdiff_t i = 0; i < row_bytes; i += 16) {
-      const std::ptrdiff_t left = columns - i;
-      const vector v = left >= 16 ? vector::load(values + i) : vector::load_first(values + i, left > 0 ? left : 0);
-      nearest(v * vector::broadcast(inverse)).store(rounded);
-      for (int j = 0; j < 16; ++j) codes[i + j] = static_cast<std::byte>(static_cast<std::int8_t>(rounded[j]));
-    }
+    row.row_scale = inverse == 0.0f ? 0.0f : greatest / 127.0f;
+    const vector offset = vector::broadcast(static_cast<float>(code_offset));
+    std::ptrdiff_t i = 0;
+    for (; i < columns; i += 16)
+      (nearest(vector::load(values + i) * vector::broadcast(inverse)) + offset).store(row.codes + i);
+    for (std::ptrdiff_t j = columns; j < i; ++j) row.codes[j] = 0;
   }
 };
 

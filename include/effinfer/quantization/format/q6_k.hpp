@@ -30,14 +30,11 @@ struct q6_k : block_format<q6_k, weight_format::q6_k> {
   static void unpack(const std::byte* block, std::ptrdiff_t first, const unpacked_row& r) {
     r.scales[first / 256] = unpacking::load_as<std::uint16_t>(block + 208);
     __builtin_memcpy(r.block_scales + first / 16, block + 192, 16);
-    for (int half = 0; half < 2; ++half) {
-      std::uint8_t* codes = r.codes + first + half * 128;
-      for (int i = 0; i < 128; ++i) {
-        const int part = i / 32, l = i % 32;
-        const auto low = static_cast<unsigned>(block[half * 64 + part % 2 * 32 + l]) >> (part / 2 * 4);
-        const auto high = static_cast<unsigned>(block[128 + half * 32 + l]) >> (2 * part);
-        codes[i] = static_cast<std::uint8_t>((low & 15u) | (high & 3u) << 4);
-      }
+    for (int i = 0; i < 256; i += 8) {
+      const int half = i / 128, part = i / 32 % 4, l = i % 32;
+      const std::uint64_t low = unpacking::bits_of_8(block + half * 64 + part % 2 * 32 + l, part / 2 * 4, 15);
+      const std::uint64_t codes = low | unpacking::bits_of_8(block + 128 + half * 32 + l, 2 * part, 3) << 4;
+      __builtin_memcpy(r.codes + first + i, &codes, 8);
     }
   }
 };
