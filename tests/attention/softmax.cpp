@@ -16,6 +16,8 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
+#include <span>
 
 using namespace effinfer;
 using attention::head_layout;
@@ -152,6 +154,57 @@ TEST_CASE(
   run(attention::softmax<attention::alibi>{{slopes.data()}}, p, f16{});
   run(attention::softmax<attention::sinks, attention::alibi>{{sink.data()}, {slopes.data()}}, p, float{});
   run(attention::full{}, make({4, 1, 32}, 1500, 6), f16{});  // beyond one segment
+}
+
+TEST_CASE(
+    "an int8 cache attends to what it stores: the same bits however cut, near the oracle, errors within its step") {
+  const execution::cpu::context one({.threads = 1}), three({.threads = 3});
+  for (const head_layout heads :
+       {head_layout{6, 2, 48}, head_layout{4, 1, 64}, head_layout{3, 3, 7}, head_layout{2, 1, 200}}) {
+    CAPTURE(heads.head_size);
+    const problem p = make(heads, 333, 5);
+    const kv_cache::shape shape{1, heads.kv_heads, heads.head_size};
+    using cache = kv_cache::contiguous<kv_cache::int8>::cache;
+    problem stored = p;
+    const auto quantize = [&](floats& rows) {
+      for (std::size_t at = 0; at < rows.size(); at += static_cast<std::size_t>(heads.head_size)) {
+        const std::span<float> row(rows.data() + at, static_cast<std::size_t>(heads.head_size));
+        float most = 0;
+        for (const float v : row) most = std::max(most, std::abs(v));
+        for (float& v : row) {
+          const float value = std::nearbyint(v * (127.0f / most)) * (most / 127.0f);
+          CHECK(std::abs(value - v) <= most / 254 * 1.0001f);
+          v = value;
+        }
+      }
+    };
+    quantize(stored.key), quantize(stored.value);
+    const floats whole = in_chunks(one, attention::full{}, p, cache(shape, p.tokens), p.tokens);
+    const auto expected =
+        testing::softmax_attention(attention::full{}, p.heads, stored.query, stored.key, stored.value, 0);
+    CHECK(worst(whole, expected) < tolerance);
+    for (const int chunk : {1, 5, 63, 64, 200})
+      CHECK(same(whole, in_chunks(one, attention::full{}, p, cache(shape, p.tokens), chunk)));
+    CHECK(same(whole, in_chunks(three, attention::full{}, p, cache(shape, p.tokens), 100)));
+  }
+}
+
+TEST_CASE("a row of an int8 cache keeps a NaN, and is zero where all is zero; wide heads are refused") {
+  const execution::cpu::context exec({.threads = 1});
+  for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
+    kv_cache::contiguous<kv_cache::int8>::cache cache({1, 1, 3}, 2);
+    const float key[6] = {1, bad, 2, 0, 0, 0};
+    const auto view = cache.write(exec, 0, {key, 2, 3}, {key, 2, 3});
+    float scale;
+    std::memcpy(&scale, view.key(0, 0) + 3, sizeof scale);
+    CHECK(std::isnan(scale));
+    std::memcpy(&scale, view.key(0, 1) + 3, sizeof scale);
+    CHECK(scale == 0.0f);
+    CHECK(view.key(0, 1)[0].byte == 128);
+  }
+  const problem wide = make({1, 1, 257}, 2, 6);
+  CHECK_THROWS_AS(
+      in_chunks(exec, attention::full{}, wide, kv_cache::contiguous<kv_cache::int8>::cache({1, 1, 257}, 2), 2), error);
 }
 
 TEST_CASE("sequences of a batch get what they would get alone") {

@@ -1,4 +1,4 @@
-// expect: effinfer: kv_cache policy needs  using element_type = float, effinfer::f16 or effinfer::bf16;
+// expect: effinfer: kv_cache policy needs  using element_type = float, effinfer::f16, effinfer::bf16 or effinfer::kv_cache::int8;
 #include <effinfer/kv_cache/contiguous.hpp>
 
 namespace ei = effinfer;

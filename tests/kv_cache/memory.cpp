@@ -157,6 +157,8 @@ TEST_CASE("contiguous") {
   using f32_cache = kv_cache::contiguous<float>::cache;
   suite(f16_cache(s, 40), f16_cache(other, 40));
   suite(f32_cache(s, 40), f32_cache(other, 40));
+  using int8_cache = kv_cache::contiguous<kv_cache::int8>::cache;
+  suite(int8_cache(s, 40), int8_cache(other, 40));
 }
 TEST_CASE("a ring that has let nothing go") {
   const kv_cache::shape s{layers, heads, head_size}, other{layers + 1, heads, head_size};
@@ -194,6 +196,7 @@ TEST_CASE("sizes are known before anything is allocated, and absurd ones are ref
   const kv_cache::shape s{32, 8, 128};
   CHECK(kv_cache::contiguous<>::cache::footprint(s, 8192) == 2ull * 32 * 8 * 8192 * 128 * 2);
   CHECK(kv_cache::contiguous<float>::cache::footprint({1, 1, 1}, 1) == 8);
+  CHECK(kv_cache::contiguous<kv_cache::int8>::cache::footprint(s, 8192) == 2ull * 32 * 8 * 8192 * (128 + 4));
   CHECK(kv_cache::ring<>::cache::positions_held(4096, 512) == 4608);
   CHECK(kv_cache::ring<>::cache::positions_held(64, 1) == 64);
   CHECK(kv_cache::ring<>::cache::positions_held(65, 1) == 128);

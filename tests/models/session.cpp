@@ -5,6 +5,7 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <cstring>
 #include <string>
 #include <thread>
@@ -45,6 +46,7 @@ using linear = ei::model<ei::models::linear_llama>;
 using linear_int8 = ei::model<ei::models::linear_llama, ei::quantization::int8>;
 using quantized = ei::model<ei::quantization::int4<32>>;
 using capped = ei::model<ei::attention::soft_cap, ei::kv_cache::contiguous<ei::bf16>>;
+using small_cache = ei::model<ei::kv_cache::contiguous<ei::kv_cache::int8>>;
 
 template <class Model>
 std::string checkpoint_for() {
@@ -64,7 +66,7 @@ Model load(int threads = 2) {
 }  // namespace
 
 TEST_CASE_TEMPLATE("chunks, token by token and whole give the same bits", Model, ei::model<>, windowed, linear,
-                   linear_int8, quantized, capped) {
+                   linear_int8, quantized, capped, small_cache) {
   const Model model = load<Model>();
   const auto tokens = some_tokens(101);
   auto whole = model.start({.context_tokens = 128, .prefill_chunk = 128});
@@ -177,6 +179,56 @@ TEST_CASE("a contiguous cache overflows with an error, a ring slides") {
   const auto tokens = some_tokens(200);
   CHECK(same_bits(slides.append(tokens), sees_all.append(tokens)));
   CHECK(slides.position() == 200);
+}
+
+TEST_CASE_TEMPLATE("logits asked for of many tokens are those that each would end with", Model, ei::model<>, linear) {
+  const Model model = load<Model>();
+  const auto tokens = some_tokens(50);
+  auto alone = model.start({.context_tokens = 64});
+  std::vector<std::vector<float>> expected;
+  for (std::size_t i = 0; i < tokens.size(); ++i)
+    expected.push_back(copy(alone.append(std::span(tokens).subspan(i, 1))));
+  for (const int rows : {1, 2, 20, 50}) {
+    for (const int chunk : {16, 50}) {
+      auto session = model.start({.context_tokens = 64, .prefill_chunk = chunk});
+      int next = 50 - rows;
+      session.append(tokens, {}, rows, [&](int position, std::span<const float> logits) {
+        CHECK(position == next);
+        CHECK(same_bits(logits, expected[static_cast<std::size_t>(next++)]));
+      });
+      CHECK(next == 50);
+    }
+  }
+}
+
+TEST_CASE("a cache of 8 bits changes what the shipped model predicts by little") {
+  const std::string shipped = std::string(EFFINFER_SHIPPED_MODELS) + "/shakespeare-llama";
+  const auto log_probabilities = [&](const auto& model) {
+    std::vector<double> all;
+    const auto tokens = some_tokens(400, 7);
+    auto session = model.start({.context_tokens = 400});
+    session.append(tokens, {}, 400, [&](int position, std::span<const float> logits) {
+      if (position == 399) return;
+      double sum = 0;
+      for (const float l : logits) sum += std::exp(static_cast<double>(l));
+      const int next = tokens[static_cast<std::size_t>(position) + 1];
+      all.push_back(static_cast<double>(logits[static_cast<std::size_t>(next)]) - std::log(sum));
+    });
+    return all;
+  };
+  const auto exact = log_probabilities(ei::model<ei::kv_cache::contiguous<float>>::load(shipped));
+  const auto half = log_probabilities(ei::model<>::load(shipped));
+  const auto eight = log_probabilities(small_cache::load(shipped));
+  REQUIRE(exact.size() == 399);
+  double of_half = 0, of_eight = 0;
+  for (std::size_t i = 0; i < exact.size(); ++i) {
+    of_half += std::abs(half[i] - exact[i]) / 399;
+    of_eight += std::abs(eight[i] - exact[i]) / 399;
+  }
+  MESSAGE("mean difference in log-probability: f16 ", of_half, ", int8 ", of_eight);
+  CHECK(of_eight > of_half);  // it is another cache
+  // A code's error is at most 1/254 of its row's largest number, in f16 2^-11 of the number itself.
+  CHECK(of_eight < 0.02);
 }
 
 TEST_CASE("a window narrower than the checkpoint's is taken, a wider one is an error naming both") {

@@ -60,7 +60,12 @@ struct f32x16 {
     r.lanes.load(p);
     return r;
   }
-  /// The first `n` < 16 lanes from p (float, f16 or bf16), the rest `fill`. Reads nothing past p[n - 1].
+  static EFFINFER_ALWAYS_INLINE f32x16 load(const std::uint8_t* p) {
+    f32x16 r;
+    r.lanes.load(p);
+    return r;
+  }
+  /// The first `n` < 16 lanes from p (any type that `load` takes), the rest `fill`. Reads nothing past p[n - 1].
   template <class T>
   static EFFINFER_ALWAYS_INLINE f32x16 load_first(const T* p, std::ptrdiff_t n, float fill = 0.0f) {
     float buffer[16];
@@ -85,7 +90,7 @@ struct f32x16 {
     float buffer[16];
     store(buffer);
     for (std::ptrdiff_t i = 0; i < n; ++i) {
-      const T value(buffer[i]);
+      const auto value = static_cast<T>(buffer[i]);
       __builtin_memcpy(p + i, &value, sizeof(T));
     }
   }

@@ -157,6 +157,11 @@ struct f32_register {
       v = reinterpret_cast<vector>(bits);
     }
   }
+  EFFINFER_ALWAYS_INLINE void load(const std::uint8_t* p) {
+    typename lanes_of<std::uint8_t, Lanes>::type bytes;
+    __builtin_memcpy(&bytes, p, Lanes);
+    v = __builtin_convertvector(__builtin_convertvector(bytes, integers), vector);
+  }
   EFFINFER_ALWAYS_INLINE void store(f16* p) const {
     if constexpr (native) {
       to_f16(p, v);

@@ -8,7 +8,7 @@
 
 namespace effinfer::inline v0::kv_cache {
 
-/// Policy. T: float, f16 or bf16.
+/// Policy. T: float, f16, bf16 or int8.
 template <element T = f16>
 struct contiguous {
   using slot = effinfer::slot::kv_cache;
@@ -18,9 +18,9 @@ struct contiguous {
   /// Keys and values of one sequence; see detail::positions for what it does.
   class cache : public detail::positions<T> {
    public:
-    /// Bytes that a cache takes, before it is made: 2 layers K capacity D sizeof(T). Errors: `invalid_argument`,
+    /// Bytes that a cache takes, before it is made: 2 layers K capacity row_elements<T>(D) sizeof(T). Errors: `invalid_argument`,
     /// `limit`.
-    static std::uint64_t footprint(const shape& s, int capacity) { return detail::cache_bytes(s, capacity, sizeof(T)); }
+    static std::uint64_t footprint(const shape& s, int capacity) { return detail::cache_bytes<T>(s, capacity); }
     /// Room for `capacity` tokens. Errors: as `footprint`.
     cache(const shape& s, int capacity) : detail::positions<T>(s, capacity, 0) {}
   };

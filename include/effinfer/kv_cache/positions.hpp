@@ -22,7 +22,14 @@
 
 namespace effinfer::inline v0::kv_cache::detail {
 
-/// Keys and values of all layers of one sequence, `[layer][key or value][K][slots][D]`, position p in slot p % slots.
+/// Bytes of `capacity` positions of keys and values. Errors: `invalid_argument`, `limit`.
+template <element T>
+std::uint64_t cache_bytes(shape s, int capacity) {
+  if (s.head_size > 0 && s.head_size < (1 << 30)) s.head_size = row_elements<T>(s.head_size);
+  return cache_bytes(s, capacity, sizeof(T));
+}
+
+/// Keys and values of all layers of one sequence, `[layer][key or value][K][slots][row]`, position p in slot p % slots.
 /// `window` positions before the next one are always held; 0: all of them, and then at most `slots` fit.
 template <element T>
 class positions {
@@ -31,7 +38,7 @@ class positions {
       : shape_(s),
         slots_(slots),
         window_(window),
-        size_(cache_bytes(s, slots, sizeof(T)) / sizeof(T)),
+        size_(cache_bytes<T>(s, slots) / sizeof(T)),
         data_(allocate(size_)) {}
   positions(const positions& other)
       : shape_(other.shape_),
@@ -193,7 +200,7 @@ class positions {
   }
 
   [[nodiscard]] std::uint64_t head_elements() const {
-    return static_cast<std::uint64_t>(slots_) * static_cast<std::uint64_t>(shape_.head_size);
+    return static_cast<std::uint64_t>(slots_) * static_cast<std::uint64_t>(row_elements<T>(shape_.head_size));
   }
 
   [[nodiscard]] kv_cache::view<T> view_of(int layer, int length) const {
@@ -202,7 +209,7 @@ class positions {
     v.keys = data_.get() + 2 * half * static_cast<std::uint64_t>(layer);
     v.values = v.keys + half;
     v.head_stride = static_cast<std::ptrdiff_t>(head_elements());
-    v.row_stride = shape_.head_size;
+    v.row_stride = row_elements<T>(shape_.head_size);
     v.capacity = slots_;
     v.first = first_;
     v.length = length;
@@ -227,13 +234,13 @@ class positions {
   }
 
   [[nodiscard]] std::uint64_t held_bytes(int first, int length) const {
-    return cache_bytes(shape_, 1, sizeof(T)) * static_cast<std::uint64_t>(length - first);
+    return cache_bytes<T>(shape_, 1) * static_cast<std::uint64_t>(length - first);
   }
 
   /// f(index of the first element, number of elements) for each piece of memory that positions [first, length) take up.
   template <class F>
   void for_each_run(int first, int length, const F& f) const {
-    const auto d = static_cast<std::uint64_t>(shape_.head_size);
+    const auto d = static_cast<std::uint64_t>(row_elements<T>(shape_.head_size));
     const auto blocks = 2 * static_cast<std::uint64_t>(shape_.layers) * static_cast<std::uint64_t>(shape_.kv_heads);
     for (std::uint64_t block = 0; block < blocks; ++block) {
       for (int p = first; p < length;) {

@@ -10,7 +10,7 @@
 
 namespace effinfer::inline v0::kv_cache {
 
-/// Policy. T: float, f16 or bf16. The attention policy must hide what the ring lets go (sliding_window): where it
+/// Policy. T: float, f16, bf16 or int8. The attention policy must hide what the ring lets go (sliding_window): where it
 /// doesn't, what a query sees depends on the sizes below.
 template <element T = f16>
 struct ring {
@@ -35,10 +35,10 @@ struct ring {
       }
       return static_cast<int>(rows);
     }
-    /// Bytes that a cache takes, before it is made: 2 layers K positions_held D sizeof(T). Errors:
+    /// Bytes that a cache takes, before it is made: 2 layers K positions_held row_elements<T>(D) sizeof(T). Errors:
     /// `invalid_argument`, `limit`.
     static std::uint64_t footprint(const shape& s, int window, int slack) {
-      return detail::cache_bytes(s, positions_held(window, slack), sizeof(T));
+      return detail::cache_bytes<T>(s, positions_held(window, slack));
     }
     /// A window of `window` tokens, `write` of up to `slack` at once. Errors: as `footprint`.
     cache(const shape& s, int window, int slack) : detail::positions<T>(s, positions_held(window, slack), window) {}

@@ -5,6 +5,7 @@
 
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <type_traits>
 
 namespace effinfer::inline v0::kv_cache {
@@ -12,12 +13,26 @@ namespace effinfer::inline v0::kv_cache {
 /// Positions that always lie one after another in memory, from each multiple of this on; kernels go from tile to tile.
 inline constexpr int tile_positions = 64;
 
+/// Eight bits a number: a row of D numbers is D bytes `code` and then four that are a float `scale`, and number i is
+/// scale (code[i] - 128). Its error is at most max |row| / 254.
+/// Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference" (2018),
+/// equation 1 with the zero point in the middle; one scale a token and head.
+struct int8 {
+  std::uint8_t byte;
+};
+
 /// Types that a cache stores.
 template <class T>
-concept element = std::same_as<T, float> || std::same_as<T, f16> || std::same_as<T, bf16>;
+concept element = std::same_as<T, float> || std::same_as<T, f16> || std::same_as<T, bf16> || std::same_as<T, int8>;
 
-/// Keys and values where position p of key head k begins at `keys + k * head_stride + (p % capacity) * row_stride`, D
-/// elements each.
+/// Elements that a row of D numbers takes.
+template <element T>
+constexpr int row_elements(int head_size) {
+  return std::same_as<T, int8> ? head_size + 4 : head_size;
+}
+
+/// Keys and values where position p of key head k begins at `keys + k * head_stride + (p % capacity) * row_stride`,
+/// row_elements<T>(D) elements each.
 ///
 /// Plain row-major arrays [S, K*D] of any origin: view<T>::of_rows.
 template <element T>
@@ -27,7 +42,7 @@ struct view {
   const T* keys = nullptr;
   const T* values = nullptr;
   std::ptrdiff_t head_stride = 0;  ///< elements from a key head to the next
-  std::ptrdiff_t row_stride = 0;   ///< elements from a position to the next, >= D
+  std::ptrdiff_t row_stride = 0;   ///< elements from a position to the next, >= row_elements<T>(D)
   int capacity = 0;  ///< positions; less than `length` only in a ring, and then a multiple of tile_positions
   int first = 0;     ///< the oldest position held
   int length = 0;    ///< one past the newest position held: S
@@ -36,7 +51,7 @@ struct view {
   static constexpr view of_rows(const T* key_rows, const T* value_rows, int kv_heads, int head_size, int length) {
     view v;
     v.keys = key_rows, v.values = value_rows;
-    v.head_stride = head_size, v.row_stride = std::ptrdiff_t{kv_heads} * head_size;
+    v.head_stride = row_elements<T>(head_size), v.row_stride = std::ptrdiff_t{kv_heads} * v.head_stride;
     v.capacity = length, v.length = length;
     return v;
   }
@@ -62,6 +77,6 @@ concept cache_view = std::is_trivially_copyable_v<V> && element<typename V::elem
   { v.length } -> std::convertible_to<int>;
 };
 
-static_assert(cache_view<view<float>> && cache_view<view<f16>> && cache_view<view<bf16>>);
+static_assert(cache_view<view<float>> && cache_view<view<f16>> && cache_view<view<bf16>> && cache_view<view<int8>>);
 
 }  // namespace effinfer::inline v0::kv_cache

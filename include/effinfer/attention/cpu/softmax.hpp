@@ -56,6 +56,8 @@ template <class Mixer, class View>
 class query_tile {
  public:
   using element = typename View::element_type;
+  static constexpr bool always_widens = std::is_same_v<element, kv_cache::int8>;
+  static constexpr int widened_size = always_widens ? 256 : 128;  ///< the largest head size that is widened
 
   query_tile(execution::instruction_set set, const Mixer& mixer, const head_layout& heads)
       : set_(set), mixer_(mixer), heads_(heads) {}
@@ -169,12 +171,14 @@ class query_tile {
 
     // Many rows meet each key and value: these are widened once. Few rows (decode) widen them on the way, and fetch
     // what comes next.
-    if (std::is_same_v<element, float> || rows_ <= few_rows || heads_.head_size > widened_size) {
-      run_products<element>(whole, sequence_->cache.key(kv_head_, tile), sequence_->cache.value(kv_head_, tile),
-                            sequence_->cache.row_stride, copy_);
-    } else {
-      run_products<float>(whole, nullptr, nullptr, padded(heads_.head_size), widened_ + tile_keys * widened_size);
+    if constexpr (!always_widens) {
+      if (std::is_same_v<element, float> || rows_ <= few_rows || heads_.head_size > widened_size) {
+        run_products<element>(whole, sequence_->cache.key(kv_head_, tile), sequence_->cache.value(kv_head_, tile),
+                              sequence_->cache.row_stride, copy_);
+        return;
+      }
     }
+    run_products<float>(whole, nullptr, nullptr, padded(heads_.head_size), widened_ + tile_keys * widened_size);
   }
 
   /// Both products of a tile, and what lies between them. T is float where keys and values are widened first.
@@ -221,7 +225,6 @@ class query_tile {
   }
 
   static constexpr int few_rows = 8;
-  static constexpr int widened_size = 128;  ///< the largest head size that is widened
 
   execution::instruction_set set_;
   const Mixer& mixer_;
@@ -237,7 +240,7 @@ class query_tile {
   alignas(64) float part_out_[tile_floats];
   alignas(64) float total_out_[tile_floats];
   alignas(64) float scores_[tile_rows * score_stride];
-  alignas(64) element copy_[16 * largest_head_size];
+  alignas(64) element copy_[always_widens ? 1 : 16 * largest_head_size];
   alignas(64) float widened_[(tile_keys + 16) * widened_size];
 };
 
@@ -281,6 +284,10 @@ inline void check_heads(const head_layout& h) {
 
 template <class View>
 void check_sequence(const head_layout& h, const sequence<View>& s) {
+  if (std::is_same_v<typename View::element_type, kv_cache::int8> && h.head_size > 256) {
+    throw error(error_code::unsupported, "attention::attend",
+                "head size " + std::to_string(h.head_size) + " on an int8 cache", "int8 caches go up to 256");
+  }
   const std::ptrdiff_t columns = std::ptrdiff_t{h.heads} * h.head_size;
   if (s.query.columns != columns || s.out.columns != columns || s.query.rows != s.out.rows || s.first_position < 0 ||
       s.first_position + s.query.rows != s.cache.length) {
@@ -301,8 +308,9 @@ void check_sequence(const head_layout& h, const sequence<View>& s) {
 /// Shapes: as in `sequence`; T may be 1 (decode) or more (prefill), and differ between sequences. Head sizes 1 to
 /// 512; multiples of 16 are fast. Numbers: float32 inside; keys and values as stored in the cache.
 /// Cost: reads each visited key and value once for every 32 query rows that share them. Nothing is allocated; a
-/// working thread needs 200 KiB of stack, the calling one 680 KiB.
-/// Errors: `invalid_argument` (head layout), `mismatch` (shapes), before anything is computed.
+/// working thread needs 240 KiB of stack, the calling one 720 KiB.
+/// Errors: `invalid_argument` (head layout), `mismatch` (shapes), `unsupported` (an int8 cache with heads above 256), before
+/// anything is computed.
 /// Exact: an output doesn't depend on how a prefill is cut into calls, on the other sequences, or on threads.
 template <class Mixer, kv_cache::cache_view View>
   requires is_softmax<Mixer>

@@ -103,6 +103,37 @@ struct widen_tile {
   }
 };
 
+template <>
+struct widen_tile<kv_cache::int8> {
+  struct args {
+    const kv_cache::int8* from;
+    std::ptrdiff_t stride;
+    int rows;
+    int size;
+    float* to;
+  };
+
+  template <instruction_set Set>
+  static EFFINFER_ALWAYS_INLINE void run(const args& a) {
+    using vector = f32x16<Set>;
+    const int whole = padded(a.size);
+    const vector middle = vector::broadcast(128.0f);
+    for (int r = 0; r < a.rows; ++r) {
+      const auto* codes = reinterpret_cast<const std::uint8_t*>(a.from + r * a.stride);
+      float scale;
+      __builtin_memcpy(&scale, codes + a.size, sizeof scale);
+      const vector factor = vector::broadcast(scale);
+      float* to = a.to + r * whole;
+      for (int d = 0; d < whole; d += 16) {
+        const int left = a.size - d;
+        const vector v = left >= 16 ? vector::load(codes + d) : vector::load_first(codes + d, left, 128.0f);
+        ((v - middle) * factor).store(to + d);
+      }
+      for (int d = a.size; d < whole; ++d) to[d] = 0.0f;  // also where the scale is NaN
+    }
+  }
+};
+
 /// s[r][n] = q[r] . k[n] over a tile.
 template <class T>
 struct score_tile {
