@@ -47,10 +47,10 @@ class replacing_file {
     for (std::size_t at = 0; at < total;) {
       const std::size_t end = std::min(total, (at / block + 1) * block);
       std::array<iovec, 2> parts{};
-      int count = 0;
+      std::size_t count = 0;
       if (at < head.size()) parts[count++] = part(head, at, std::min(end, head.size()));
       if (end > head.size()) parts[count++] = part(data, std::max(at, head.size()) - head.size(), end - head.size());
-      const ssize_t written = ::writev(file_, parts.data(), count);
+      const ssize_t written = ::writev(file_, parts.data(), static_cast<int>(count));
       if (written < 0 && errno != EINTR) fail("can't be written");
       if (written > 0) at += static_cast<std::size_t>(written);
     }
