@@ -72,28 +72,26 @@ struct fma_kernel {
 
 #if EFFINFER_X86
 struct byte_dot_loop {
-  static constexpr int steps = 1 << 14;
+  static constexpr int steps = 1 << 13;
+  static constexpr int chains = 16;  // of 8, the instruction's latency would be seen
   static EFFINFER_TARGET_AVX512 void run(const std::int8_t* seed, int* out) {
     const __m512i x = _mm512_loadu_si512(seed);
-    __m512i a = x, b = _mm512_add_epi32(a, x), c = _mm512_add_epi32(b, x), d = _mm512_add_epi32(c, x),
-            e = _mm512_add_epi32(d, x), f = _mm512_add_epi32(e, x), g = _mm512_add_epi32(f, x),
-            h = _mm512_add_epi32(g, x);
+    __m512i sums[chains];
+    for (int i = 0; i < chains; ++i) sums[i] = _mm512_set1_epi32(i);
     for (int i = 0; i < steps; ++i) {
-      a = _mm512_dpbusd_epi32(a, x, x), b = _mm512_dpbusd_epi32(b, x, x);
-      c = _mm512_dpbusd_epi32(c, x, x), d = _mm512_dpbusd_epi32(d, x, x);
-      e = _mm512_dpbusd_epi32(e, x, x), f = _mm512_dpbusd_epi32(f, x, x);
-      g = _mm512_dpbusd_epi32(g, x, x), h = _mm512_dpbusd_epi32(h, x, x);
+#pragma GCC unroll 16
+      for (int j = 0; j < chains; ++j) sums[j] = _mm512_dpbusd_epi32(sums[j], x, x);
     }
-    const __m512i sum = _mm512_xor_si512(_mm512_xor_si512(_mm512_xor_si512(a, b), _mm512_xor_si512(c, d)),
-                                         _mm512_xor_si512(_mm512_xor_si512(e, f), _mm512_xor_si512(g, h)));
+    __m512i sum = sums[0];
+    for (int i = 1; i < chains; ++i) sum = _mm512_xor_si512(sum, sums[i]);
     _mm512_storeu_si512(out, sum);
   }
-  static constexpr double operations = 2.0 * 64 * 8 * steps;
+  static constexpr double operations = 2.0 * 64 * chains * steps;
 };
 
 struct bf16_dot_loop {
   static constexpr int steps = 1 << 13;
-  static constexpr int chains = 16;  // of 8, the instruction's latency would be seen
+  static constexpr int chains = 16;
   static __attribute__((target("avx512f,avx512bw,avx512bf16"))) void run(const float* seed, float* out) {
     const __m512 x = _mm512_loadu_ps(seed);
     const __m512bh factors = _mm512_cvtne2ps_pbh(x, x);

@@ -1,6 +1,5 @@
 #pragma once
-// What happens value by value between the products: the gated activation of the feed-forward, the residual sum,
-// and a bias.
+// What happens value by value between the products: the gated activation of the feed-forward, and sums.
 
 #include <effinfer/core/matrix_view.hpp>
 #include <effinfer/execution/cpu.hpp>
@@ -73,15 +72,6 @@ inline void add(const execution::cpu::context& exec, matrix_view<float> x, matri
     for (std::ptrdiff_t t = begin; t < end; ++t) {
       const detail::add_row::args args{y.row(t), x.row(t), x.columns};
       execution::dispatch<detail::add_row>(exec.set(), args);
-    }
-  });
-}
-
-/// Every row of x += bias. Shapes: x [T, E], bias [E].
-inline void add_bias(const execution::cpu::context& exec, matrix_view<float> x, const float* bias) {
-  exec.parallel_for(x.rows, 16, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
-    for (std::ptrdiff_t t = begin; t < end; ++t) {
-      execution::dispatch<detail::add_row>(exec.set(), detail::add_row::args{bias, x.row(t), x.columns});
     }
   });
 }

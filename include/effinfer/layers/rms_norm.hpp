@@ -4,7 +4,6 @@
 #include <effinfer/core/matrix_view.hpp>
 #include <effinfer/execution/cpu.hpp>
 #include <effinfer/execution/vector.hpp>
-#include <effinfer/layers/elementwise.hpp>
 
 #include <cmath>
 #include <cstddef>
@@ -49,6 +48,12 @@ struct rms_norm_row {
 
 }  // namespace detail
 
+/// One row: out[e] = x[e] / sqrt(mean_e x[e]^2 + epsilon) * weight[e]. Shapes: x, out, weight [size]; out may be x.
+inline void rms_norm(execution::instruction_set set, const float* x, const float* weight, std::ptrdiff_t size,
+                     float epsilon, float* out) {
+  execution::dispatch<detail::rms_norm_row>(set, detail::rms_norm_row::args{x, weight, out, size, epsilon});
+}
+
 /// out[t][e] = x[t][e] / sqrt(mean_e x[t][e]^2 + epsilon) * weight[e].
 ///
 /// Shapes: x, out [T, E], weight [E]; out may be x. Exact: a row depends on itself alone.
@@ -56,23 +61,7 @@ inline void rms_norm(const execution::cpu::context& exec, matrix_view<const floa
                      float epsilon, matrix_view<float> out) {
   exec.parallel_for(x.rows, 16, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
     for (std::ptrdiff_t t = begin; t < end; ++t) {
-      const detail::rms_norm_row::args args{x.row(t), weight, out.row(t), x.columns, epsilon};
-      execution::dispatch<detail::rms_norm_row>(exec.set(), args);
-    }
-  });
-}
-
-/// x += residual, then out = rms_norm(x): the residual sum of a block and the norm that follows it, with x read once
-/// for both.
-///
-/// Shapes: x, residual, out [T, E], weight [E]; out may be residual. Exact: bit for bit `add` and then `rms_norm`.
-inline void add_rms_norm(const execution::cpu::context& exec, matrix_view<float> x, matrix_view<const float> residual,
-                         const float* weight, float epsilon, matrix_view<float> out) {
-  exec.parallel_for(x.rows, 16, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
-    for (std::ptrdiff_t t = begin; t < end; ++t) {
-      execution::dispatch<detail::add_row>(exec.set(), detail::add_row::args{residual.row(t), x.row(t), x.columns});
-      const detail::rms_norm_row::args args{x.row(t), weight, out.row(t), x.columns, epsilon};
-      execution::dispatch<detail::rms_norm_row>(exec.set(), args);
+      rms_norm(exec.set(), x.row(t), weight, x.columns, epsilon, out.row(t));
     }
   });
 }
@@ -84,8 +73,7 @@ inline void head_rms_norm(const execution::cpu::context& exec, matrix_view<float
   exec.parallel_for(x.rows, 16, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
     for (std::ptrdiff_t t = begin; t < end; ++t) {
       for (std::ptrdiff_t h = 0; h < x.columns; h += head_size) {
-        const detail::rms_norm_row::args args{x.row(t) + h, weight, x.row(t) + h, head_size, epsilon};
-        execution::dispatch<detail::rms_norm_row>(exec.set(), args);
+        rms_norm(exec.set(), x.row(t) + h, weight, head_size, epsilon, x.row(t) + h);
       }
     }
   });

@@ -63,9 +63,9 @@ class decoder {
     friend decoder;
     int tokens_ = 0;
     std::vector<float> floats_;
-    std::vector<std::byte> product_;
+    std::vector<std::byte> product_, hidden_;
     std::vector<float> logits_;
-    matrix_view<float> x_, normed_, query_, key_, value_, mixed_, hidden_, turns_;
+    matrix_view<float> x_, normed_, query_, key_, value_, mixed_, turns_;
   };
 
   static decoder load(std::shared_ptr<const checkpoint::model_files> files, mixer_settings settings,
@@ -94,7 +94,7 @@ class decoder {
     return (static_cast<std::uint64_t>(tokens) * floats_per_token(config) +
             static_cast<std::uint64_t>(config.vocabulary_size)) *
                sizeof(float) +
-           product_bytes(config, tokens);
+           product_bytes(config, tokens) + hidden_bytes(config, tokens);
   }
 
   /// Runs all layers over the tokens of `items` (together at most the workspace's). Afterwards `logits` gives the logits behind any
@@ -113,8 +113,7 @@ class decoder {
   void logits(workspace& w, int first, matrix_view<float> out) const {
     const auto x = w.x_.middle_rows(first, out.rows);
     const auto normed = w.normed_.middle_rows(first, out.rows);
-    layers::rms_norm(*execution_, x, weights_.final_norm.data(), config().norm_epsilon, normed);
-    product(normed, w, {{&weights_.output, out}});
+    normed_product(x, weights_.final_norm, normed, w, {{&weights_.output, out}});
   }
 
  private:
@@ -143,45 +142,68 @@ class decoder {
   }
 
   static std::uint64_t floats_per_token(const checkpoint::model_config& c) {
-    const auto e = static_cast<std::uint64_t>(c.width), f = static_cast<std::uint64_t>(c.feed_forward_width);
+    const auto e = static_cast<std::uint64_t>(c.width);
     const auto q = static_cast<std::uint64_t>(c.heads) * static_cast<std::uint64_t>(c.head_size);
     const auto kv = static_cast<std::uint64_t>(c.kv_heads) * static_cast<std::uint64_t>(c.head_size);
-    return 2 * e + 2 * q + 2 * kv + f + static_cast<std::uint64_t>(c.rope.rotary_size);
+    return 2 * e + 2 * q + 2 * kv + static_cast<std::uint64_t>(c.rope.rotary_size);
   }
   static std::uint64_t product_bytes(const checkpoint::model_config& c, int tokens) {
-    const std::ptrdiff_t widest = std::max({c.width, c.feed_forward_width, c.heads * c.head_size});
+    const std::ptrdiff_t widest = std::max(c.width, c.heads * c.head_size);
     return quantization::matmul_workspace_bytes<typename Quantization::formats>(tokens, widest);
   }
+  static std::uint64_t hidden_bytes(const checkpoint::model_config& c, int tokens) {
+    const std::uint64_t floats = static_cast<std::uint64_t>(tokens) * static_cast<std::uint64_t>(c.feed_forward_width);
+    return std::max<std::uint64_t>(
+        floats * sizeof(float),
+        quantization::matmul_workspace_bytes<typename Quantization::formats>(tokens, c.feed_forward_width));
+  }
 
-  /// y = x w^T + bias for layers with the same input.
+  /// y = x w^T + bias for layers with the same input; y += for one that adds.
   struct output {
     const linear_layer* layer;
     matrix_view<float> y;
+    bool adds = false;
   };
-  void product(matrix_view<const float> x, workspace& w, std::initializer_list<output> outputs) const {
+  [[nodiscard]] quantization::activation_kinds kinds_of(std::initializer_list<output> outputs) const {
     quantization::activation_kinds kinds;
+    for (const output& o : outputs) kinds.add(o.layer->weight.format, execution_->set());
+    return kinds;
+  }
+  void product(const quantization::prepared_activations& x, std::initializer_list<output> outputs) const {
     std::array<quantization::product, 3> products{};
     std::size_t count = 0;
-    for (const output& o : outputs) {
-      kinds.add(o.layer->weight.format, execution_->set());
-      products[count++] = {&o.layer->weight, o.y, o.layer->bias_or_null()};
-    }
-    const auto prepared = quantization::prepare(*execution_, x, w.product_, kinds);
-    quantization::matmul<typename Quantization::formats>(*execution_, prepared, std::span(products.data(), count));
+    for (const output& o : outputs) products[count++] = {&o.layer->weight, o.y, o.layer->bias_or_null(), o.adds};
+    quantization::matmul<typename Quantization::formats>(*execution_, x, std::span(products.data(), count));
   }
 
-  /// hidden = silu(x gate^T) * (x up^T).
-  void gated_product(matrix_view<const float> x, workspace& w, const block_weights& b,
-                     matrix_view<float> hidden) const {
-    quantization::activation_kinds kinds;
-    for (const linear_layer* l : {&b.gate, &b.up}) kinds.add(l->weight.format, execution_->set());
-    const auto prepared = quantization::prepare(*execution_, x, w.product_, kinds);
-    quantization::matmul<typename Quantization::formats>(
-        *execution_, prepared, {&b.gate.weight, hidden, b.gate.bias_or_null()},
-        {&b.up.weight, hidden, b.up.bias_or_null()},
+  /// rms_norm(x) for products of these kinds; `normed` is scratch.
+  [[nodiscard]] quantization::prepared_activations norm(matrix_view<const float> x, const std::vector<float>& weight,
+                                                        matrix_view<float> normed, workspace& w,
+                                                        quantization::activation_kinds kinds) const {
+    const auto normed_row = [&](std::ptrdiff_t t, float* to) {
+      layers::rms_norm(execution_->set(), x.row(t), weight.data(), x.columns, config().norm_epsilon, to);
+      return to;
+    };
+    return quantization::prepare_rows(*execution_, normed_row, normed, w.product_, kinds);
+  }
+  void normed_product(matrix_view<const float> x, const std::vector<float>& weight, matrix_view<float> normed,
+                      workspace& w, std::initializer_list<output> outputs) const {
+    product(norm(x, weight, normed, w, kinds_of(outputs)), outputs);
+  }
+
+  /// x += down(silu(gate(normed)) * up(normed)).
+  void feed_forward(const block_weights& b, matrix_view<float> x, matrix_view<float> normed, workspace& w) const {
+    // The one format of `down` wants floats or what is prepared, never both: they share their memory.
+    const matrix_view<float> floats(reinterpret_cast<float*>(w.hidden_.data()), x.rows, config().feed_forward_width);
+    const auto prepared = norm(x, b.feed_forward_norm, normed, w, kinds_of({{&b.gate, floats}, {&b.up, floats}}));
+    const auto hidden = quantization::matmul<typename Quantization::formats>(
+        *execution_, prepared, {&b.gate.weight, floats, b.gate.bias_or_null()},
+        {&b.up.weight, floats, b.up.bias_or_null()},
         [this](matrix_view<const float> gate, matrix_view<const float> up, matrix_view<float> out) {
           layers::swiglu(execution_->set(), gate, up, out);
-        });
+        },
+        w.hidden_, kinds_of({{&b.down, x}}));
+    product(hidden, {{&b.down, x, true}});
   }
 
   std::shared_ptr<const checkpoint::model_files> files_;
@@ -197,6 +219,7 @@ decoder<Mixer, Quantization>::workspace::workspace(const checkpoint::model_confi
   const auto t = static_cast<std::size_t>(tokens);
   floats_.resize(t * floats_per_token(c));
   product_.resize(product_bytes(c, tokens));
+  hidden_.resize(hidden_bytes(c, tokens));
   logits_.resize(static_cast<std::size_t>(c.vocabulary_size));
   float* next = floats_.data();
   const auto take = [&](std::ptrdiff_t columns) {
@@ -211,7 +234,6 @@ decoder<Mixer, Quantization>::workspace::workspace(const checkpoint::model_confi
   mixed_ = take(q);
   key_ = take(kv);
   value_ = take(kv);
-  hidden_ = take(c.feed_forward_width);
   turns_ = take(c.rope.rotary_size);
 }
 
@@ -232,7 +254,7 @@ bool decoder<Mixer, Quantization>::forward(std::span<const item> items, workspac
   const auto turns = w.turns_.middle_rows(0, total), query = w.query_.middle_rows(0, total);
   const auto key = w.key_.middle_rows(0, total), value = w.value_.middle_rows(0, total);
   auto x = w.x_.middle_rows(0, total), normed = w.normed_.middle_rows(0, total);
-  auto mixed = w.mixed_.middle_rows(0, total), hidden = w.hidden_.middle_rows(0, total);
+  auto mixed = w.mixed_.middle_rows(0, total);
 
   for (int layer = 0; layer < c.layers; ++layer) {
     if (stop.stop_requested()) {
@@ -240,8 +262,7 @@ bool decoder<Mixer, Quantization>::forward(std::span<const item> items, workspac
       return false;
     }
     const block_weights& b = weights_.blocks[static_cast<std::size_t>(layer)];
-    layers::rms_norm(exec, x, b.mixer_norm.data(), c.norm_epsilon, normed);
-    product(normed, w, {{&b.query, query}, {&b.key, key}, {&b.value, value}});
+    normed_product(x, b.mixer_norm, normed, w, {{&b.query, query}, {&b.key, key}, {&b.value, value}});
     if (c.qk_norm) {
       layers::head_rms_norm(exec, query, c.head_size, b.query_norm.data(), c.norm_epsilon);
       layers::head_rms_norm(exec, key, c.head_size, b.key_norm.data(), c.norm_epsilon);
@@ -250,15 +271,11 @@ bool decoder<Mixer, Quantization>::forward(std::span<const item> items, workspac
     if (layer + 1 == c.layers && items.size() == 1) {
       // Nobody reads the last layer's outputs but those whose logits are wanted.
       const std::ptrdiff_t wanted = std::min<std::ptrdiff_t>(items[0].outputs, total), first = total - wanted;
-      for (auto* rows : {&x, &normed, &mixed, &hidden}) *rows = rows->middle_rows(first, wanted);
+      for (auto* rows : {&x, &normed, &mixed}) *rows = rows->middle_rows(first, wanted);
     }
-    product(mixed, w, {{&b.mixer_output, normed}});
-    layers::add(exec, x, normed);
-
-    layers::rms_norm(exec, x, b.feed_forward_norm.data(), c.norm_epsilon, normed);
-    gated_product(normed, w, b, hidden);
-    product(hidden, w, {{&b.down, normed}});
-    layers::add(exec, x, normed);
+    const std::initializer_list<output> sum = {{&b.mixer_output, x, true}};
+    product(quantization::prepare(exec, mixed, w.product_, kinds_of(sum)), sum);
+    feed_forward(b, x, normed, w);
   }
   for (const item& i : items) i.of->commit(static_cast<int>(i.tokens.size()));
   return true;

@@ -13,7 +13,8 @@ constexpr std::size_t matmul_workspace_bytes(std::ptrdiff_t tokens, std::ptrdiff
 }
 
 /// y[t][n] = sum_m x[t][m] w[n][m] + bias[n] for each of `products`, from activations that `prepare` has made ready for
-/// their formats. Several products of the same activations (query, key and value; gate and up) cost one fork.
+/// their formats. Several products of the same activations (query, key and value) cost one fork. A product
+/// that `adds` gives y += ... instead.
 ///
 /// Shapes: x [T, M], w [N, M], y [T, N], bias [N] or null. No y may overlap an input or another y.
 /// Math: F32, F16 and BF16 in f32, the last with activations rounded to bf16 where the machine has AVX512-BF16; integer
@@ -37,16 +38,19 @@ void matmul(const execution::cpu::context& exec, const prepared_activations& p, 
   matmul<Formats>(exec, p, std::span(&one, 1));
 }
 
-/// a.y = combine(x a.w^T + a.bias, x b.w^T + b.bias), combined while both are in the cache: a gated feed-forward needs neither
-/// in memory. `combine(a, b, y)` makes a piece of y, of at most 32 columns, of the same pieces of both; it is called from
-/// any thread.
+/// y = combine(x a.w^T + a.bias, x b.w^T + b.bias), combined and made ready for the next product while both are in the cache: a
+/// gated feed-forward needs none of them in memory. `combine(of_a, of_b, out)` makes a piece of y, of at most 32 columns; `out` is
+/// the memory of `of_a`; it is called from any thread.
 ///
-/// Shapes: both products have the same; b.y isn't written. Errors and exactness: as above.
+/// Returns y prepared in `workspace`, which holds activation_bytes(T, N), as `kinds` asks for. If that is for values (so it is
+/// without a workspace), y is written to a.y; else a.y's memory isn't touched. b.y never is.
+/// Shapes: both products have the same. Errors and exactness: as above; limit, where the workspace is too small.
 template <class Formats = all_formats, class Combine>
-void matmul(const execution::cpu::context& exec, const prepared_activations& p, const product& a, const product& b,
-            const Combine& combine) {
+prepared_activations matmul(const execution::cpu::context& exec, const prepared_activations& p, const product& a,
+                            const product& b, const Combine& combine, std::span<std::byte> workspace = {},
+                            activation_kinds kinds = {.values = true}) {
   for (const product* one : {&a, &b}) detail::check_product(Formats(), exec, p, *one);
-  detail::run_combined(Formats(), exec, p, a, b, combine);
+  return detail::run_combined(Formats(), exec, p, a, b, combine, workspace, kinds);
 }
 
 /// One product in one step. `workspace` holds matmul_workspace_bytes<Formats>(T, M) bytes.

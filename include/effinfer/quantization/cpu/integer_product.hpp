@@ -55,26 +55,29 @@ struct integer_product {
       const std::int8_t* x = a.x + start * slab_columns;
       const float *x_scales = a.x_scales + start * 8, *x_sums = a.x_sums + start * 8;
       const std::int32_t* x_counts = a.x_counts + start * 8 * parts;
+      alignas(32) std::int32_t starts[Tokens * 8 * parts];  // no member: members would follow it into memory
       begin(piece, first_half, token, all);
       for (std::ptrdiff_t left = std::min(w.units, piece.last_slab * units_a_slab) - first_unit; left > 0;
            left -= units_a_slab) {
         const std::ptrdiff_t some = std::min(left, units_a_slab);
+        begin_slab(&starts[0], x_counts, std::make_integer_sequence<int, Tokens * parts>());
+        const std::int32_t* from = &starts[0];
         for (std::ptrdiff_t u = 0; u < some; ++u, unit += 2 * unit_bytes) {
           for (int b = 0; b < blocks_a_unit; ++b) {
             const std::byte* block = unit + scale_bytes + b * codes::bytes_a_block;
             fetch_ahead<bytes_a_share * Halves>(unit + b * bytes_a_share * Halves);
             if constexpr (parts == 1) {
-              add_part<0>(unit, unit_bytes, block, b, group, x, x_scales, x_sums, x_counts);
+              add_part<0>(unit, unit_bytes, block, b, group, x, x_scales, x_sums, from);
             } else {
-              add_part<0>(unit, unit_bytes, block, 2 * b, group, x, x_scales, x_sums, x_counts);
-              add_part<1>(unit, unit_bytes, block, 2 * b + 1, group, x, x_scales, x_sums, x_counts + 1);
+              add_part<0>(unit, unit_bytes, block, 2 * b, group, x, x_scales, x_sums, from);
+              add_part<1>(unit, unit_bytes, block, 2 * b + 1, group, x, x_scales, x_sums, from + 1);
             }
-            x += 32, ++x_scales, ++x_sums, x_counts += parts;
+            x += 32, ++x_scales, ++x_sums, from += parts;
           }
         }
         // On to this token's part of the next slab.
         x += (a.tokens - 1) * slab_columns, x_scales += (a.tokens - 1) * 8, x_sums += (a.tokens - 1) * 8;
-        x_counts += (a.tokens - 1) * 8 * parts;
+        x_counts += a.tokens * 8 * parts;
       }
       end(a, piece, first_half, token, all);
     }
@@ -89,19 +92,29 @@ struct integer_product {
     template <int Part>
     EFFINFER_ALWAYS_INLINE void add_part(const std::byte* unit, std::ptrdiff_t unit_bytes, const std::byte* block,
                                          int part_of_unit, int group, const std::int8_t* x, const float* x_scales,
-                                         const float* x_sums, const std::int32_t* x_counts) {
-      start(x_counts, tokens);
+                                         const float* x_sums, const std::int32_t* from) {
+      start(from, tokens);
       groups<Part * groups_a_part>(block, unit_bytes, x, std::make_integer_sequence<int, groups_a_part>());
       scale(unit, unit_bytes, part_of_unit, group, x_scales, x_sums, halves);
     }
+    /// What the sums of a slab's parts begin with: the offset's share taken off.
+    template <int... I>
+    static EFFINFER_ALWAYS_INLINE void begin_slab(std::int32_t* starts, const std::int32_t* counts,
+                                                  std::integer_sequence<int, I...>) {
+      (begin_eight(starts + I * 8, counts + I * 8), ...);
+    }
+    static EFFINFER_ALWAYS_INLINE void begin_eight(std::int32_t* to, const std::int32_t* counts) {
+      using eight = typename execution::detail::lanes_of<std::int32_t, 8>::unaligned;
+      constexpr std::int32_t offset = unsigned_codes<Set, Format::code_offset> ? Format::code_offset : 0;
+      *reinterpret_cast<eight*>(to) = integer_sums<Set>::zero - *reinterpret_cast<const eight*>(counts) * offset;
+    }
     template <int... Token>
-    EFFINFER_ALWAYS_INLINE void start(const std::int32_t* counts, std::integer_sequence<int, Token...>) {
-      (start_token<Token>(counts + Token * 8 * parts, halves), ...);
+    EFFINFER_ALWAYS_INLINE void start(const std::int32_t* from, std::integer_sequence<int, Token...>) {
+      (start_token<Token>(from[Token * 8 * parts], halves), ...);
     }
     template <int Token, int... Half>
-    EFFINFER_ALWAYS_INLINE void start_token(const std::int32_t* count, std::integer_sequence<int, Half...>) {
-      const std::int32_t first = unsigned_codes<Set, Format::code_offset> ? -Format::code_offset * *count : 0;
-      part[Token].set(first);
+    EFFINFER_ALWAYS_INLINE void start_token(const std::int32_t& from, std::integer_sequence<int, Half...>) {
+      part[Token].set(from);
       ((Half > 0 ? (void)(part[Half * Tokens + Token] = part[Token]) : (void)0), ...);
     }
     template <int First, int... Group>

@@ -49,7 +49,9 @@ struct integer_sums {
   static constexpr int lanes = code_group<Set>::lanes / 4;
   i32_of<lanes> part[registers];
 
-  EFFINFER_ALWAYS_INLINE void set(std::int32_t value);
+  /// Sums are kept as the bits of the float 1.5 * 2^23 + sum: below 2^22 (a block's are below 2^20) a subtraction makes them floats.
+  static constexpr std::int32_t zero = 0x4b400000;
+  EFFINFER_ALWAYS_INLINE void set(const std::int32_t& value);
   EFFINFER_ALWAYS_INLINE void add(const code_group<Set>& w, const activation_lanes<Set>& x);
   EFFINFER_ALWAYS_INLINE void to_floats(execution::f32x16<execution::base_of(Set)>& v) const;
 };
@@ -84,12 +86,6 @@ inline EFFINFER_TARGET_AVX2 void add_dot_avx2(i32_of<8>& sums, const bytes_of<32
   const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(reinterpret_cast<__m256i>(x), w));
   const __m256i fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
   sums = reinterpret_cast<i32_of<8>>(_mm256_add_epi32(reinterpret_cast<__m256i>(sums), fours));
-}
-inline EFFINFER_TARGET_AVX512 void integers_to_floats(execution::detail::f32x16_memory& v, const i32_of<16>& sums) {
-  v = _mm512_maskz_cvtepi32_ps(0xffff, reinterpret_cast<__m512i>(sums));
-}
-inline EFFINFER_TARGET_AVX2 void integers_to_floats(execution::detail::f32x8_memory& v, const i32_of<8>& sums) {
-  v = _mm256_cvtepi32_ps(reinterpret_cast<__m256i>(sums));
 }
 #elif EFFINFER_ARM64
 inline void broadcast_word(bytes_of<16>& v, const std::int8_t* p) {
@@ -130,7 +126,7 @@ EFFINFER_ALWAYS_INLINE void activation_lanes<Set>::load(const std::int8_t* p) {
 }
 
 template <instruction_set Set>
-EFFINFER_ALWAYS_INLINE void integer_sums<Set>::set(std::int32_t value) {
+EFFINFER_ALWAYS_INLINE void integer_sums<Set>::set(const std::int32_t& value) {
   if constexpr (Set == instruction_set::portable) {
     for (int i = 0; i < registers; ++i) part[i] = value - i32_of<lanes>{};
   } else {
@@ -174,18 +170,19 @@ EFFINFER_ALWAYS_INLINE void integer_sums<Set>::add(const code_group<Set>& w, con
 
 template <instruction_set Set>
 EFFINFER_ALWAYS_INLINE void integer_sums<Set>::to_floats(execution::f32x16<execution::base_of(Set)>& v) const {
+  using floats = typename execution::detail::lanes_of<float, lanes>::type;
   if constexpr (registers == 1) {
-    integers_to_floats(v.lanes.v, part[0]);
+    v.lanes.v = reinterpret_cast<floats>(part[0]);
   } else if constexpr (registers == 2) {
-    integers_to_floats(v.lanes.low.v, part[0]);
-    integers_to_floats(v.lanes.high.v, part[1]);
+    v.lanes.low.v = reinterpret_cast<floats>(part[0]);
+    v.lanes.high.v = reinterpret_cast<floats>(part[1]);
   } else {
-    using floats = typename execution::detail::lanes_of<float, 4>::type;
-    v.lanes.low.low.v = __builtin_convertvector(part[0], floats);
-    v.lanes.low.high.v = __builtin_convertvector(part[1], floats);
-    v.lanes.high.low.v = __builtin_convertvector(part[2], floats);
-    v.lanes.high.high.v = __builtin_convertvector(part[3], floats);
+    v.lanes.low.low.v = reinterpret_cast<floats>(part[0]);
+    v.lanes.low.high.v = reinterpret_cast<floats>(part[1]);
+    v.lanes.high.low.v = reinterpret_cast<floats>(part[2]);
+    v.lanes.high.high.v = reinterpret_cast<floats>(part[3]);
   }
+  v = v - execution::f32x16<execution::base_of(Set)>::broadcast(0x1.8p23f);
 }
 
 }  // namespace effinfer::inline v0::quantization::detail

@@ -18,6 +18,7 @@ struct product {
   const packed_matrix* w;
   matrix_view<float> y;         ///< [T, N]
   const float* bias = nullptr;  ///< [N], or null
+  bool adds = false;            ///< y += x w^T + bias: a residual sum
 };
 
 namespace detail {
@@ -26,6 +27,7 @@ namespace detail {
 struct panel_output {
   const packed_matrix* w;
   const float* bias;
+  bool adds;
   std::ptrdiff_t panel, first, tokens;
   float* y;
   std::ptrdiff_t y_stride;
@@ -41,6 +43,7 @@ void run_panel(execution::instruction_set set, const prepared_activations& p, co
     a.y = out.y;
     a.y_stride = out.y_stride;
     a.bias = out.bias;
+    a.adds = out.adds;
   };
   if constexpr (Format::is_float) {
     typename float_product<Format>::args a{};
@@ -79,41 +82,52 @@ void run_products(Formats, const execution::cpu::context& exec, const prepared_a
   for (const product& out : products) panels += out.w->panels(), bytes += out.w->bytes();
   const std::ptrdiff_t tokens = p.values.rows;
   if (tokens <= 0 || panels == 0) return;
-  exec.parallel_for(panels, panels_a_part(exec.threads(), panels, bytes, tokens),
-                    [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
-                      for (const product& out : products) {
-                        const std::ptrdiff_t count = out.w->panels();
-                        for (std::ptrdiff_t i = std::max<std::ptrdiff_t>(begin, 0); i < std::min(end, count); ++i) {
-                          run_panel(Formats(), exec.set(), p,
-                                    {out.w, out.bias, i, 0, tokens, out.y.data + i * rows_a_panel, out.y.stride});
-                        }
-                        begin -= count, end -= count;
-                      }
-                    });
+  exec.parallel_for(
+      panels, panels_a_part(exec.threads(), panels, bytes, tokens), [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
+        for (const product& out : products) {
+          const std::ptrdiff_t count = out.w->panels();
+          for (std::ptrdiff_t i = std::max<std::ptrdiff_t>(begin, 0); i < std::min(end, count); ++i) {
+            run_panel(Formats(), exec.set(), p,
+                      {out.w, out.bias, out.adds, i, 0, tokens, out.y.data + i * rows_a_panel, out.y.stride});
+          }
+          begin -= count, end -= count;
+        }
+      });
 }
 
-/// a.y = combine(a, b) of two products, before either goes to memory.
+/// combine(a, b) of two products, before either goes to memory: into a.y, if `kinds` asks for values, and prepared as `kinds`
+/// says.
 template <class Formats, class Combine>
-void run_combined(Formats, const execution::cpu::context& exec, const prepared_activations& p, const product& a,
-                  const product& b, const Combine& combine) {
+prepared_activations run_combined(Formats, const execution::cpu::context& exec, const prepared_activations& p,
+                                  const product& a, const product& b, const Combine& combine,
+                                  std::span<std::byte> workspace, activation_kinds kinds) {
   const std::ptrdiff_t tokens = p.values.rows, panels = a.w->panels();
-  if (tokens <= 0 || panels == 0) return;
-  exec.parallel_for(panels, panels_a_part(exec.threads(), panels, a.w->bytes() + b.w->bytes(), tokens),
-                    [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
-                      alignas(64) float of_a[tokens_a_block * rows_a_panel], of_b[tokens_a_block * rows_a_panel];
-                      for (std::ptrdiff_t i = begin; i < end; ++i) {
-                        const std::ptrdiff_t row = i * rows_a_panel,
-                                             rows = std::min<std::ptrdiff_t>(rows_a_panel, a.w->rows - row);
-                        for (std::ptrdiff_t first = 0; first < tokens; first += tokens_a_block) {
-                          const std::ptrdiff_t some = std::min(tokens_a_block, tokens - first);
-                          run_panel(Formats(), exec.set(), p, {a.w, a.bias, i, first, some, &of_a[0], rows_a_panel});
-                          run_panel(Formats(), exec.set(), p, {b.w, b.bias, i, first, some, &of_b[0], rows_a_panel});
-                          combine(matrix_view<const float>(&of_a[0], some, rows, rows_a_panel),
-                                  matrix_view<const float>(&of_b[0], some, rows, rows_a_panel),
-                                  matrix_view<float>(a.y.row(first) + row, some, rows, a.y.stride));
-                        }
-                      }
-                    });
+  const activation_writer to(exec.set(), tokens, a.w->rows, workspace, kinds);
+  if (tokens <= 0 || panels == 0) return to.result(a.y);
+  exec.parallel_for(
+      panels, panels_a_part(exec.threads(), panels, a.w->bytes() + b.w->bytes(), tokens),
+      [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
+        alignas(64) float of_a[tokens_a_block * rows_a_panel], of_b[tokens_a_block * rows_a_panel];
+        for (std::ptrdiff_t i = begin; i < end; ++i) {
+          const std::ptrdiff_t row = i * rows_a_panel, rows = std::min<std::ptrdiff_t>(rows_a_panel, a.w->rows - row);
+          for (std::ptrdiff_t first = 0; first < tokens; first += tokens_a_block) {
+            const std::ptrdiff_t some = std::min(tokens_a_block, tokens - first);
+            if (rows < rows_a_panel) std::fill_n(&of_a[0], some * rows_a_panel, 0.0f);  // what no row will write
+            run_panel(Formats(), exec.set(), p, {a.w, a.bias, false, i, first, some, &of_a[0], rows_a_panel});
+            run_panel(Formats(), exec.set(), p, {b.w, b.bias, false, i, first, some, &of_b[0], rows_a_panel});
+            const matrix_view<float> both(&of_a[0], some, rows, rows_a_panel);
+            combine(both, matrix_view<const float>(&of_b[0], some, rows, rows_a_panel), both);
+            if (kinds.values) {
+              for (std::ptrdiff_t t = 0; t < some; ++t) std::copy_n(both.row(t), rows, a.y.row(first + t) + row);
+            }
+            to.write_block(i, first, some, &of_a[0]);
+            if (i + 1 < panels) continue;
+            std::fill_n(&of_a[0], some * rows_a_panel, 0.0f);
+            for (std::ptrdiff_t block = panels; block % 8 != 0; ++block) to.write_block(block, first, some, &of_a[0]);
+          }
+        }
+      });
+  return to.result(a.y);
 }
 
 template <class Formats>

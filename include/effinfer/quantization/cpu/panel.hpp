@@ -22,6 +22,7 @@ struct panel_args {
   float* y;                                  ///< [asked_tokens, rows of the panel], y_stride apart
   std::ptrdiff_t y_stride;
   const float* bias;  ///< [rows of w], or null
+  bool adds;          ///< to what stands in y
 };
 
 /// Tokens that pass by a chunk of a panel: their sums take a quarter of the first-level cache.
@@ -87,9 +88,11 @@ EFFINFER_ALWAYS_INLINE void write_rows(const panel_args& a, int half, std::ptrdi
   float* y = a.y + (token - a.first_token) * a.y_stride + half * rows_a_half;
   if (left >= rows_a_half) {
     if (a.bias != nullptr) sum += f32x16<Set>::load(a.bias + first_row);
+    if (a.adds) sum = f32x16<Set>::load(y) + sum;
     sum.store(y);
   } else {
     if (a.bias != nullptr) sum += f32x16<Set>::load_first(a.bias + first_row, left);
+    if (a.adds) sum = f32x16<Set>::load_first(y, left) + sum;
     sum.store_first(y, left);
   }
 }
