@@ -147,6 +147,135 @@ TEST_CASE("two products combined on the way are the two products combined afterw
   }
 }
 
+template <class T>
+std::vector<T> copied(const T* p, std::ptrdiff_t count) {
+  return p == nullptr ? std::vector<T>() : std::vector<T>(p, p + count);
+}
+
+/// That both hold the same activations, bit for bit, the zeros behind the last column included.
+void check_same_activations(const eq::prepared_activations& p, const eq::prepared_activations& q) {
+  REQUIRE(p.values.rows == q.values.rows);
+  REQUIRE(p.values.columns == q.values.columns);
+  const std::ptrdiff_t pieces = eq::slabs_of(p.values.columns) * p.values.rows;
+  CHECK(copied(p.codes, pieces * 256) == copied(q.codes, pieces * 256));
+  CHECK(same_bits(copied(p.scales, pieces * 8), copied(q.scales, pieces * 8)));
+  CHECK(same_bits(copied(p.sums, pieces * 8), copied(q.sums, pieces * 8)));
+  CHECK(copied(p.counts, pieces * 8) == copied(q.counts, pieces * 8));
+  CHECK(copied(p.counts_16, pieces * 16) == copied(q.counts_16, pieces * 16));
+  CHECK((p.halves == nullptr) == (q.halves == nullptr));
+  if (p.halves != nullptr && q.halves != nullptr) {
+    CHECK(std::memcmp(p.halves, q.halves, static_cast<std::size_t>(pieces) * 512) == 0);
+  }
+}
+
+TEST_CASE("activations are the same from memory, made row by row, and from a product on the way") {
+  for (auto set : sets()) {
+    const auto exec = context(set, 2);
+    const eq::activation_kinds kinds{.codes = true, .halves = ei::execution::has_bf16_dot_products(set)};
+    for (std::ptrdiff_t columns : {1, 31, 43, 256, 300, 800}) {
+      const matrix w = random_matrix({weight_format::f32, 0}, columns, 16, 31);
+      const auto packed = eq::pack(exec, w.view);
+      const eq::packed_matrix view = packed.view();
+      for (std::ptrdiff_t tokens : {1, 7, 8, 9, 100, 211}) {
+        const auto x = random_floats(static_cast<std::size_t>(tokens * 16), 32);
+        const auto plain = multiply(exec, x, tokens, w.view, nullptr);
+        std::vector<float> y(plain.size());
+        for (std::size_t i = 0; i < y.size(); ++i) y[i] = plain[i] * plain[i];
+        const std::size_t bytes = eq::activation_bytes(tokens, columns);
+        std::vector<std::byte> memory(bytes, std::byte{7}), rows(bytes, std::byte{8}), way(bytes, std::byte{9});
+        const auto expected = eq::prepare(exec, ei::matrix_view<const float>(y.data(), tokens, columns), memory, kinds);
+
+        std::vector<float> scratch(y.size(), std::nanf(""));
+        const auto row = [&](std::ptrdiff_t t, float* to) {
+          std::copy_n(y.data() + t * columns, columns, to);
+          return to;
+        };
+        const ei::matrix_view<float> scratch_view(scratch.data(), tokens, columns);
+        check_same_activations(eq::prepare_rows(exec, row, scratch_view, rows, kinds), expected);
+        eq::activation_kinds with_values = kinds;
+        with_values.values = true;
+        check_same_activations(eq::prepare_rows(exec, row, scratch_view, rows, with_values), expected);
+        CHECK(same_bits(scratch, y));
+
+        const auto prepared = eq::prepare(exec, ei::matrix_view<const float>(x.data(), tokens, 16), {}, {});
+        const ei::matrix_view<float> nowhere(nullptr, tokens, columns);
+        const auto square = [](ei::matrix_view<const float> p, ei::matrix_view<const float> q,
+                               ei::matrix_view<float> r) {
+          for (std::ptrdiff_t t = 0; t < r.rows; ++t) {
+            for (std::ptrdiff_t i = 0; i < r.columns; ++i) r.row(t)[i] = p.row(t)[i] * q.row(t)[i];
+          }
+        };
+        check_same_activations(eq::matmul(exec, prepared, {&view, nowhere}, {&view, nowhere}, square, way, kinds),
+                               expected);
+      }
+    }
+  }
+  const auto exec = context(ei::execution::best_instruction_set(), 1);
+  std::vector<float> x(300);
+  std::vector<std::byte> small(100);
+  const auto make = [&](std::ptrdiff_t, float* to) { return to; };
+  CHECK_THROWS_AS(eq::prepare_rows(exec, make, ei::matrix_view<float>(x.data(), 1, 300), small, {.codes = true}),
+                  ei::error);
+}
+
+TEST_CASE("every instruction set makes the same codes, scales and counts") {
+  const std::ptrdiff_t columns = 8 * 256;
+  auto x = random_floats(static_cast<std::size_t>(columns), 41);
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] *= std::ldexp(1.0f, static_cast<int>(i / 32 % 60) - 30);
+  for (std::size_t i = 0; i < 32; ++i) {
+    x[i] = 0.0f;
+    x[32 + i] = static_cast<float>(i) * 1e-42f;  // subnormal
+    x[64 + i] = -3.0f;
+    x[96 + i] = static_cast<float>(i) - 15.5f;
+    x[128 + i] = i == 0 ? 254.0f : static_cast<float>(i);  // every other value lies between two codes
+    x[160 + i] = i == 0 ? 3e38f : 1.0f;
+  }
+  const auto one_set = [&](ei::execution::instruction_set set, std::span<const float> values) {
+    const auto exec = context(set, 1);
+    std::vector<std::byte> workspace(eq::activation_bytes(1, columns));
+    const auto p =
+        eq::prepare(exec, ei::matrix_view<const float>(values.data(), 1, columns), workspace, {.codes = true});
+    return std::tuple(copied(p.codes, columns), copied(p.scales, columns / 32), copied(p.sums, columns / 32),
+                      copied(p.counts, columns / 32), copied(p.counts_16, columns / 16));
+  };
+  const auto expected = one_set(ei::execution::instruction_set::portable, x);
+  for (auto set : sets()) CHECK(one_set(set, x) == expected);
+  for (const float bad : {std::nanf(""), -std::nanf(""), INFINITY, -INFINITY}) {
+    for (std::size_t at : {0U, 15U, 16U, 31U}) {
+      auto broken = x;
+      broken[3 * 32 + at] = bad;
+      for (auto set : sets()) {
+        const auto scales = std::get<1>(one_set(set, broken));
+        for (std::size_t i = 0; i < scales.size(); ++i) {
+          CHECK((i == 3 ? std::isnan(scales[i]) : scales[i] == std::get<1>(expected)[i]));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("a product that adds gives the sum of both, bit for bit") {
+  for (eq::storage s : storages()) {
+    INFO("format ", std::string(ei::to_string(s.format)), " group ", s.group);
+    const std::ptrdiff_t columns = columns_multiple(s) == 1 ? 801 : 1024, rows = 43, tokens = 100;
+    const matrix m = random_matrix(s, rows, columns, 51);
+    const auto bias = random_floats(static_cast<std::size_t>(rows), 52);
+    const auto x = random_floats(static_cast<std::size_t>(tokens * columns), 53);
+    const auto before = random_floats(static_cast<std::size_t>(tokens * rows), 54);
+    const auto exec = context(ei::execution::best_instruction_set(), 2);
+    auto expected = multiply(exec, x, tokens, m.view, bias.data());
+    for (std::size_t i = 0; i < expected.size(); ++i) expected[i] = before[i] + expected[i];
+    const auto packed = eq::pack(exec, m.view);
+    const eq::packed_matrix view = packed.view();
+    auto y = before;
+    std::vector<std::byte> workspace(eq::matmul_workspace_bytes(tokens, columns));
+    const auto prepared = eq::prepare(exec, ei::matrix_view<const float>(x.data(), tokens, columns), workspace);
+    const eq::product sum{&view, ei::matrix_view<float>(y.data(), tokens, rows), bias.data(), true};
+    eq::matmul(exec, prepared, std::span(&sum, 1));
+    CHECK(same_bits(y, expected));
+  }
+}
+
 TEST_CASE("an output is the same for any number of tokens and threads, bit for bit") {
   for (eq::storage s : storages()) {
     INFO("format ", std::string(ei::to_string(s.format)), " group ", s.group);

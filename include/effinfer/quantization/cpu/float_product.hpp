@@ -166,8 +166,7 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
 
   template <instruction_set Set>
   struct panel {
-    const args& a;
-    EFFINFER_ALWAYS_INLINE void piece(const panel_piece& p) const {
+    EFFINFER_ALWAYS_INLINE void operator()(const args& a, const panel_piece& p) const {
       std::ptrdiff_t token = p.first_token;
       const std::ptrdiff_t last = token + p.tokens;
       if constexpr (execution::base_of(Set) == instruction_set::avx512) {
@@ -204,7 +203,8 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
     constexpr std::ptrdiff_t few = execution::base_of(Set) == instruction_set::avx512 ? 12
                                    : execution::base_of(Set) == instruction_set::neon ? 6
                                                                                       : 2;
-    for_pieces(a, few, slab_columns / columns_a_step * 2 * bytes_a_step, panel<Set>{a});
+    for_pieces(a, few, slab_columns / columns_a_step * 2 * bytes_a_step, execution::has_bf16_dot_products(Set) ? 2 : 4,
+               panel<Set>());
   }
 };
 

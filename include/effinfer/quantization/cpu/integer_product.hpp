@@ -189,8 +189,7 @@ struct integer_product {
   // Tiles by the number of registers: 32 under AVX-512; sixteen half as wide under AVX2; 32 a quarter as wide under NEON.
   template <instruction_set Set>
   struct panel {
-    const args& a;
-    EFFINFER_ALWAYS_INLINE void piece(const panel_piece& p) const {
+    EFFINFER_ALWAYS_INLINE void operator()(const args& a, const panel_piece& p) const {
       std::ptrdiff_t token = p.first_token;
       const std::ptrdiff_t last = token + p.tokens;
       if constexpr (Set == instruction_set::avx512) {
@@ -225,7 +224,7 @@ struct integer_product {
     constexpr std::ptrdiff_t few = Set == instruction_set::avx512                     ? 6
                                    : execution::base_of(Set) == instruction_set::neon ? 4
                                                                                       : 2;
-    for_pieces(a, few, 2 * units_a_slab * a.w->unit_bytes, panel<Set>{a});
+    for_pieces(a, few, 2 * units_a_slab * a.w->unit_bytes, 1, panel<Set>());
   }
 };
 

@@ -23,21 +23,25 @@ struct product {
 
 namespace detail {
 
-/// Rows [32 panel, 32 panel + 32) of one product for `tokens` tokens from `first` on, into y [tokens, 32], y_stride apart.
+/// Rows [32 panel, 32 (panel + panels)) of one product for `tokens` tokens from `first` on, into y [tokens, 32 panels],
+/// y_stride apart.
 struct panel_output {
   const packed_matrix* w;
   const float* bias;
   bool adds;
-  std::ptrdiff_t panel, first, tokens;
+  std::ptrdiff_t panel;
+  int panels;
+  std::ptrdiff_t first, tokens;
   float* y;
   std::ptrdiff_t y_stride;
 };
 
 template <class Format>
-void run_panel(execution::instruction_set set, const prepared_activations& p, const panel_output& out) {
+void run_panels(execution::instruction_set set, const prepared_activations& p, const panel_output& out) {
   const auto fill = [&](auto& a) {
     a.w = out.w;
     a.panel = out.panel;
+    a.panels = out.panels;
     a.tokens = p.values.rows;
     a.first_token = out.first, a.asked_tokens = out.tokens;
     a.y = out.y;
@@ -62,9 +66,9 @@ void run_panel(execution::instruction_set set, const prepared_activations& p, co
 }
 
 template <class... Format>
-void run_panel(formats<Format...>, execution::instruction_set set, const prepared_activations& p,
-               const panel_output& out) {
-  (void)((out.w->format == Format::name ? (run_panel<Format>(set, p, out), true) : false) || ...);
+void run_panels(formats<Format...>, execution::instruction_set set, const prepared_activations& p,
+                const panel_output& out) {
+  (void)((out.w->format == Format::name ? (run_panels<Format>(set, p, out), true) : false) || ...);
 }
 
 /// Panels a part of a loop over `panels` of `bytes`: enough parts for threads of uneven speed, none below some ten
@@ -86,9 +90,11 @@ void run_products(Formats, const execution::cpu::context& exec, const prepared_a
       panels, panels_a_part(exec.threads(), panels, bytes, tokens), [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
         for (const product& out : products) {
           const std::ptrdiff_t count = out.w->panels();
-          for (std::ptrdiff_t i = std::max<std::ptrdiff_t>(begin, 0); i < std::min(end, count); ++i) {
-            run_panel(Formats(), exec.set(), p,
-                      {out.w, out.bias, out.adds, i, 0, tokens, out.y.data + i * rows_a_panel, out.y.stride});
+          const std::ptrdiff_t last = std::min(end, count);
+          for (std::ptrdiff_t i = std::max<std::ptrdiff_t>(begin, 0); i < last; i += panels_a_group) {
+            const int some = static_cast<int>(std::min<std::ptrdiff_t>(panels_a_group, last - i));
+            float* y = out.y.data + i * rows_a_panel;
+            run_panels(Formats(), exec.set(), p, {out.w, out.bias, out.adds, i, some, 0, tokens, y, out.y.stride});
           }
           begin -= count, end -= count;
         }
@@ -108,22 +114,29 @@ prepared_activations run_combined(Formats, const execution::cpu::context& exec, 
       panels, panels_a_part(exec.threads(), panels, a.w->bytes() + b.w->bytes(), tokens),
       [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
         alignas(64) float of_a[tokens_a_block * rows_a_panel], of_b[tokens_a_block * rows_a_panel];
-        for (std::ptrdiff_t i = begin; i < end; ++i) {
+        const auto one = [&](std::ptrdiff_t i, std::ptrdiff_t first) {
+          const std::ptrdiff_t some = std::min(tokens_a_block, tokens - first);
           const std::ptrdiff_t row = i * rows_a_panel, rows = std::min<std::ptrdiff_t>(rows_a_panel, a.w->rows - row);
+          if (rows < rows_a_panel) std::fill_n(&of_a[0], some * rows_a_panel, 0.0f);  // what no row will write
+          run_panels(Formats(), exec.set(), p, {a.w, a.bias, false, i, 1, first, some, &of_a[0], rows_a_panel});
+          run_panels(Formats(), exec.set(), p, {b.w, b.bias, false, i, 1, first, some, &of_b[0], rows_a_panel});
+          const matrix_view<float> both(&of_a[0], some, rows, rows_a_panel);
+          combine(both, matrix_view<const float>(&of_b[0], some, rows, rows_a_panel), both);
+          if (kinds.values) {
+            for (std::ptrdiff_t t = 0; t < some; ++t) std::copy_n(both.row(t), rows, a.y.row(first + t) + row);
+          }
+          to.write_block(i, first, some, &of_a[0]);
+          if (i + 1 < panels) return;
+          std::fill_n(&of_a[0], some * rows_a_panel, 0.0f);
+          for (std::ptrdiff_t block = panels; block % 8 != 0; ++block) to.write_block(block, first, some, &of_a[0]);
+        };
+        const std::ptrdiff_t fit =
+            bytes_a_group /
+            static_cast<std::ptrdiff_t>((a.w->bytes() + b.w->bytes()) / static_cast<std::size_t>(panels) + 1);
+        const std::ptrdiff_t group = std::clamp<std::ptrdiff_t>(fit, 1, panels_a_group);
+        for (std::ptrdiff_t i = begin; i < end; i += group) {
           for (std::ptrdiff_t first = 0; first < tokens; first += tokens_a_block) {
-            const std::ptrdiff_t some = std::min(tokens_a_block, tokens - first);
-            if (rows < rows_a_panel) std::fill_n(&of_a[0], some * rows_a_panel, 0.0f);  // what no row will write
-            run_panel(Formats(), exec.set(), p, {a.w, a.bias, false, i, first, some, &of_a[0], rows_a_panel});
-            run_panel(Formats(), exec.set(), p, {b.w, b.bias, false, i, first, some, &of_b[0], rows_a_panel});
-            const matrix_view<float> both(&of_a[0], some, rows, rows_a_panel);
-            combine(both, matrix_view<const float>(&of_b[0], some, rows, rows_a_panel), both);
-            if (kinds.values) {
-              for (std::ptrdiff_t t = 0; t < some; ++t) std::copy_n(both.row(t), rows, a.y.row(first + t) + row);
-            }
-            to.write_block(i, first, some, &of_a[0]);
-            if (i + 1 < panels) continue;
-            std::fill_n(&of_a[0], some * rows_a_panel, 0.0f);
-            for (std::ptrdiff_t block = panels; block % 8 != 0; ++block) to.write_block(block, first, some, &of_a[0]);
+            for (std::ptrdiff_t j = i; j < std::min(i + group, end); ++j) one(j, first);
           }
         }
       });

@@ -1,7 +1,8 @@
 #pragma once
-// How a panel of weights meets its tokens. With more tokens than registers hold, the panel is taken in chunks of some slabs of
-// columns that stay in the first-level cache while all tokens pass by; their sums wait in memory meanwhile. A sum
-// is the same additions in the same order either way.
+// How panels of weights meet their tokens. With more tokens than registers hold, a panel is taken in chunks of some slabs of
+// columns that stay in the first-level cache while all tokens pass by; their sums wait in memory meanwhile. A few panels
+// at a time go over some columns of the activations that fit the second-level cache. A sum is the same additions in
+// the same order either way.
 
 #include <effinfer/quantization/cpu/activations.hpp>
 #include <effinfer/quantization/cpu/codes.hpp>
@@ -13,13 +14,14 @@ namespace effinfer::inline v0::quantization::detail {
 
 using execution::f32x16;
 
-/// What every product of a panel is told.
+/// What every product of some panels is told.
 struct panel_args {
   const packed_matrix* w;
-  std::ptrdiff_t panel;
+  std::ptrdiff_t panel;                      ///< the first
+  int panels;                                ///< at most panels_a_group
   std::ptrdiff_t tokens;                     ///< of the activations
   std::ptrdiff_t first_token, asked_tokens;  ///< those that are multiplied
-  float* y;                                  ///< [asked_tokens, rows of the panel], y_stride apart
+  float* y;                                  ///< [asked_tokens, rows of the panels], y_stride apart
   std::ptrdiff_t y_stride;
   const float* bias;  ///< [rows of w], or null
   bool adds;          ///< to what stands in y
@@ -27,6 +29,9 @@ struct panel_args {
 
 /// Tokens that pass by a chunk of a panel: their sums take a quarter of the first-level cache.
 inline constexpr std::ptrdiff_t tokens_a_block = 96;
+inline constexpr int panels_a_group = 4;
+/// What some panels, and the activations of a block of tokens that they meet, may each take of the second-level cache.
+inline constexpr std::ptrdiff_t bytes_a_group = 256 << 10;
 
 /// Some tokens and some slabs of a panel: what a product does in one go.
 struct panel_piece {
@@ -44,22 +49,35 @@ EFFINFER_ALWAYS_INLINE void fetch_ahead(const std::byte* p) {
   for (int i = 0; i < Bytes; i += 64) __builtin_prefetch(p + ahead + i);
 }
 
-/// `run.piece(piece)` for all of a panel, whose slabs take `bytes_a_slab`. Up to `few` tokens go over it once.
-template <class Run>
-EFFINFER_ALWAYS_INLINE void for_pieces(const panel_args& a, std::ptrdiff_t few, std::ptrdiff_t bytes_a_slab,
-                                       const Run& run) {
+/// `run(panel, piece)` for all of some panels, whose slabs take `bytes_a_slab`; `bytes_a_column` is what an activation
+/// takes. Up to `few` tokens go over a panel once.
+template <class Args, class Run>
+EFFINFER_ALWAYS_INLINE void for_pieces(const Args& a, std::ptrdiff_t few, std::ptrdiff_t bytes_a_slab,
+                                       std::ptrdiff_t bytes_a_column, const Run& run) {
   constexpr std::ptrdiff_t bytes_a_chunk = 24 << 10;
-  alignas(64) float sums[tokens_a_block * rows_a_panel];
+  alignas(64) float sums[panels_a_group * tokens_a_block * rows_a_panel];
   const std::ptrdiff_t slabs = slabs_of(a.w->columns), last = a.first_token + a.asked_tokens;
   const bool at_once = a.asked_tokens <= few;
   const std::ptrdiff_t chunk = at_once ? slabs : std::max<std::ptrdiff_t>(bytes_a_chunk / bytes_a_slab, 1);
+  const std::ptrdiff_t chunks = bytes_a_group / (tokens_a_block * slab_columns * bytes_a_column * chunk);
+  const std::ptrdiff_t turn = at_once || a.panels == 1 ? slabs : std::max<std::ptrdiff_t>(chunks, 1) * chunk;
   for (std::ptrdiff_t token = a.first_token; token < last; token += tokens_a_block) {
-    std::ptrdiff_t slab = 0;
+    const std::ptrdiff_t tokens = std::min(tokens_a_block, last - token);
+    std::ptrdiff_t first = 0;
     do {  // once even where there are no columns: the outputs are the bias then
-      const std::ptrdiff_t end = std::min(slab + chunk, slabs);
-      run.piece({token, std::min(tokens_a_block, last - token), slab, end, sums, slab == 0, end == slabs});
-      slab = end;
-    } while (slab < slabs);
+      const std::ptrdiff_t end = std::min(first + turn, slabs);
+      Args one = a;
+      for (int i = 0; i < a.panels; ++i, ++one.panel, one.y += rows_a_panel) {
+        std::ptrdiff_t slab = first;
+        do {
+          const std::ptrdiff_t stop = std::min(slab + chunk, end);
+          run(one, panel_piece{token, tokens, slab, stop, sums + i * tokens_a_block * rows_a_panel, slab == 0,
+                               stop == slabs});
+          slab = stop;
+        } while (slab < end);
+      }
+      first = end;
+    } while (first < slabs);
   }
 }
 
