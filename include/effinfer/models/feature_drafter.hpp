@@ -168,7 +168,7 @@ class feature_drafter::state {
     return {of.data(), count, static_cast<std::ptrdiff_t>(of.size()) / most_nodes};
   }
 
-  kv_cache::contiguous<>::cache cache_;
+  kv_cache::contiguous<float>::cache cache_;
   int vocabulary_;
   int committed_ = 0, nodes_ = 0;
   std::array<int, most_nodes> position_{};             // of each node
@@ -368,7 +368,7 @@ inline void feature_drafter::run(state& s, const decoder_weights& target, const 
   layers::rotate(exec, rotary_, turns, c.head_size, query);
   layers::rotate(exec, rotary_, turns, c.head_size, key);
   const int first = s.cache_.length();
-  using view = kv_cache::contiguous<>::view;
+  using view = kv_cache::contiguous<float>::view;
   const view cache = s.cache_.write(exec, 0, key, value);
   const attention::sequence<view> one{query, mixed, cache, first, 0};
   const attention::head_layout heads{c.heads, c.kv_heads, c.head_size,

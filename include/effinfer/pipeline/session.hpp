@@ -132,6 +132,14 @@ class session {
     std::span<const float> logits;
     int done = 0;
     bool left = false;
+    for (const int exit : exits) {
+      if (exit <= done || exit >= layers) {
+        throw error(error_code::invalid_argument, "session.append_until: exits",
+                    std::to_string(exit) + " doesn't rise inside " + std::to_string(layers) + " layers");
+      }
+      done = exit;
+    }
+    done = 0;
     model_->embed(items, workspace_);
     const auto run_to = [&](int last) {
       if (!model_->run_layers(items, workspace_, done, last, stop)) {
