@@ -176,6 +176,20 @@ class softmax_mixer {
     }
   }
 
+  /// What `mix` leaves behind, without an output: keys and values. `key` is turned in place; `query` and `mixed` are scratch.
+  template <class Item>
+  void remember(const execution::cpu::context& exec, int layer, std::span<const Item> items,
+                matrix_view<const float> turns, matrix_view<float> /*query*/, matrix_view<float> key,
+                matrix_view<float> value, matrix_view<float> /*mixed*/) const {
+    layers::rotate(exec, rotary_, turns, layout_.head_size, key);
+    std::ptrdiff_t row = 0;
+    for (const Item& i : items) {
+      const auto count = static_cast<std::ptrdiff_t>(i.tokens.size());
+      i.of->cache_.write(exec, layer, key.middle_rows(row, count), value.middle_rows(row, count));
+      row += count;
+    }
+  }
+
   [[nodiscard]] const layers::rotary_embedding* rotary() const { return &rotary_; }
 
  private:
@@ -277,6 +291,15 @@ class linear_mixer {
       row += count;
     }
     attention::attend(exec, at(), layout_, std::span<const attention::recurrent_sequence>(sequences));
+  }
+
+  /// What `mix` leaves behind, without an output: the state moves on. `query` and `mixed` are scratch.
+  template <class Item>
+  void remember(const execution::cpu::context& exec, int layer, std::span<const Item> items,
+                matrix_view<const float> turns, matrix_view<float> query, matrix_view<float> key,
+                matrix_view<float> value, matrix_view<float> mixed) const {
+    for (std::ptrdiff_t r = 0; r < query.rows; ++r) std::fill_n(query.row(r), query.columns, 0.0F);
+    mix(exec, layer, items, turns, query, key, value, mixed);
   }
 
   [[nodiscard]] const layers::rotary_embedding* rotary() const { return nullptr; }
