@@ -168,8 +168,8 @@ TEST_CASE("Medusa's tree holds each head's best tokens") {
   const auto shape = dec::tree_shape::from_paths({{0, 0}, {0, 2}, {1, 1}, {1, 1, 0}});
   const auto tree = dec::medusa_tree(ei::execution::best_instruction_set(), logits, shape);
   const auto a = best_of(softmax({x.data(), 50}), 3), b = best_of(softmax(second), 3);
-  CHECK(tree.tokens == std::vector<int>{a[0], a[1], b[0], b[2], b[1]});  // the third level has no head
-  CHECK(tree.parents == std::vector<int>{-1, -1, 0, 0, 1});
+  CHECK(tree.tokens == std::vector<int>{a[0], b[0], b[2], a[1], b[1]});  // the third level has no head
+  CHECK(tree.parents == std::vector<int>{-1, 0, 0, -1, 3});
 }
 
 TEST_CASE("EAGLE's trees are the likeliest nodes, with the drafter's probabilities") {

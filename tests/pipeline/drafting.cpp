@@ -97,7 +97,7 @@ TEST_CASE("learned drafters give the plain text in fewer passes") {
           2.5);
   }
   check(run(dec::speculative<dec::eagle>{.drafter = {.network = from.network("shakespeare-eagle")}, .max_draft = 8}),
-        2.0);
+        1.5);
   check(run(dec::speculative<dec::medusa>{.drafter = {.heads = from.heads(), .least_chance = 0}}), 1.6);
   check(run(dec::speculative<dec::self_speculation>{
             .drafter = {.layers = {{0, 2}}, .maps = from.maps(), .least_chance = 0}, .max_draft = 4}),
