@@ -146,8 +146,8 @@ class pushdown_automaton {
         f.weight += facts_[used].weight;
         depth[rule] = std::max(depth[rule], depth[used] + 1);
       }
-      f.is_inlined = rule != grammar.root && !f.is_recursive && depth[rule] < deepest_inlining &&
-                     (f.weight <= small_rule || f.times_used == 1);
+      f.is_inlined = rule != grammar.root && !grammar.rules()[rule].is_apart && !f.is_recursive &&
+                     depth[rule] < deepest_inlining && (f.weight <= small_rule || f.times_used == 1);
     }
   }
 

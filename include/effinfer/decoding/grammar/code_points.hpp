@@ -80,7 +80,8 @@ class code_point_set {
                        [&](const code_point_range& r) { return c >= r.first && c <= r.last; });
   }
   [[nodiscard]] bool empty() const { return ranges_.empty(); }
-  [[nodiscard]] const std::vector<code_point_range>& ranges() const { return ranges_; }
+  [[nodiscard]] const std::vector<code_point_range>& ranges() const& { return ranges_; }
+  [[nodiscard]] std::vector<code_point_range> ranges() && { return std::move(ranges_); }
 
  private:
   std::vector<code_point_range> ranges_;

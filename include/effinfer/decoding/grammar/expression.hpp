@@ -67,6 +67,7 @@ class rule_set {
   struct rule {
     std::string name;
     index expression = no_index;  // no_index: not defined yet
+    bool is_apart = false;
   };
 
   index nothing() { return add({kind::nothing}); }
@@ -112,10 +113,12 @@ class rule_set {
     if (rules_.size() >= limits::rules) {
       throw error(error_code::limit, "grammar", "more than " + std::to_string(limits::rules) + " rules");
     }
-    rules_.push_back({std::move(name), no_index});
+    rules_.push_back({std::move(name), no_index, false});
     return static_cast<index>(rules_.size() - 1);
   }
   void define(index which, index expression) { rules_[which].expression = expression; }
+  /// The rule is compiled once and never copied into those that use it: token masks of its states are then shared.
+  void keep_apart(index which) { rules_[which].is_apart = true; }
 
   [[nodiscard]] const node& at(index expression) const { return nodes_[expression]; }
   [[nodiscard]] index child(const node& of, index i) const { return children_[of.first + i]; }
