@@ -84,7 +84,8 @@ class Schemas:
 
     def reference(self):
         name = self.r.choice(self.names).replace("~", "~0").replace("/", "~1").replace("%", "%25")
-        return {"$ref": "#/$defs/" + name}
+        beside = self.r.choice([{}, {}, {"maxItems": 3}, {"maxProperties": 3, "maximum": 1000}])
+        return {"$ref": "#/$defs/" + name, **beside}
 
     def of_recursion(self, _):
         r = self.r
@@ -211,6 +212,9 @@ class Schemas:
 
     def all_of(self, depth):
         a, b = self.object(depth), self.object(depth)
+        if self.chance(0.3):
+            return {"allOf": [{"anyOf": [self.object(depth - 1), self.array(depth - 1), self.scalar()]} for _ in range(2)],
+                    "type": self.r.choice(["object", "array", "string", "integer", ["number", "null"]])}
         if self.chance(0.5):
             a, b = self.r.choice([({"type": "integer", "minimum": -50}, {"maximum": 70, "multipleOf": 3}),
                                   ({"type": "string", "pattern": "^[a-z]*$"}, {"pattern": "b", "maxLength": 9}),

@@ -101,7 +101,10 @@ class json_schema_reader {
       if (std::find(path.begin(), path.end(), key) != path.end()) {
         document_.fail(p, "", error_code::malformed, "the schema refers to itself without an end");
       }
-      if (std::any_of(out.begin(), out.end(), [&](const schema_place& o) { return o.key() == key; })) return;
+      schema_place followed = p;
+      followed.chosen |= schema_place::followed;
+      const std::string known = followed.key();
+      if (std::any_of(out.begin(), out.end(), [&](const schema_place& o) { return o.key() == known; })) return;
       document_.check(p);
       if (p.schema.is_boolean()) {
         is_false = is_false || !p.schema.boolean();
@@ -110,12 +113,14 @@ class json_schema_reader {
       if (path.size() > 4 * static_cast<std::size_t>(limits::nesting)) {
         document_.fail(p, "", error_code::limit, "references nested too deeply");
       }
-      path.push_back(key);
-      if (const auto to = document_.reference(p)) self(self, *to);
-      for (const schema_place& part : document_.elements(p, "allOf")) self(self, part);
-      path.pop_back();
+      if (!(p.chosen & schema_place::followed)) {
+        path.push_back(key);
+        if (const auto to = document_.reference(p)) self(self, *to);
+        for (const schema_place& part : document_.elements(p, "allOf")) self(self, part);
+        path.pop_back();
+      }
       // A schema of nothing but a reference says nothing by itself.
-      if (!says_nothing(p)) out.push_back(p);
+      if (!says_nothing(p)) out.push_back(std::move(followed));
     };
     for (const schema_place& p : all) add(add, p);
     if (is_false) return std::nullopt;

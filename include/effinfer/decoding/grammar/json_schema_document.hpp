@@ -6,6 +6,7 @@
 #include <effinfer/core/json.hpp>
 #include <effinfer/decoding/grammar/expression.hpp>
 #include <effinfer/decoding/grammar/json_formats.hpp>
+#include <effinfer/decoding/grammar/json_values.hpp>
 #include <effinfer/decoding/grammar/language.hpp>
 #include <effinfer/decoding/grammar/regular_expression.hpp>
 
@@ -28,8 +29,10 @@ namespace effinfer::inline v0::decoding::grammar {
 struct schema_place {
   json::value schema;
   std::string pointer;  ///< from the root, as in a reference: "#/properties/name"
-  /// Bit 0: its anyOf was chosen from and doesn't count any more; bit 1: its oneOf.
+  /// Bit 0: its anyOf was chosen from and doesn't count any more; bit 1: its oneOf; `followed`: where its $ref and allOf lead
+  /// stands beside it already.
   unsigned chosen = 0;
+  static constexpr unsigned followed = 4;
 
   [[nodiscard]] std::string key() const { return pointer + (chosen ? "!" + std::to_string(chosen) : ""); }
 };
@@ -241,7 +244,7 @@ class json_schema_document {
     const unsigned is = type_of(value);
     if ((types(at) & is) == 0) return false;
     if (is == string) return holds_for_string(at, value.string());
-    if (is & (integer | fractional)) return holds_for_number(at, value.number());
+    if (is & (integer | fractional)) return holds_for_number(at, value);
     if (is == array) {
       const auto few = count(at, "minItems"), many = count(at, "maxItems");
       if ((few && value.size() < static_cast<std::size_t>(*few)) ||
@@ -271,7 +274,9 @@ class json_schema_document {
         for (const schema_place& p : for_property(at, name)) {
           if (!holds_below(p, member)) return false;
         }
-        if (names) unsupported(at, "propertyNames", "beside enum and const of objects is not supported");
+        if (!names) continue;
+        const json::document text(json_values::quoted(name), name_);
+        if (!holds_below(below(at, *names, "propertyNames"), text.root())) return false;
       }
     }
     return true;
@@ -403,13 +408,15 @@ class json_schema_document {
     }
     return !at.schema.find("format") || format(at).contains(text);
   }
-  bool holds_for_number(const schema_place& at, double n) const {
+  bool holds_for_number(const schema_place& at, const json::value& value) const {
+    const double n = value.number();
     if (const auto b = number(at, "minimum"); b && n < *b) return false;
     if (const auto b = number(at, "maximum"); b && n > *b) return false;
     if (const auto b = number(at, "exclusiveMinimum"); b && n <= *b) return false;
     if (const auto b = number(at, "exclusiveMaximum"); b && n >= *b) return false;
     const auto d = divisor(at);
-    return !d || std::fmod(n, static_cast<double>(*d)) == 0;
+    if (!d) return true;
+    return value.is_integer() ? value.integer() % *d == 0 : std::fmod(n, static_cast<double>(*d)) == 0;
   }
 
   std::string name_;
