@@ -236,6 +236,11 @@ def random_schemas(grammar, count, seeds):
         if "error" in answer:
             n["unsupported" if answer["unsupported"] else "refused"] += 1
             reasons[answer["error"].split(": ", 2)[-1].split(" for ")[0][:90]] += 1
+            if "no finite text" in answer["error"]:
+                guesses = [{}, [], "", None, True, 0, 1, -3, 0.5, "a", "b", "foo", "aaaaaa"] + [Schemas(i).value() for i in range(60)]
+                if any(VALIDATOR(schema, format_checker=CHECKER).is_valid(g) for g in guesses):
+                    n["NOT EMPTY"] += 1
+                    bad.append((seed, json.dumps(schema), answer["error"], "but there is a valid value"))
             continue
         n["schemas"] += 1
         used.update(keywords(schema))
@@ -261,7 +266,7 @@ def random_schemas(grammar, count, seeds):
     print("  keywords in them:", dict(sorted(used.items())))
     for b in bad[:5]:
         print("  INVALID", *b, sep="\n    ")
-    return n["INVALID"] == 0
+    return n["INVALID"] + n["NOT EMPTY"] == 0
 
 
 def keywords(schema):
