@@ -10,8 +10,9 @@
 //   sample              all of these with all parameters at run time; the default              sample.hpp
 //   chain<Rules...>     rules one after another, then a draw                                   chain.hpp
 //   speculative<Drafter, Rule>   several tokens a pass, the same text                          speculative.hpp
+//   constrained<Grammar, Rule>   JSON Schema, GBNF, regular expressions  (Willard, Louf 2023)  constrained.hpp
 // Rules that only change logits, for chain: repetition_penalty, presence_penalty, frequency_penalty; and every policy above
-// but `speculative` is a rule as well. Drafters: prompt_lookup<N> (drafter.hpp says what one is).
+// but `speculative` is a rule as well. Drafters: prompt_lookup<N>, forced_text<Grammar> (drafter.hpp says what one is).
 //
 // To add one, write one file with one struct:
 //
