@@ -1,13 +1,23 @@
 // testing/decoding_conformance.hpp: all of the library's policies pass, and each way of breaking the promise is found.
 
 #include <effinfer/decoding/chain.hpp>
+#include <effinfer/decoding/dry.hpp>
+#include <effinfer/decoding/epsilon_cutoff.hpp>
+#include <effinfer/decoding/eta_cutoff.hpp>
 #include <effinfer/decoding/greedy.hpp>
+#include <effinfer/decoding/locally_typical.hpp>
+#include <effinfer/decoding/logit_bias.hpp>
+#include <effinfer/decoding/min_length.hpp>
 #include <effinfer/decoding/min_p.hpp>
+#include <effinfer/decoding/mirostat.hpp>
+#include <effinfer/decoding/no_repeat_ngram.hpp>
 #include <effinfer/decoding/prompt_lookup.hpp>
+#include <effinfer/decoding/rule.hpp>
 #include <effinfer/decoding/sample.hpp>
 #include <effinfer/decoding/speculative.hpp>
 #include <effinfer/decoding/temperature.hpp>
 #include <effinfer/decoding/top_k.hpp>
+#include <effinfer/decoding/top_n_sigma.hpp>
 #include <effinfer/decoding/top_p.hpp>
 #include <effinfer/testing/decoding_conformance.hpp>
 
@@ -69,6 +79,13 @@ TEST_CASE("the library's strategies keep what a strategy promises") {
     CHECK(violations_of_strategy(sample{.temperature = t, .top_k = 20, .top_p = 0.9f, .repetition_penalty = 1.3f}) ==
           std::vector<std::string>{});
   }
+  for (const float t : {0.0f, 0.7f, 2.0f}) {
+    CHECK(violations_of_strategy(locally_typical{.mass = 0.5f, .temperature = t}) == std::vector<std::string>{});
+    CHECK(violations_of_strategy(epsilon_cutoff{.epsilon = 0.01f, .temperature = t}) == std::vector<std::string>{});
+    CHECK(violations_of_strategy(eta_cutoff{.epsilon = 0.01f, .temperature = t}) == std::vector<std::string>{});
+    CHECK(violations_of_strategy(top_n_sigma{.temperature = t}) == std::vector<std::string>{});
+    CHECK(violations_of_strategy(mirostat{.temperature = t}) == std::vector<std::string>{});
+  }
   CHECK(violations_of_strategy(sample{}) == std::vector<std::string>{});
   CHECK(violations_of_strategy(chain<repetition_penalty, top_p>{}) == std::vector<std::string>{});
   CHECK(violations_of_strategy(speculative<prompt_lookup<3>, top_p>{}) == std::vector<std::string>{});
@@ -85,6 +102,16 @@ TEST_CASE("the library's rules keep what a rule promises") {
   CHECK(violations_of_rule(frequency_penalty{}) == std::vector<std::string>{});
   CHECK(violations_of_rule(presence_penalty{}) == std::vector<std::string>{});
   CHECK(violations_of_rule(chain<top_k, top_p>{}) == std::vector<std::string>{});
+  CHECK(violations_of_rule(locally_typical{.mass = 0.5f}) == std::vector<std::string>{});
+  CHECK(violations_of_rule(epsilon_cutoff{}) == std::vector<std::string>{});
+  CHECK(violations_of_rule(eta_cutoff{}) == std::vector<std::string>{});
+  CHECK(violations_of_rule(top_n_sigma{}) == std::vector<std::string>{});
+  CHECK(violations_of_rule(mirostat{.target = 2}) == std::vector<std::string>{});
+  CHECK(violations_of_rule(dry{.allowed = 1, .breakers = {3}}) == std::vector<std::string>{});
+  CHECK(violations_of_rule(no_repeat_ngram{.size = 2}) == std::vector<std::string>{});
+  CHECK(violations_of_rule(logit_bias{.biases = {{0, -2.5f}}}) == std::vector<std::string>{});
+  CHECK(violations_of_rule(min_length{.tokens = 9, .prompt_tokens = 4, .ends = {0}}) == std::vector<std::string>{});
+  CHECK(violations_of_rule(chain<dry, mirostat, logit_bias, top_n_sigma>{}) == std::vector<std::string>{});
   CHECK(violations_of_rule(no_immediate_repeat{}) == std::vector<std::string>{});
 }
 

@@ -38,6 +38,16 @@ inline softmax_scale find_softmax_scale(std::span<const float> logits) {
   return {greatest, std::log(sum)};
 }
 
+/// The entropy of softmax(logits [V]) in nats: -sum_i p_i ln p_i. `scale` is find_softmax_scale(logits).
+inline double entropy(std::span<const float> logits, const softmax_scale& scale) {
+  double mean = 0;  // of logit - greatest
+  for (const float logit : logits) {
+    const double behind = double{logit} - scale.greatest;
+    if (std::isfinite(behind)) mean += behind * std::exp(behind - scale.log_sum);
+  }
+  return scale.log_sum - mean;
+}
+
 /// The natural logarithm of the probability of token `id` under softmax(logits [V]); -infinity where its logit is that or NaN.
 ///
 /// Perplexity of a text is e^(-mean of these). Errors: `invalid_argument` (id outside [0, V)), and those of `find_softmax_scale`.

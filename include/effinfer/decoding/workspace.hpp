@@ -16,7 +16,7 @@ namespace effinfer::inline v0::decoding {
 /// What a rule needs besides the logits. It grows to the vocabulary at the first token; after that no call allocates.
 ///
 /// It carries nothing from one call to the next, so which one is passed never changes the token. One thread at a time.
-/// Memory: at most 28 bytes a vocabulary entry and 4 a token of the history.
+/// Memory: at most 36 bytes a vocabulary entry and 4 a token of the history.
 struct workspace {
   workspace() = default;
   /// With the kernels of `set`, which this machine must run.
@@ -32,6 +32,7 @@ struct workspace {
   std::vector<std::uint64_t> weights;        ///< their weights
   std::vector<float> pool;                   ///< values to select from
   std::vector<int> order;                    ///< candidates to sort
+  std::vector<double> distances;             ///< by which tokens are ranked where it isn't their logit
   std::array<std::uint64_t, 512> bin_weights{};
   std::vector<std::uint32_t> counts;  ///< how often the history holds each token; zero between calls
   std::vector<int> history;           ///< the history with drafts that were accepted
