@@ -22,6 +22,7 @@
 #include <initializer_list>
 #include <limits>
 #include <memory>
+#include <memory_resource>
 #include <span>
 #include <stop_token>
 #include <utility>
@@ -88,8 +89,9 @@ class decoder {
   [[nodiscard]] std::uint64_t fingerprint() const { return fingerprint_; }
 
   /// What one sequence of up to `context_tokens` tokens remembers, empty, for passes of up to `pass_tokens`.
-  [[nodiscard]] state make_state(int context_tokens, int pass_tokens) const {
-    return state(config(), settings_, context_tokens, pass_tokens);
+  [[nodiscard]] state make_state(int context_tokens, int pass_tokens,
+                                 std::pmr::memory_resource* from = std::pmr::get_default_resource()) const {
+    return state(config(), settings_, context_tokens, pass_tokens, from);
   }
   static std::uint64_t state_bytes(const checkpoint::model_config& config, const mixer_settings& settings,
                                    int context_tokens, int pass_tokens) {

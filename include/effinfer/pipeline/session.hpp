@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstring>
 #include <memory>
+#include <memory_resource>
 #include <span>
 #include <stop_token>
 #include <string>
@@ -22,6 +23,7 @@ namespace effinfer::inline v0 {
 struct session_options {
   int context_tokens = 0;   ///< positions kept; 0: the model's own maximum, but at most 4096
   int prefill_chunk = 256;  ///< tokens a forward pass; more is faster and takes more memory; results don't depend on it
+  std::pmr::memory_resource* memory = nullptr;  ///< of the keys, values and states; null: the default resource
 };
 
 /// A sequence being read and written. Copying it forks it: both go on from the same point, independently.
@@ -36,7 +38,7 @@ class session {
   session(std::shared_ptr<const Decoder> model, session_options options)
       : model_(std::move(model)),
         options_(checked(model_->config(), options)),
-        state_(model_->make_state(options_.context_tokens, options_.prefill_chunk)),
+        state_(model_->make_state(options_.context_tokens, options_.prefill_chunk, options_.memory)),
         workspace_(model_->make_workspace(options_.prefill_chunk)) {
     tokens_.reserve(static_cast<std::size_t>(options_.context_tokens));
   }
@@ -51,6 +53,7 @@ class session {
       throw error(error_code::invalid_argument, "session_options.prefill_chunk",
                   std::to_string(options.prefill_chunk) + " is not in [1, 8192]");
     }
+    if (options.memory == nullptr) options.memory = std::pmr::get_default_resource();
     if (options.context_tokens == 0) options.context_tokens = std::min(config.max_positions, 4096);
     options.prefill_chunk = std::min(options.prefill_chunk, options.context_tokens);
     return options;
@@ -283,7 +286,7 @@ class session {
     }
     std::vector<int> tokens(static_cast<std::size_t>(h.tokens));
     std::memcpy(tokens.data(), bytes.data(), tokens.size() * sizeof(int));
-    auto state = model_->make_state(options_.context_tokens, options_.prefill_chunk);
+    auto state = model_->make_state(options_.context_tokens, options_.prefill_chunk, options_.memory);
     state.load(bytes.subspan(tokens.size() * sizeof(int)), static_cast<int>(tokens.size()));
     for (const int id : tokens) {
       if (id < 0 || id >= model_->config().vocabulary_size) {
