@@ -293,8 +293,9 @@ TEST_CASE_TEMPLATE("keys, values and states lie in the caller's memory", Model, 
   auto fork = session;
   session.mark();
   CHECK(same_bits(fork.append(some_tokens(5)), session.append(some_tokens(5))));
-  CHECK_THROWS_AS(llm.start({.context_tokens = 64, .prefill_chunk = 8, .memory = std::pmr::null_memory_resource()}),
-                  std::bad_alloc);
+  CHECK_THROWS_AS(
+      auto none = llm.start({.context_tokens = 64, .prefill_chunk = 8, .memory = std::pmr::null_memory_resource()}),
+      std::bad_alloc);
 }
 
 TEST_CASE("bad tokens are refused before anything changes") {
