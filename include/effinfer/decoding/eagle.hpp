@@ -42,7 +42,7 @@ inline draft_tree grow_static(const feature_draft& d, const tree_shape& shape) {
   std::vector<int> asked(count + 1, 0);  // guesses wanted behind each node; entry 0 is the root's, i + 1 node i's
   std::vector<int> inner(count + 1, 0);  // its number in the network's draft
   std::vector<int> in_tree(count, -1);   // its number in the tree
-  const auto entry = [](int node) { return static_cast<std::size_t>(node + 1); };
+  const auto entry = [](int node) { return static_cast<std::size_t>(node) + 1; };
   for (std::size_t i = 0; i < count; ++i) {
     int& most = asked[entry(shape.parents[i])];
     most = std::max(most, shape.ranks[i] + 1);

@@ -14,15 +14,15 @@ namespace effinfer::inline v0::decoding::grammar {
 /// section 3.2 (ipv4), 4291 section 2.2 (ipv6), 3986 (uri).
 inline std::string json_format_pattern(std::string_view format) {
   static constexpr std::string_view digits4 = "(?:000[1-9]|00[1-9][0-9]|0[1-9][0-9]{2}|[1-9][0-9]{3})";  // no year 0
-  const std::string date = "(?:" + std::string(digits4) +
-                           "-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-"
-                           "(?:0[1-9]|1[0-9]|2[0-8]))"
-                           "|(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)-02-29)";
-  const std::string time =
+  std::string date = "(?:" + std::string(digits4) +
+                     "-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-"
+                     "(?:0[1-9]|1[0-9]|2[0-8]))"
+                     "|(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)-02-29)";
+  std::string time =
       "(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\\.[0-9]{1,9})?(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])";
   const std::string octet = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";
-  const std::string ipv4 = "(?:" + octet + "\\.){3}" + octet;
-  const std::string host = "[A-Za-z0-9](?:-?[A-Za-z0-9]){0,30}(?:\\.[A-Za-z0-9](?:-?[A-Za-z0-9]){0,30}){0,3}";
+  std::string ipv4 = "(?:" + octet + "\\.){3}" + octet;
+  std::string host = "[A-Za-z0-9](?:-?[A-Za-z0-9]){0,30}(?:\\.[A-Za-z0-9](?:-?[A-Za-z0-9]){0,30}){0,3}";
   if (format == "date") return date;
   if (format == "time") return time;
   if (format == "date-time") return date + "T" + time;
