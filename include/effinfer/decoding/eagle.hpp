@@ -169,6 +169,7 @@ struct eagle {
       unread_ += rows;
       chain_.learn(accepted);
     }
+    [[nodiscard]] double guess_cost() const { return 1.0 / session_->model().config().layers; }  // a layer of its kind
     void propose(std::span<const int> history, int most, std::vector<int>& guesses) {
       const auto& model = session_->model();
       const feature_draft d{*network_, state_, model.weights(), model.execution()};

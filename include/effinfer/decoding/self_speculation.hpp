@@ -43,6 +43,11 @@ struct self_speculation {
 
     std::span<const tap> taps(int /*rows*/) { return {}; }
     void read(int /*rows*/, int accepted) { chain_.learn(accepted); }
+    [[nodiscard]] double guess_cost() const {
+      int used = 0;
+      for (const auto& [first, last] : layers_) used += last - first;
+      return static_cast<double>(used) / session_->model().config().layers;
+    }
     void propose(std::span<const int> history, int most, std::vector<int>& guesses) {
       const int base = session_->position(), depth = layers_.back().second;
       int token = history.back();
