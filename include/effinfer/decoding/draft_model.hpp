@@ -41,7 +41,7 @@ struct draft_model {
   static_assert(check_drafter<First>::complete);
   static constexpr bool reads_states = true;
   std::shared_ptr<const Model> model = nullptr;
-  float least_chance = 0.4F;  ///< no further guess where the chance that all hold is below; 0: always max_draft of them
+  float least_chance = 0.4F;  ///< no further guess where the chance that all hold is below; 0: as many as may be
   float temperature = 0;      ///< 0: the likeliest token
   First first = {};           ///< drafts for the smaller model
   int most_first = 4;         ///< tokens at once

@@ -132,7 +132,7 @@ inline draft_tree grow_dynamic(const feature_draft& d, int depth, int top_k, int
 struct eagle {
   static constexpr bool reads_states = true;
   std::shared_ptr<const models::feature_drafter> network;
-  float least_chance = 0.4F;  ///< no further guess where the chance that all hold is below; 0: always max_draft of them
+  float least_chance = 0.4F;  ///< no further guess where the chance that all hold is below; 0: as many as may be
 
   void validate() const {
     if (network == nullptr) {

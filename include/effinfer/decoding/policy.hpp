@@ -9,9 +9,11 @@
 //   min_p               a draw from those near the likeliest       (Nguyen et al. 2024)        min_p.hpp
 //   sample              all of these with all parameters at run time; the default              sample.hpp
 //   chain<Rules...>     rules one after another, then a draw                                   chain.hpp
-//   speculative<Drafter, Rule>   several tokens a pass, the same text                          speculative.hpp
+//   speculative<Drafter, Rule, Acceptance>   several tokens a pass, by default the same text   speculative.hpp
 // Rules that only change logits, for chain: repetition_penalty, presence_penalty, frequency_penalty; and every policy above
-// but `speculative` is a rule as well. Drafters: prompt_lookup<N> (drafter.hpp says what one is).
+// but `speculative` is a rule as well. Drafters (drafter.hpp and state_drafter.hpp say what one is): prompt_lookup<N>,
+// suffix_automaton, lookahead, draft_model<Model>, staged<Drafter, Model>, self_speculation, medusa, eagle, either<Drafters...>.
+// Acceptances (acceptance.hpp): sample_and_match, rejection, typical.
 //
 // To add one, write one file with one struct:
 //

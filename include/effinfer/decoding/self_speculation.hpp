@@ -21,7 +21,7 @@ struct self_speculation {
   std::vector<std::pair<int, int>> layers = {{0, 1}};  ///< [first, last) ranges that rise; those that draft
   /// Where the draft ends inside the model: what makes its states ones to predict from. Null: the state as it is.
   std::shared_ptr<const models::exit_maps> maps = nullptr;
-  float least_chance = 0.4F;  ///< no further guess where the chance that all hold is below; 0: always max_draft of them
+  float least_chance = 0.4F;  ///< no further guess where the chance that all hold is below; 0: as many as may be
 
   void validate() const {
     int done = 0;
