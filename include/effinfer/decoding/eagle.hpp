@@ -132,7 +132,7 @@ inline draft_tree grow_dynamic(const feature_draft& d, int depth, int top_k, int
 struct eagle {
   static constexpr bool reads_states = true;
   std::shared_ptr<const models::feature_drafter> network;
-  float least_chance = 0.4F;  ///< no further guess where the chance that all hold is below; 0: always max_draft of them
+  float least_chance = 0.4F;  ///< no further guess where the chance that all hold is below; 0: as many as may be
 
   void validate() const {
     if (network == nullptr) {
@@ -169,6 +169,7 @@ struct eagle {
       unread_ += rows;
       chain_.learn(accepted);
     }
+    [[nodiscard]] double guess_cost() const { return 1.0 / session_->model().config().layers; }  // a layer of its kind
     void propose(std::span<const int> history, int most, std::vector<int>& guesses) {
       const auto& model = session_->model();
       const feature_draft d{*network_, state_, model.weights(), model.execution()};

@@ -45,7 +45,7 @@ inline draft_tree medusa_tree(execution::instruction_set set, matrix_view<const 
 struct medusa {
   static constexpr bool reads_states = true;
   std::shared_ptr<const models::medusa_heads> heads;
-  float least_chance = 0.4F;  ///< no further guess where the chance that all hold is below; 0: always as many as heads
+  float least_chance = 0.4F;  ///< no further guess where the chance that all hold is below; 0: as many as may be
 
   void validate() const {
     if (heads == nullptr) {

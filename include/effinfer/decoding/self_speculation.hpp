@@ -21,7 +21,7 @@ struct self_speculation {
   std::vector<std::pair<int, int>> layers = {{0, 1}};  ///< [first, last) ranges that rise; those that draft
   /// Where the draft ends inside the model: what makes its states ones to predict from. Null: the state as it is.
   std::shared_ptr<const models::exit_maps> maps = nullptr;
-  float least_chance = 0.4F;  ///< no further guess where the chance that all hold is below; 0: always max_draft of them
+  float least_chance = 0.4F;  ///< no further guess where the chance that all hold is below; 0: as many as may be
 
   void validate() const {
     int done = 0;
@@ -43,6 +43,11 @@ struct self_speculation {
 
     std::span<const tap> taps(int /*rows*/) { return {}; }
     void read(int /*rows*/, int accepted) { chain_.learn(accepted); }
+    [[nodiscard]] double guess_cost() const {
+      int used = 0;
+      for (const auto& [first, last] : layers_) used += last - first;
+      return static_cast<double>(used) / session_->model().config().layers;
+    }
     void propose(std::span<const int> history, int most, std::vector<int>& guesses) {
       const int base = session_->position(), depth = layers_.back().second;
       int token = history.back();

@@ -9,7 +9,15 @@
 //     void propose(std::span<const int> history, int most, std::vector<int>& guesses);   // history: with the last token, unread
 //   };
 //
-// There are eagle (also EAGLE-3 and MTP), medusa and self_speculation. A guess is verified as any other: the text stays the rule's.
+// and, where it has a use for them,
+//
+//     void row(std::span<const float> logits);   // behind each token of a pass that verifies, the refused ones' too; before read
+//     double guess_cost() const;                 // what a guess takes, in passes of the model
+//     matrix_view<const float> distributions() const;   // what the last guesses were drawn from, [guesses, V]
+//     void propose(history, most, guesses, random_stream random);
+//
+// There are eagle (also EAGLE-3 and MTP), medusa, self_speculation; and, which keep something but look at the text only,
+// draft_model, staged, suffix_automaton, lookahead. A guess is verified as any other: the text stays the rule's.
 
 #include <effinfer/core/error.hpp>
 #include <effinfer/decoding/drafter.hpp>
