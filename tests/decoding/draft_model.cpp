@@ -18,7 +18,7 @@
 
 using namespace effinfer;
 using namespace effinfer::decoding;
-using tokens = std::vector<int>;
+using ids = std::vector<int>;
 
 namespace {
 
@@ -55,7 +55,7 @@ struct toy_session {
 
   model_type m;
   int most = 64;
-  tokens read_tokens = {};
+  ids read_tokens = {};
   std::vector<float> row = {};
   int* reads = nullptr;  // counts tokens read
 
@@ -112,8 +112,8 @@ struct toys {
   }
 };
 
-tokens own_text(tokens history, int count) {
-  tokens text;
+ids own_text(ids history, int count) {
+  ids text;
   for (int i = 0; i < count; ++i) {
     text.push_back(best_behind(history));
     history.push_back(text.back());
@@ -125,9 +125,9 @@ tokens own_text(tokens history, int count) {
 template <class Drafter>
 void follow_a_text(const Drafter& drafter, toys& t, int steps) {
   typename Drafter::template run<toy_session> run(drafter, t.target);
-  tokens history{1, 2, 3};
+  ids history{1, 2, 3};
   for (int step = 0; step < steps; ++step) {
-    tokens guesses;
+    ids guesses;
     run.propose(history, 5, guesses, {1});
     REQUIRE(guesses == own_text(history, 5));
     const int kept = static_cast<int>(random_stream{4}.uniform(static_cast<std::uint64_t>(step)) * 6.0F);
@@ -163,7 +163,7 @@ TEST_CASE("a draft model begins anew where the text outgrows its context") {
 TEST_CASE("drawn guesses come with what they were drawn from") {
   toys t;
   draft_model<toy_model>::run<toy_session> run({.model = t.small, .least_chance = 0, .temperature = 1}, t.target);
-  tokens history{1, 2, 3}, guesses;
+  ids history{1, 2, 3}, guesses;
   run.propose(history, 4, guesses, {7});
   REQUIRE(guesses.size() == 4);
   const auto q = run.distributions();
@@ -178,9 +178,9 @@ TEST_CASE("drawn guesses come with what they were drawn from") {
 TEST_CASE("lookahead verifies n-grams of the text, and iterates behind them") {
   toys t;
   lookahead::run<toy_session> run({.ngram = 3, .jacobi = false}, t.target);
-  tokens guesses;
-  run.propose(tokens{1, 2, 3, 4, 1}, 4, guesses);
-  CHECK(guesses == tokens{2, 3, 4, 1});
+  ids guesses;
+  run.propose(ids{1, 2, 3, 4, 1}, 4, guesses);
+  CHECK(guesses == ids{2, 3, 4, 1});
   lookahead::run<toy_session> iterated({.ngram = 2}, t.target);
   std::vector<float> row(v, 0.0F);
   for (const int token : {5, 6, 8}) {  // behind the last token and two guesses, the first of them wrong
@@ -190,8 +190,8 @@ TEST_CASE("lookahead verifies n-grams of the text, and iterates behind them") {
   }
   iterated.read(1, 0);
   guesses.clear();
-  iterated.propose(tokens{1, 5}, 2, guesses);
-  CHECK(guesses == tokens{6, 8});
+  iterated.propose(ids{1, 5}, 2, guesses);
+  CHECK(guesses == ids{6, 8});
 }
 
 TEST_CASE("either is the drafter that was chosen") {
@@ -199,9 +199,9 @@ TEST_CASE("either is the drafter that was chosen") {
   using two = either<prompt_lookup<3>, draft_model<toy_model>>;
   follow_a_text(two{{draft_model<toy_model>{.model = t.small, .least_chance = 0}}}, t, 20);
   two::run<toy_session> run({prompt_lookup<3>{}}, t.target);
-  tokens guesses;
-  run.propose(tokens{1, 2, 3, 1, 2}, 1, guesses, {1});
-  CHECK(guesses == tokens{3});
+  ids guesses;
+  run.propose(ids{1, 2, 3, 1, 2}, 1, guesses, {1});
+  CHECK(guesses == ids{3});
   CHECK(run.guess_cost() == 0);
   CHECK(run.distributions().rows == 0);
   CHECK_THROWS_AS((two{{draft_model<toy_model>{}}}.validate()), error);
