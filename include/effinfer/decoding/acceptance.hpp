@@ -68,6 +68,7 @@ inline int draw(std::span<const double> weights, random_stream random, std::uint
 /// The token of the rule: a guess stays where it is that. Works with any strategy, for greedy and sampled text.
 struct sample_and_match {
   static constexpr bool exact = true;
+  static constexpr bool same_text = true;  ///< whatever is drafted
   void validate() const {}
   template <class Rule>
   int operator()(const Rule& rule, std::span<float> logits, std::span<const int> history, int /*guess*/,
@@ -85,6 +86,7 @@ struct sample_and_match {
 /// Speculative Sampling" (2023), Algorithm 2. The rule must be one that chain takes (it has `apply`).
 struct rejection {
   static constexpr bool exact = true;
+  static constexpr bool same_text = false;
   void validate() const {}
   template <logit_rule Rule>
   int operator()(const Rule& rule, std::span<float> logits, std::span<const int> history, int guess,
@@ -112,6 +114,7 @@ struct rejection {
 /// Source: Cai et al., "Medusa" (2024), section 2.3.1.
 struct typical {
   static constexpr bool exact = false;
+  static constexpr bool same_text = false;
   float epsilon = 0.09F;  ///< Medusa's own
   float delta = 0.3F;     ///< sqrt(epsilon)
   void validate() const {

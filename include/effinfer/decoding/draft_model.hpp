@@ -41,7 +41,7 @@ struct draft_model {
   static_assert(check_drafter<First>::complete);
   static constexpr bool reads_states = true;
   std::shared_ptr<const Model> model = nullptr;
-  float least_chance = 0.4F;  ///< no further guess where the chance that all hold is below; 0: as many as may be
+  float least_chance = 0;  ///< no further guess where the chance that all hold is below, even if it paid
   float temperature = 0;      ///< 0: the likeliest token
   First first = {};           ///< drafts for the smaller model
   int most_first = 4;         ///< tokens at once
@@ -75,6 +75,7 @@ struct draft_model {
     }
 
     std::span<const tap> taps(int /*rows*/) { return {}; }
+    void expect(least_chances least) { chain_.expect(least); }
     void read(int /*rows*/, int accepted) { chain_.learn(accepted); }
     /// What a guess costs, in passes of the target: by the products of a token.
     [[nodiscard]] double guess_cost() const { return cost_; }
@@ -108,7 +109,7 @@ struct draft_model {
           valid = right < ahead.size() && ahead[right] == guesses.back();
           right += valid ? 1 : 0;
         });
-        if (!sure) break;
+        if (!sure || !chain_.goes_on()) break;
         session_.rollback(base + static_cast<int>(right));
         unread_.assign(1, guesses.back());
       }

@@ -132,7 +132,7 @@ inline draft_tree grow_dynamic(const feature_draft& d, int depth, int top_k, int
 struct eagle {
   static constexpr bool reads_states = true;
   std::shared_ptr<const models::feature_drafter> network;
-  float least_chance = 0.4F;  ///< no further guess where the chance that all hold is below; 0: as many as may be
+  float least_chance = 0;  ///< no further guess where the chance that all hold is below, even if it paid
 
   void validate() const {
     if (network == nullptr) {
@@ -165,6 +165,7 @@ struct eagle {
         taps_.push_back({layer, {first + static_cast<std::ptrdiff_t>(taps_.size()) * e, rows, e, stride}});
       return taps_;
     }
+    void expect(least_chances least) { chain_.expect(least); }
     void read(int rows, int accepted) {
       unread_ += rows;
       chain_.learn(accepted);
@@ -184,7 +185,7 @@ struct eagle {
         const token_probability best = detail::best_guesses(d, 0, 1)[0];
         if (!chain_.take(best.probability)) break;
         guesses.push_back(best.id);
-        if (i + 1 == most) break;
+        if (i + 1 == most || !chain_.goes_on()) break;
         const int parent = state_.nodes() - 1;
         network_->expand(state_, d.target, d.exec, std::span(&best.id, 1), std::span(&parent, 1));
       }

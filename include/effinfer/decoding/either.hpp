@@ -78,6 +78,13 @@ struct either {
     void read(int rows, int accepted) {
       std::visit([&](auto& r) { r.read(rows, accepted); }, run_);
     }
+    void expect(least_chances least) {
+      std::visit(
+          [&](auto& r) {
+            if constexpr (requires { r.expect(least); }) r.expect(least);
+          },
+          run_);
+    }
     [[nodiscard]] double guess_cost() const {
       return std::visit(
           [](const auto& r) {

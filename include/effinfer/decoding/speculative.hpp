@@ -16,6 +16,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -106,15 +107,16 @@ struct speculative {
   Rule rule = {};
   int max_draft = 10;  ///< 0 never drafts
   /// What one more row of a pass costs, in passes of one token: drafts are as long as pays, and stop where they don't
-  /// (draft_length.hpp). 0: always as long as they may be.
-  float row_cost = 0.15F;
+  /// (draft_length.hpp). 0: always as long as they may be; nothing: measured, so that drafts, and with
+  /// acceptance::rejection or typical the text, may differ from run to run.
+  std::optional<float> row_cost = Acceptance::same_text ? std::optional<float>() : 0.15F;
   Acceptance accept = {};
 
   void validate() const {
     drafter.validate();
     rule.validate();
     accept.validate();
-    check_parameter(row_cost >= 0 && row_cost <= 1, "speculative.row_cost", row_cost, "[0, 1]");
+    if (row_cost) check_parameter(*row_cost >= 0 && *row_cost <= 1, "speculative.row_cost", *row_cost, "[0, 1]");
     check_parameter(max_draft >= 0 && max_draft <= 1024, "speculative.max_draft", max_draft, "[0, 1024]");
   }
 

@@ -281,7 +281,17 @@ class generation {
     const int last = generated_.back();
     if constexpr (decoding::is_speculative<Decoding>) {
       draft(random);
-      if (inner_drafter || !run_.empty()) return decode_run(random);
+      const auto begin = clock::now();
+      const int guessed = static_cast<int>(run_.size());
+      if (inner_drafter || guessed > 0) {
+        decode_run(random);
+        length_->passed(1 + guessed, seconds(begin));
+        return;
+      }
+      const auto logits = sequence_->append(std::span(&last, 1), options_.cancel);
+      pending_.push_back(choose(logits, random));
+      length_->passed(1, seconds(begin));
+      return;
     }
     if constexpr (decoding::is_early_exit<Decoding>) {
       int depth = 0;
@@ -297,15 +307,18 @@ class generation {
   /// Fills run_ with guesses, as many as pay.
   void draft(const random_stream& random) requires decoding::is_speculative<Decoding> {
     const Decoding& policy = options_.decoding;
-    history_.assign(sequence_->tokens().begin(), sequence_->tokens().end());
+    const std::span<const int> known = sequence_->tokens();  // history_ is its beginning, with the token chosen last
+    history_.insert(history_.end(), known.begin() + static_cast<std::ptrdiff_t>(history_.size()), known.end());
     history_.push_back(generated_.back());
     run_.clear();
-    if (!length_) length_.emplace(policy.max_draft, double{policy.row_cost});
+    if (!length_) length_.emplace(policy.max_draft, policy.row_cost);
     double cost = 0;
     if constexpr (requires { inner_->guess_cost(); }) cost = inner_->guess_cost();
     const int most = std::min(
         {length_->next(cost), sequence_->room() - 1, options_.max_tokens - static_cast<int>(generated_.size()) - 1});
     if (most < 1) return;
+    const auto begin = clock::now();
+    if constexpr (requires { inner_->expect(length_->least()); }) inner_->expect(length_->least());
     if constexpr (!inner_drafter) {
       run_ = policy.drafter.propose(history_, most);
     } else if constexpr (requires { inner_->propose(history_, most, run_, random); }) {
@@ -313,6 +326,7 @@ class generation {
     } else {
       inner_->propose(history_, most, run_);
     }
+    length_->drafted(static_cast<int>(run_.size()), seconds(begin));
     if (run_.empty()) length_->learn(0, 0);
   }
 
@@ -327,7 +341,7 @@ class generation {
                                   options_.decoding.accept, drawn_from);
     run_.insert(run_.begin(), history_.back());
     const int base = sequence_->position();
-    sequence_->mark();
+    if (!drafts.empty()) sequence_->mark();
     bool valid = true;
     const auto sink = [&](int, std::span<const float> logits) {
       if constexpr (requires { inner_->row(logits); }) inner_->row(logits);
