@@ -11,6 +11,7 @@
 #include <effinfer/decoding/either.hpp>
 #include <effinfer/decoding/lookahead.hpp>
 #include <effinfer/decoding/medusa.hpp>
+#include <effinfer/decoding/otherwise.hpp>
 #include <effinfer/decoding/prompt_lookup.hpp>
 #include <effinfer/decoding/sample.hpp>
 #include <effinfer/decoding/self_speculation.hpp>
@@ -25,6 +26,7 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,7 +37,8 @@ namespace {
 
 using small = ei::model<ei::execution::cpu>;
 using drafters = dec::either<dec::prompt_lookup<3>, dec::suffix_automaton, dec::lookahead, dec::draft_model<small>,
-                             dec::staged<dec::prompt_lookup<3>, small>, dec::self_speculation, dec::medusa, dec::eagle>;
+                             dec::staged<dec::prompt_lookup<3>, small>, dec::self_speculation, dec::medusa, dec::eagle,
+                             dec::otherwise<dec::suffix_automaton, dec::eagle>>;
 using speculative = dec::speculative<drafters, dec::sample>;
 using drafting = ei::pipeline<speculative, ei::execution::cpu>;
 using plain = ei::pipeline<dec::sample, ei::execution::cpu>;
@@ -46,7 +49,7 @@ struct contender {
   std::string name;
   drafters drafter;
   int max_draft;
-  float row_cost = 0.15F;
+  std::optional<float> row_cost = {};
   double seconds = 0;
   long tokens = 0, passes = 0, drafted = 0, accepted = 0;
   std::vector<double> speed_ups = {};
@@ -62,9 +65,10 @@ std::vector<contender> contenders() {
   const auto draft = std::make_shared<const small>(small::load(models + "/shakespeare-draft", {}, one));
   const auto target = small::load(models + "/shakespeare-llama", {}, one);
   const auto& exec = target.decoder_model().execution();
-  const auto network = [&](const char* name) {
-    return dec::eagle{.network = std::make_shared<const ei::models::feature_drafter>(
-                          ei::models::feature_drafter::load(models + "/shakespeare-" + name, target.config(), exec))};
+  using weights = ei::quantization::at_load::choice;
+  const auto network = [&](const char* name, weights as = weights::none) {
+    return dec::eagle{.network = std::make_shared<const ei::models::feature_drafter>(ei::models::feature_drafter::load(
+                          models + "/shakespeare-" + name, target.config(), exec, {as}))};
   };
   const auto heads = std::make_shared<const ei::models::medusa_heads>(
       ei::models::medusa_heads::load(models + "/shakespeare-medusa", target.config(), exec));
@@ -81,7 +85,12 @@ std::vector<contender> contenders() {
       {"Medusa", {dec::medusa{.heads = heads}}, 8},
       {"EAGLE", {network("eagle")}, 8},
       {"EAGLE-3", {network("eagle3")}, 8},
+      {"EAGLE-3, int8", {network("eagle3", weights::int8)}, 8},
       {"MTP", {network("mtp")}, 8},
+      {"MTP, int8", {network("mtp", weights::int8)}, 8},
+      {"suffix, else EAGLE-3 int8",
+       {dec::otherwise<dec::suffix_automaton, dec::eagle>{{.shortest_match = 4}, network("eagle3", weights::int8)}},
+       8},
   };
 }
 
@@ -149,13 +158,13 @@ int main(int argc, char** argv) try {
         c.speed_ups.push_back(beside / s.decode_seconds);
       }
     }
-    std::printf("\n%s: plain %.0f tokens/s\n%-24s %12s %12s %12s %14s\n", kind.c_str(),
+    std::printf("\n%s: plain %.0f tokens/s\n%-26s %12s %12s %12s %14s\n", kind.c_str(),
                 static_cast<double>(plain_tokens) / plain_seconds, "", "tokens/pass", "guesses/pass", "right",
                 "speed-up");
     for (const contender& c : all) {
       const double a_pass = static_cast<double>(c.tokens) / static_cast<double>(c.passes);
       const double right = c.drafted > 0 ? static_cast<double>(c.accepted) / static_cast<double>(c.drafted) : 0;
-      std::printf("%-24s %12.2f %12.2f %11.1f%% %13.2fx\n", c.name.c_str(), a_pass,
+      std::printf("%-26s %12.2f %12.2f %11.1f%% %13.2fx\n", c.name.c_str(), a_pass,
                   static_cast<double>(c.drafted) / static_cast<double>(c.passes), 100 * right, median(c.speed_ups));
       json << separator << R"({"text": ")" << kind << R"(", "drafter": ")" << c.name << R"(", "tokens_per_pass": )"
            << a_pass << R"(, "acceptance": )" << right << R"(, "speed_up": )" << median(c.speed_ups) << "}";

@@ -29,6 +29,7 @@
 #include <effinfer/decoding/min_p.hpp>
 #include <effinfer/decoding/mirostat.hpp>
 #include <effinfer/decoding/no_repeat_ngram.hpp>
+#include <effinfer/decoding/otherwise.hpp>
 #include <effinfer/decoding/output_store.hpp>
 #include <effinfer/decoding/prompt_lookup.hpp>
 #include <effinfer/decoding/rule.hpp>

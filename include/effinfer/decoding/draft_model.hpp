@@ -42,9 +42,9 @@ struct draft_model {
   static constexpr bool reads_states = true;
   std::shared_ptr<const Model> model = nullptr;
   float least_chance = 0;  ///< no further guess where the chance that all hold is below, even if it paid
-  float temperature = 0;      ///< 0: the likeliest token
-  First first = {};           ///< drafts for the smaller model
-  int most_first = 4;         ///< tokens at once
+  float temperature = 0;   ///< 0: the likeliest token
+  First first = {};        ///< drafts for the smaller model
+  int most_first = 4;      ///< tokens at once
 
   void validate() const {
     if (model == nullptr) {

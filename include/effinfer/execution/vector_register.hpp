@@ -60,7 +60,8 @@ inline EFFINFER_TARGET_AVX512 void lesser(f32x16_memory& a, const f32x16_memory&
   a = _mm512_maskz_min_ps(0xffff, a, b);
 }
 // g++ 12 makes sixteen scalar ones of a comparison of integers.
-inline EFFINFER_TARGET_AVX512 void keep_lanes(f32x16_memory& a, const std::uint32_t& which, const f32x16_memory& others) {
+inline EFFINFER_TARGET_AVX512 void keep_lanes(f32x16_memory& a, const std::uint32_t& which,
+                                              const f32x16_memory& others) {
   a = _mm512_mask_blend_ps(static_cast<__mmask16>(which), others, a);
 }
 inline EFFINFER_TARGET_AVX2 void from_f16(f32x8_memory& r, const f16* p) {
