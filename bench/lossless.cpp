@@ -73,8 +73,10 @@ std::vector<named_drafter> drafters_for(const Decoder& target, bool llama) {
                                  std::make_shared<const ei::models::feature_drafter>(ei::models::feature_drafter::load(
                                      models + "/shakespeare-" + name, target.config(), exec))};
     all.push_back({name, {network}});
-    if (name == "eagle3")
-      all.push_back({"suffix or eagle3", {dec::otherwise<dec::suffix_automaton, dec::eagle>{{}, network}}});
+    if (name != "eagle3") continue;
+    dec::otherwise<dec::suffix_automaton, dec::eagle> automaton_first;
+    automaton_first.second = network;
+    all.push_back({"suffix or eagle3", {automaton_first}});
   }
   return all;
 }
@@ -106,20 +108,20 @@ void compare(job& of, const char* what, const std::string& model, weights::choic
   using drafting = ei::pipeline<speculative, ei::execution::cpu, weights, Policies...>;
   const auto alone = plain::load(models + "/" + model, {}, one, weights{as});
   const auto drafted = drafting::load(models + "/" + model, {}, one, weights{as});
-  const auto drafters = drafters_for(drafted.decoder_model(), model == "shakespeare-llama");
-  std::vector<int> same(drafters.size());
+  const auto all = drafters_for(drafted.decoder_model(), model == "shakespeare-llama");
+  std::vector<int> same(all.size());
   const auto prompts = prompts_of(alone.tokenizer(), of.prompts);
   for (std::size_t p = 0; p < prompts.size(); ++p) {
     typename plain::generate_options options{.max_tokens = of.tokens, .seed = p, .decoding = rule};
     options.ignore_end_of_text = true;
     auto reference = alone.generate(alone.start(), prompts[p], options);
     (void)reference.text();
-    for (std::size_t d = 0; d < drafters.size(); ++d) {
+    for (std::size_t d = 0; d < all.size(); ++d) {
       // Always some guesses, so that there is something to go wrong.
       typename drafting::generate_options with{
           .max_tokens = of.tokens,
           .seed = p,
-          .decoding = {.drafter = drafters[d].drafter, .rule = rule, .max_draft = 5, .row_cost = 0.0F}};
+          .decoding = {.drafter = all[d].drafter, .rule = rule, .max_draft = 5, .row_cost = 0.0F}};
       with.ignore_end_of_text = true;
       auto generation = drafted.generate(drafted.start(), prompts[p], with);
       (void)generation.text();
@@ -130,12 +132,12 @@ void compare(job& of, const char* what, const std::string& model, weights::choic
     }
   }
   std::printf("%-62s", what);
-  for (std::size_t d = 0; d < drafters.size(); ++d) {
+  for (std::size_t d = 0; d < all.size(); ++d) {
     std::printf(" %d", same[d]);
     of.all_same = of.all_same && same[d] == of.prompts;
     of.texts += of.prompts;
-    auto& [right, all] = of.counts[drafters[d].name];
-    right += same[d], all += of.prompts;
+    auto& [right, texts] = of.counts[all[d].name];
+    right += same[d], texts += of.prompts;
   }
   std::printf("\n");
   std::fflush(stdout);
