@@ -127,6 +127,7 @@ class thread_block {
   static constexpr std::size_t stack_bytes = 256 * 1024;
   static std::size_t bytes(const launch& l) { return static_cast<std::size_t>(l.shared_bytes); }
 
+  struct abandoned {};  // thrown in the threads that are left when one has failed, so that they end too
   enum class state { ready, at_barrier, at_warp, ended };
   struct async_copy {
     std::size_t to;
@@ -203,6 +204,7 @@ class thread_block {
 #ifdef EFFINFER_FIBERS_TELL_ASAN
     __sanitizer_finish_switch_fiber(self.fake_stack, &main_bottom_, &main_size_);
 #endif
+    if (failure_ != nullptr) throw abandoned();
   }
   template <class T>
   void give(int t, const T& value) {
@@ -228,7 +230,7 @@ class thread_block {
   }
   std::vector<int> order() const;
   bool release();
-  [[noreturn]] void diverged() const;
+  [[nodiscard]] simt_error diverged() const;
 
   launch launch_;
   int x_, y_;
@@ -409,7 +411,7 @@ inline bool thread_block::release() {
   return true;
 }
 
-inline void thread_block::diverged() const {
+inline simt_error thread_block::diverged() const {
   std::string what = "block " + std::to_string(x_) + ": threads have diverged: ";
   std::string last;
   for (std::size_t t = 0; t < threads_.size(); ++t) {
@@ -417,7 +419,7 @@ inline void thread_block::diverged() const {
     if (now != last) what += (last.empty() ? "" : ", ") + ("from thread " + std::to_string(t) + " on ") + now;
     last = now;
   }
-  throw simt_error(what);
+  return simt_error(what);
 }
 
 template <class Kernel>
@@ -435,11 +437,11 @@ void thread_block::run(const Kernel& kernel) {
 #endif
           t.scheduler = std::move(scheduler);
           try {
+            if (failure_ != nullptr) throw abandoned();
             context own(*this, static_cast<int>(i));
             kernel(own);
             if (!t.copies.empty()) throw simt_error("thread " + std::to_string(i) + " ends with copies it didn't wait for");
-          } catch (const boost::context::detail::forced_unwind&) {
-            throw;
+          } catch (const abandoned&) {
           } catch (...) {
             if (failure_ == nullptr) failure_ = std::current_exception();
           }
@@ -451,15 +453,19 @@ void thread_block::run(const Kernel& kernel) {
         });
   }
   const std::vector<int> all = order();
-  for (;;) {
+  while (failure_ == nullptr) {
     for (const int t : all) {
       thread& one = threads_[index(t)];
-      if (one.at == state::ready) resume(one);
-      if (failure_ != nullptr) std::rethrow_exception(failure_);
+      if (one.at == state::ready && failure_ == nullptr) resume(one);
     }
-    if (std::all_of(threads_.begin(), threads_.end(), [](const thread& t) { return t.at == state::ended; })) return;
-    if (!release()) diverged();
+    if (std::all_of(threads_.begin(), threads_.end(), [](const thread& t) { return t.at == state::ended; })) break;
+    if (failure_ == nullptr && !release()) failure_ = std::make_exception_ptr(diverged());
   }
+  if (failure_ == nullptr) return;
+  for (thread& t : threads_) {
+    if (t.at != state::ended) resume(t);
+  }
+  std::rethrow_exception(failure_);
 }
 
 /// Runs a kernel: kernel(context) for each thread of each block, the blocks one after the other.
