@@ -33,19 +33,19 @@ constexpr thread_order orders[] = {thread_order::forward, thread_order::reverse,
 
 TEST_CASE("sums over a warp and a block, in every order of the threads") {
   std::vector<float> sums(2 * 96);
-  run_in_all_orders({.blocks = 2, .threads = 96, .shared_bytes = 12}, [&] { sums.assign(sums.size(), -1); },
-                    [&](auto& t) {
-                      const auto scratch = t.template shared<float>(3);
-                      const float own = static_cast<float>(t.thread() + 1000 * t.block());
-                      const float sum = simt::block_sum(t, own, scratch);
-                      const float greatest = simt::warp_max(t, own);
-                      CHECK(greatest == static_cast<float>(t.warp() * 32 + 31 + 1000 * t.block()));
-                      sums[static_cast<std::size_t>(t.block() * 96 + t.thread())] = sum;
-                    },
-                    [&] {
-                      for (std::size_t i = 0; i < sums.size(); ++i)
-                        CHECK(sums[i] == (i < 96 ? 96 * 95 / 2 : 96 * 95 / 2 + 96000));
-                    });
+  run_in_all_orders(
+      {.blocks = 2, .threads = 96, .shared_bytes = 12}, [&] { sums.assign(sums.size(), -1); },
+      [&](auto& t) {
+        const auto scratch = t.template shared<float>(3);
+        const float own = static_cast<float>(t.thread() + 1000 * t.block());
+        const float sum = simt::block_sum(t, own, scratch);
+        const float greatest = simt::warp_max(t, own);
+        CHECK(greatest == static_cast<float>(t.warp() * 32 + 31 + 1000 * t.block()));
+        sums[static_cast<std::size_t>(t.block() * 96 + t.thread())] = sum;
+      },
+      [&] {
+        for (std::size_t i = 0; i < sums.size(); ++i) CHECK(sums[i] == (i < 96 ? 96 * 95 / 2 : 96 * 95 / 2 + 96000));
+      });
 }
 
 TEST_CASE("shuffles, votes and atomics") {

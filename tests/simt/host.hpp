@@ -286,7 +286,8 @@ class context {
   template <class T>
   shared_array<T> shared(int count) {
     auto& self = of_->threads_[of_->index(thread_)];
-    const std::size_t begin = (self.shared_used + 15) / 16 * 16, end = begin + sizeof(T) * static_cast<std::size_t>(count);
+    const std::size_t begin = (self.shared_used + 15) / 16 * 16,
+                      end = begin + sizeof(T) * static_cast<std::size_t>(count);
     if (end > of_->memory_.size()) {
       throw simt_error("the kernel asks for " + std::to_string(end) + " bytes of shared memory, launched with " +
                        std::to_string(of_->memory_.size()));
@@ -344,7 +345,8 @@ class context {
       const auto [row, column] = simt::d_element(lane(), i);
       for (int k = 0; k < 16; ++k) {
         const auto pa = simt::a_place(row, k), pb = simt::b_place(k, column);
-        d[i] += half(of_->given<operands>(thread_, pa.lane).a, pa.i) * half(of_->given<operands>(thread_, pb.lane).b, pb.i);
+        d[i] +=
+            half(of_->given<operands>(thread_, pa.lane).a, pa.i) * half(of_->given<operands>(thread_, pb.lane).b, pb.i);
       }
     }
   }
@@ -440,7 +442,8 @@ void thread_block::run(const Kernel& kernel) {
             if (failure_ != nullptr) throw abandoned();
             context own(*this, static_cast<int>(i));
             kernel(own);
-            if (!t.copies.empty()) throw simt_error("thread " + std::to_string(i) + " ends with copies it didn't wait for");
+            if (!t.copies.empty())
+              throw simt_error("thread " + std::to_string(i) + " ends with copies it didn't wait for");
           } catch (const abandoned&) {
           } catch (...) {
             if (failure_ == nullptr) failure_ = std::current_exception();

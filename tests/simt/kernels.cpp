@@ -34,7 +34,9 @@ constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
 
 /// Half a unit in the last place of T, relative.
 template <class T>
-constexpr double rounding = std::is_same_v<T, bf16> ? 0x1p-8 : std::is_same_v<T, f16> ? 0x1p-11 : 0x1p-23;
+constexpr double rounding = std::is_same_v<T, bf16>  ? 0x1p-8
+                            : std::is_same_v<T, f16> ? 0x1p-11
+                                                     : 0x1p-23;
 
 template <class T>
 std::vector<T> as(const std::vector<float>& from) {
@@ -60,7 +62,11 @@ ei::matrix_view<const T> view(const std::vector<T>& v, std::ptrdiff_t rows) {
 template <class K>
 void start(const typename K::args& a, thread_order order = thread_order::shuffled) {
   const auto g = K::plan(a);
-  run({.blocks = g.blocks, .blocks_y = g.blocks_y, .threads = g.threads, .shared_bytes = g.shared_bytes, .order = order},
+  run({.blocks = g.blocks,
+       .blocks_y = g.blocks_y,
+       .threads = g.threads,
+       .shared_bytes = g.shared_bytes,
+       .order = order},
       [&](auto& t) { K::run(t, a); });
 }
 
@@ -72,21 +78,26 @@ TEST_CASE_TEMPLATE("rms_norm, with a residual and without", T, float, bf16, f16)
       const std::ptrdiff_t rows = 3;
       const auto count = static_cast<std::size_t>(rows * size);
       std::vector<T> x = as<T>(numbers(count, 1)), out(count, T(not_a_number));
-      const std::vector<T> before = x, residual = as<T>(numbers(count, 2)), weight = as<T>(numbers(static_cast<std::size_t>(size), 3));
-      start<ei::layers::cuda::rms_norm<T>>({view(x, rows), with_residual ? view(residual, rows) : ei::matrix_view<const T>{},
+      const std::vector<T> before = x, residual = as<T>(numbers(count, 2)),
+                           weight = as<T>(numbers(static_cast<std::size_t>(size), 3));
+      start<ei::layers::cuda::rms_norm<T>>({view(x, rows),
+                                            with_residual ? view(residual, rows) : ei::matrix_view<const T>{},
                                             weight.data(), 1e-5F, view(out, rows)});
       for (std::size_t r = 0; r < static_cast<std::size_t>(rows); ++r) {
         const std::size_t at = r * static_cast<std::size_t>(size);
         double square = 0;
         for (std::size_t e = 0; e < static_cast<std::size_t>(size); ++e) {
-          const float sum = static_cast<float>(before[at + e]) + (with_residual ? static_cast<float>(residual[at + e]) : 0);
+          const float sum =
+              static_cast<float>(before[at + e]) + (with_residual ? static_cast<float>(residual[at + e]) : 0);
           CHECK(static_cast<float>(x[at + e]) == static_cast<float>(T(sum)));
           square += std::pow(static_cast<double>(static_cast<float>(x[at + e])), 2);
         }
         const double scale = 1 / std::sqrt(square / static_cast<double>(size) + 1e-5);
         for (std::size_t e = 0; e < static_cast<std::size_t>(size); ++e) {
-          const double wanted = static_cast<double>(static_cast<float>(x[at + e])) * scale * static_cast<double>(static_cast<float>(weight[e]));
-          CHECK(std::abs(static_cast<double>(static_cast<float>(out[at + e])) - wanted) <= std::abs(wanted) * (rounding<T> + 1e-6) + 1e-7);
+          const double wanted = static_cast<double>(static_cast<float>(x[at + e])) * scale *
+                                static_cast<double>(static_cast<float>(weight[e]));
+          CHECK(std::abs(static_cast<double>(static_cast<float>(out[at + e])) - wanted) <=
+                std::abs(wanted) * (rounding<T> + 1e-6) + 1e-7);
         }
       }
     }
@@ -102,7 +113,8 @@ TEST_CASE_TEMPLATE("swiglu", T, float, bf16) {
     for (std::size_t i = 0; i < count; ++i) {
       const auto g = static_cast<double>(static_cast<float>(gate[i]));
       const double wanted = g / (1 + std::exp(-g)) * static_cast<double>(static_cast<float>(up[i]));
-      CHECK(std::abs(static_cast<double>(static_cast<float>(out[i])) - wanted) <= std::abs(wanted) * (rounding<T> + 1e-6) + 1e-10);
+      CHECK(std::abs(static_cast<double>(static_cast<float>(out[i])) - wanted) <=
+            std::abs(wanted) * (rounding<T> + 1e-6) + 1e-10);
     }
   }
 }
@@ -115,9 +127,8 @@ TEST_CASE("rotary embedding into a ring, as the CPU's, bit for bit up to the ord
       settings.rotary_size = rotary_size;
       settings.interleaved = interleaved;
       const ei::layers::rotary_embedding rotary(settings);
-      std::vector<float> query = numbers(static_cast<std::size_t>(tokens * heads * d), 6),
-                         turned_query = query, key = numbers(static_cast<std::size_t>(tokens * kv_heads * d), 7),
-                         turned_key = key;
+      std::vector<float> query = numbers(static_cast<std::size_t>(tokens * heads * d), 6), turned_query = query,
+                         key = numbers(static_cast<std::size_t>(tokens * kv_heads * d), 7), turned_key = key;
       const std::vector<float> value = numbers(key.size(), 8);
       std::vector<float> turns(static_cast<std::size_t>(tokens * rotary_size));
       for (int t = 0; t < tokens; ++t) rotary.turns(first + t, first + tokens, turns.data() + t * rotary_size);
@@ -126,9 +137,10 @@ TEST_CASE("rotary embedding into a ring, as the CPU's, bit for bit up to the ord
       ei::layers::rotate(exec, rotary, view(std::as_const(turns), tokens), d, view(turned_key, tokens));
 
       std::vector<float> keys(static_cast<std::size_t>(capacity * kv_heads * d), not_a_number), values = keys;
-      start<ei::layers::cuda::rotate_and_store<float, float>>({view(query, tokens), view(std::as_const(key), tokens), view(value, tokens),
-                                                                view(std::as_const(turns), tokens), keys.data(), values.data(), d,
-                                                                kv_heads * d, capacity, first, d, rotary_size, interleaved});
+      start<ei::layers::cuda::rotate_and_store<float, float>>({view(query, tokens), view(std::as_const(key), tokens),
+                                                               view(value, tokens), view(std::as_const(turns), tokens),
+                                                               keys.data(), values.data(), d, kv_heads * d, capacity,
+                                                               first, d, rotary_size, interleaved});
       for (std::size_t i = 0; i < query.size(); ++i) CHECK(query[i] == doctest::Approx(turned_query[i]).epsilon(1e-6));
       for (int t = 0; t < tokens; ++t) {
         for (int i = 0; i < kv_heads * d; ++i) {
@@ -177,8 +189,8 @@ void check_decode(const Mixer& mixer, int heads, int kv_heads, std::vector<int> 
     outs.emplace_back(queries.back().size(), T(not_a_number));
   }
   for (std::size_t i = 0; i < lengths.size(); ++i) {
-    sequences.push_back({queries[i].data(), outs[i].data(),
-                         cache::of_rows(keys[i].data(), values[i].data(), kv_heads, D, lengths[i])});
+    sequences.push_back(
+        {queries[i].data(), outs[i].data(), cache::of_rows(keys[i].data(), values[i].data(), kv_heads, D, lengths[i])});
   }
   const cuda::decode_plan plan = cuda::plan_decode(mixer, h, std::span(sequences));
   std::vector<float> parts(plan.workspace_bytes / sizeof(float), not_a_number);
@@ -189,8 +201,8 @@ void check_decode(const Mixer& mixer, int heads, int kv_heads, std::vector<int> 
     std::vector<float> query(static_cast<std::size_t>(lengths[i] * heads * D));
     const std::vector<float> last = floats(queries[i]);
     std::copy(last.begin(), last.end(), query.end() - static_cast<std::ptrdiff_t>(last.size()));
-    const auto wanted = ei::testing::softmax_attention(mixer, h, last, floats(keys[i]), floats(values[i]), lengths[i] - 1,
-                                                       static_cast<int>(i));
+    const auto wanted = ei::testing::softmax_attention(mixer, h, last, floats(keys[i]), floats(values[i]),
+                                                       lengths[i] - 1, static_cast<int>(i));
     double largest = 0, worst = 0;
     for (std::size_t e = 0; e < wanted.size(); ++e) {
       const double got = static_cast<double>(static_cast<float>(outs[i][e]));
@@ -223,7 +235,8 @@ TEST_CASE("decode attention: variants, head sizes, groups, odd lengths, more tha
 TEST_CASE("what decode can't do is said by its plan") {
   using cache = ei::kv_cache::view<float>;
   std::vector<float> rows(1024);
-  ei::attention::cuda::decode_sequence<float, cache> s{nullptr, nullptr, cache::of_rows(rows.data(), rows.data(), 1, 64, 8)};
+  ei::attention::cuda::decode_sequence<float, cache> s{nullptr, nullptr,
+                                                       cache::of_rows(rows.data(), rows.data(), 1, 64, 8)};
   const auto refused = [&](const ei::attention::head_layout& h, ei::error_code code) {
     try {
       (void)ei::attention::cuda::plan_decode(ei::attention::full{}, h, std::span(&s, 1));

@@ -7,6 +7,7 @@
 
 #include <effinfer/attention/policy.hpp>
 #include <effinfer/attention/sequence.hpp>
+#include <effinfer/attention/softmax.hpp>
 #include <effinfer/core/error.hpp>
 #include <effinfer/execution/simt/context.hpp>
 #include <effinfer/execution/simt/grid.hpp>
@@ -61,9 +62,11 @@ decode_plan plan_decode(const Mixer& mixer, const head_layout& h, std::span<deco
   plan.sequences = static_cast<int>(sequences.size());
   for (decode_sequence<T, View>& s : sequences) {
     const auto row_bytes = s.cache.row_stride * static_cast<std::ptrdiff_t>(sizeof(typename View::element_type));
-    const auto address = reinterpret_cast<std::uintptr_t>(s.cache.key(0, 0)) | reinterpret_cast<std::uintptr_t>(s.cache.value(0, 0));
+    const auto address =
+        reinterpret_cast<std::uintptr_t>(s.cache.key(0, 0)) | reinterpret_cast<std::uintptr_t>(s.cache.value(0, 0));
     if (row_bytes % 16 != 0 || address % 16 != 0) {
-      throw error(error_code::unsupported, "attention::cuda::plan_decode", "rows of keys or values are not 16-byte aligned");
+      throw error(error_code::unsupported, "attention::cuda::plan_decode",
+                  "rows of keys or values are not 16-byte aligned");
     }
     const int query = s.cache.length - 1;
     const key_range k = mixer.keys(query, query + 1);
@@ -207,7 +210,8 @@ struct decode_split {
 
     for (int h = 0; h < Heads; ++h) {
       if (h >= heads) break;
-      float* const part = a.parts + (std::ptrdiff_t{s.first_part + t.block()} * a.heads.heads + first_head + h) * part_floats(D);
+      float* const part =
+          a.parts + (std::ptrdiff_t{s.first_part + t.block()} * a.heads.heads + first_head + h) * part_floats(D);
       for (int c = 0; c < columns; ++c) {
         const int d = c * threads + t.thread();
         if (d < D) part[d] = out[c][h];
@@ -229,8 +233,8 @@ struct decode_split {
 
   /// The keys and values of a tile that lie in [begin, end), on their way to shared memory.
   template <class Simt, class Shared>
-  EFFINFER_HOST_DEVICE static void fetch(Simt& t, const View& cache, int kv_head, int n, int begin, int end, Shared keys,
-                                         Shared values) {
+  EFFINFER_HOST_DEVICE static void fetch(Simt& t, const View& cache, int kv_head, int n, int begin, int end,
+                                         Shared keys, Shared values) {
     constexpr int pieces = D / vector;
     for (int i = t.thread(); i < tile * pieces; i += threads) {
       const int p = n * tile + i / pieces, at = i % pieces * vector;
@@ -266,7 +270,8 @@ struct decode_merge {
     }
     const bool any = greatest != -std::numeric_limits<float>::infinity();
     float sum = any ? start.sum * std::exp(start.max - greatest) : 0.0F;
-    for (int i = 0; any && i < splits; ++i) sum += first[i * stride + D + 1] * std::exp(first[i * stride + D] - greatest);
+    for (int i = 0; any && i < splits; ++i)
+      sum += first[i * stride + D + 1] * std::exp(first[i * stride + D] - greatest);
     for (int d = t.thread(); d < D; d += threads) {
       float o = 0;
       for (int i = 0; any && i < splits; ++i) o += first[i * stride + d] * std::exp(first[i * stride + D] - greatest);

@@ -30,8 +30,7 @@ struct greedy {
     candidate best;
     for (int v = t.thread(); v < static_cast<int>(a.logits.columns); v += threads)
       best.meet({static_cast<float>(row[v]), v});
-    for (int mask = 16; mask > 0; mask /= 2)
-      best.meet({t.shuffle_xor(best.value, mask), t.shuffle_xor(best.id, mask)});
+    for (int mask = 16; mask > 0; mask /= 2) best.meet({t.shuffle_xor(best.value, mask), t.shuffle_xor(best.id, mask)});
     if (t.lane() == 0) values[t.warp()] = best.value, ids[t.warp()] = best.id;
     t.barrier();
     if (t.thread() != 0) return;

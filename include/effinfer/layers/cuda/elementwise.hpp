@@ -28,8 +28,7 @@ struct swiglu {
     const std::ptrdiff_t e = std::ptrdiff_t{t.block()} * threads + t.thread();
     if (e >= a.gate.columns) return;
     const auto gate = static_cast<float>(a.gate.row(t.block_y())[e]);
-    a.out.row(t.block_y())[e] =
-        T(gate / (1.0F + std::exp(-gate)) * static_cast<float>(a.up.row(t.block_y())[e]));
+    a.out.row(t.block_y())[e] = T(gate / (1.0F + std::exp(-gate)) * static_cast<float>(a.up.row(t.block_y())[e]));
   }
 
  private:

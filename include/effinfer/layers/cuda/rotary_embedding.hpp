@@ -33,7 +33,8 @@ struct rotate_and_store {
 
   template <class Simt>
   EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
-    const int d = a.head_size, half = a.rotary_size / 2, pairs = d - half;  // of a head: half are turned, the rest is moved
+    const int d = a.head_size, half = a.rotary_size / 2,
+              pairs = d - half;  // of a head: half are turned, the rest is moved
     const int heads = static_cast<int>(a.query.columns) / d, kv_heads = static_cast<int>(a.key.columns) / d;
     const std::ptrdiff_t slot = (a.first_position + t.block()) % a.capacity;
     const float* const turns = a.turns.row(t.block());
@@ -60,7 +61,8 @@ struct rotate_and_store {
       }
     }
     for (int at = t.thread(); at < kv_heads * d; at += threads)
-      a.values[at / d * a.head_stride + slot * a.row_stride + at % d] = C(static_cast<float>(a.value.row(t.block())[at]));
+      a.values[at / d * a.head_stride + slot * a.row_stride + at % d] =
+          C(static_cast<float>(a.value.row(t.block())[at]));
   }
 
  private:
