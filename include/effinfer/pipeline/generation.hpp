@@ -3,6 +3,7 @@
 // next piece that may be shown: whole UTF-8 characters, and nothing that may yet turn out to be a stop string.
 
 #include <effinfer/core/random.hpp>
+#include <effinfer/decoding/log_probability.hpp>
 #include <effinfer/decoding/policy.hpp>
 #include <effinfer/decoding/speculative.hpp>
 #include <effinfer/decoding/stop.hpp>
@@ -58,6 +59,8 @@ struct generate_options {
   bool ignore_end_of_text = false;     ///< go on behind the checkpoint's end-of-text tokens
   bool add_special_tokens = true;      ///< let the tokenizer put its beginning-of-text token in front
   std::stop_token cancel = {};         ///< ends prefill or generation between two layers
+  std::optional<int> log_probabilities =
+      {};  ///< keep each token's log-probability, and those of so many of the likeliest
 };
 
 /// How long it took.
@@ -133,6 +136,10 @@ class generation {
   [[nodiscard]] finish_reason finished() const { return reason_; }
   /// The ids generated so far; the end-of-text token is not among them.
   [[nodiscard]] std::span<const int> tokens() const { return generated_; }
+  /// With options.log_probabilities = n, one for each of `tokens()`: of the model's distribution, before any rule or temperature.
+  [[nodiscard]] std::span<const decoding::token_log_probabilities> log_probabilities() const {
+    return log_probabilities_;
+  }
   [[nodiscard]] const generation_statistics& statistics() const { return statistics_; }
 
   /// True where no further piece will come.
@@ -145,6 +152,10 @@ class generation {
     if (options_.max_tokens < 0) {
       throw error(error_code::invalid_argument, "generate_options.max_tokens",
                   std::to_string(options_.max_tokens) + " is negative");
+    }
+    if (options_.log_probabilities && *options_.log_probabilities < 0) {
+      throw error(error_code::invalid_argument, "generate_options.log_probabilities",
+                  std::to_string(*options_.log_probabilities) + " is negative");
     }
     if (prompt_.empty()) {
       throw error(error_code::invalid_argument, "generate: prompt", "the prompt has no tokens",
@@ -179,6 +190,8 @@ class generation {
   void take(int token) {
     if (is_stop(token)) return end(finish_reason::stop_token);
     generated_.push_back(token);
+    if (options_.log_probabilities)
+      log_probabilities_.push_back(std::move(pending_log_probabilities_[next_pending_ - 1]));
     statistics_.generated_tokens = static_cast<int>(generated_.size());
     piece_ += stop_.push(decoder_.push(token));
     if (stop_.stopped()) return end(finish_reason::stop_text);
@@ -226,6 +239,7 @@ class generation {
     const random_stream random{options_.seed};
     try {
       pending_.clear();
+      pending_log_probabilities_.clear();
       next_pending_ = 0;
       if (!started_) {
         const auto logits = sequence_->append(prompt_, options_.cancel);
@@ -253,8 +267,15 @@ class generation {
 
   int choose(std::span<const float> logits, const random_stream& random) {
     row_.assign(logits.begin(), logits.end());
-    return options_.decoding(row_, sequence_->tokens(), random, static_cast<std::uint64_t>(sequence_->position()),
-                             scratch_);
+    const int token = options_.decoding(row_, sequence_->tokens(), random,
+                                        static_cast<std::uint64_t>(sequence_->position()), scratch_);
+    keep_log_probabilities(logits, token);
+    return token;
+  }
+
+  void keep_log_probabilities(std::span<const float> logits, int token) {
+    if (!options_.log_probabilities) return;
+    pending_log_probabilities_.push_back(decoding::find_log_probabilities(logits, token, *options_.log_probabilities));
   }
 
   /// Reads the last chosen token (and drafts behind it) and queues what follows.
@@ -284,6 +305,7 @@ class generation {
       if (!valid) return;
       row_.assign(logits.begin(), logits.end());
       valid = verify.next(row_);
+      keep_log_probabilities(logits, verify.accepted().back());
     });
     pending_.assign(verify.accepted().begin(), verify.accepted().end());
     sequence_->rollback(base + static_cast<int>(pending_.size()));
@@ -303,6 +325,7 @@ class generation {
   finish_reason reason_ = finish_reason::running;
   std::vector<int> generated_;
   std::vector<int> pending_;
+  std::vector<decoding::token_log_probabilities> log_probabilities_, pending_log_probabilities_;
   std::size_t next_pending_ = 0;
   std::vector<int> history_;
   std::vector<int> run_;
