@@ -4,8 +4,11 @@
 // run, slice by slice of 128 MiB of weights, which no cache holds (machine_limits.hpp). T = 512 (prefill): operations a second,
 // and the ratio to the f32 peak; integer formats may pass 1, their own peak being 8-bit dot products. Counters are of the
 // best run, as limits are; Google Benchmark's times stand beside them.
+// In the cache: one thread, activations and weights that the second-level cache holds: what the instructions of a kernel allow
+// at most, as the median of ratios to the peak of the dot products (f32: of multiply-adds) measured right before each.
 //
 //   bench_matmul --benchmark_repetitions=5 --benchmark_report_aggregates_only=true
+//   bench_matmul --benchmark_filter=in_cache
 
 #include "machine_limits.hpp"
 
@@ -14,8 +17,10 @@
 
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cstring>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -106,6 +111,38 @@ void prefill(benchmark::State& state, eq::storage s) {
   if (bytes > 0) state.counters["ratio_int8"] = best / bytes;
 }
 
+void in_cache(benchmark::State& state, eq::storage s) {
+  static const ei::execution::cpu::context one({.threads = 1});
+  const std::ptrdiff_t tokens = 96, rows = 128, columns = 2048;
+  const matrix m = random_matrix(s, rows, columns);
+  std::vector<float> x(static_cast<std::size_t>(tokens * columns)), y(static_cast<std::size_t>(tokens * rows));
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 17) - 8.0f;
+  std::vector<std::byte> workspace(eq::matmul_workspace_bytes(tokens, columns));
+  const auto packed = eq::pack(one, m.view);
+  eq::activation_kinds kinds;
+  kinds.add(packed.view().format, one.set());
+  const auto prepared = eq::prepare(one, ei::matrix_view<const float>(x.data(), tokens, columns), workspace, kinds);
+  const eq::product out{&packed.view(), ei::matrix_view<float>(y.data(), tokens, rows), nullptr};
+  const bool is_float = s.format == weight_format::f32 || s.format == weight_format::f16;
+  const auto peak = [&] {
+    if (is_float) return machine_limits::fma_peak(one, 20);
+    return s.format == weight_format::bf16 ? machine_limits::bf16_dot_peak(one, 20)
+                                           : machine_limits::byte_dot_peak(one, 20);
+  };
+  const double operations = 2.0 * static_cast<double>(tokens * rows * columns);
+  std::vector<double> ratios;
+  double limit = 0;
+  for (auto _ : state) {
+    limit = peak();
+    const double seconds = machine_limits::best_seconds(20, [&] { eq::matmul(one, prepared, std::span(&out, 1)); });
+    if (limit > 0) ratios.push_back(operations / seconds / limit);
+  }
+  if (ratios.empty()) return;  // a machine without such an instruction
+  std::nth_element(ratios.begin(), ratios.begin() + static_cast<std::ptrdiff_t>(ratios.size() / 2), ratios.end());
+  state.counters["peak_GOP/s"] = limit * 1e-9;
+  state.counters["ratio"] = ratios[ratios.size() / 2];
+}
+
 const eq::storage storages[] = {{weight_format::f32, 0},   {weight_format::f16, 0},   {weight_format::bf16, 0},
                                 {weight_format::q8_0, 0},  {weight_format::q4_0, 0},  {weight_format::q4_1, 0},
                                 {weight_format::q5_0, 0},  {weight_format::q5_1, 0},  {weight_format::q4_k, 0},
@@ -130,6 +167,13 @@ int main(int argc, char** argv) {
   for (const eq::storage s : storages) {
     const std::string name = name_of(s);
     benchmark::RegisterBenchmark(("prefill/" + name).c_str(), [s](benchmark::State& st) { prefill(st, s); })
+        ->Unit(benchmark::kMillisecond)
+        ->UseRealTime();
+  }
+  for (const eq::storage s : storages) {
+    const std::string name = name_of(s);
+    benchmark::RegisterBenchmark(("in_cache/" + name).c_str(), [s](benchmark::State& st) { in_cache(st, s); })
+        ->Iterations(15)
         ->Unit(benchmark::kMillisecond)
         ->UseRealTime();
   }

@@ -7,6 +7,7 @@
 #include <effinfer/attention/sinks.hpp>
 #include <effinfer/attention/sliding_window.hpp>
 #include <effinfer/attention/soft_cap.hpp>
+#include <effinfer/attention/streaming_window.hpp>
 #include <effinfer/kv_cache/contiguous.hpp>
 #include <effinfer/kv_cache/ring.hpp>
 
@@ -14,6 +15,7 @@
 
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -244,6 +246,41 @@ TEST_CASE("a long context with fewer key heads than threads is shared by segment
   const problem tail = {p.heads, 5000, floats(p.query.end() - 4 * p.columns(), p.query.end()), p.key, p.value};
   CHECK(worst(last, testing::softmax_attention(attention::full{}, tail.heads, tail.query, tail.key, tail.value, 4996)) <
         tolerance);
+}
+
+namespace {
+/// Counts the tiles that a kernel comes to.
+struct counted : attention::no_hooks {
+  std::atomic<int>* tiles = nullptr;
+  bool visible(attention::position) const { return true; }
+  bool any_visible(attention::tile) const { return ++*tiles > 0; }
+};
+/// streaming_window without its jump.
+struct stepping : attention::no_hooks {
+  attention::streaming_window window;
+  bool visible(attention::position p) const { return window.visible(p); }
+};
+}  // namespace
+
+TEST_CASE("a streaming window comes to as many tiles whatever the context, with the bits of one that looks at all") {
+  const attention::streaming_window window{.first = 4, .window = 100};
+  stepping step;
+  step.window = window;
+  for (const int threads : {1, 8}) {
+    const execution::cpu::context exec({.threads = threads});
+    for (const int tokens : {700, 5000, 20000}) {
+      const problem p = make({3, 1, 20}, tokens, 12);
+      const auto view = kv_cache::view<float>::of_rows(p.key.data(), p.value.data(), 1, 20, p.tokens);
+      std::atomic<int> tiles = 0;
+      counted counter;
+      counter.tiles = &tiles;
+      const attention::softmax<counted, attention::streaming_window> mixer{counter, window};
+      const floats got = attend(exec, mixer, p, view, tokens - 1, 1);
+      CHECK(tiles <= 4);  // that of the first four keys, and three of which the last hundred may lie in
+      CHECK(tiles >= 3);
+      CHECK(same(got, attend(exec, attention::softmax<stepping>{step}, p, view, tokens - 1, 1)));
+    }
+  }
 }
 
 TEST_CASE("a ring gives the same bits as a cache that forgets nothing") {

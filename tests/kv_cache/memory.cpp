@@ -8,7 +8,10 @@
 
 #include <doctest/doctest.h>
 
+#include <cstddef>
 #include <cstring>
+#include <memory_resource>
+#include <new>
 #include <utility>
 
 using namespace effinfer;
@@ -217,6 +220,68 @@ TEST_CASE("sizes are known before anything is allocated, and absurd ones are ref
   CHECK(thrown([&] { kv_cache::contiguous<>::cache({1, 1, 1}, 0); }) == error_code::invalid_argument);
   CHECK(thrown([&] { kv_cache::ring<>::cache({1, 1, 1}, 0, 1); }) == error_code::invalid_argument);
   CHECK(thrown([&] { kv_cache::ring<>::cache({1, 1, 1}, 1, 0); }) == error_code::invalid_argument);
+}
+
+namespace {
+/// Counts what is out, and gives no more than `most` bytes.
+class counting : public std::pmr::memory_resource {
+ public:
+  std::size_t out = 0, most = std::size_t(-1);
+
+ private:
+  void* do_allocate(std::size_t size, std::size_t alignment) override {
+    if (size > most - out) throw std::bad_alloc();
+    void* p = std::pmr::new_delete_resource()->allocate(size, alignment);
+    out += size;
+    return p;
+  }
+  void do_deallocate(void* p, std::size_t size, std::size_t alignment) override {
+    out -= size;
+    std::pmr::new_delete_resource()->deallocate(p, size, alignment);
+  }
+  bool do_is_equal(const memory_resource& other) const noexcept override { return this == &other; }
+};
+
+template <class Make>
+void uses_only(std::uint64_t size, const Make& make) {
+  counting memory;
+  {
+    auto first = make(&memory);
+    CHECK(memory.out == size);
+    CHECK(first.bytes() == size);
+    auto second = first;
+    CHECK(memory.out == 2 * size);
+    const auto third = std::move(second);
+    CHECK(memory.out == 2 * size);
+    first = third;
+    CHECK(memory.out == 2 * size);
+    memory.most = memory.out;
+    CHECK_THROWS_AS(auto fourth = third, std::bad_alloc);
+    CHECK_THROWS_AS(make(&memory), std::bad_alloc);
+    CHECK(memory.out == 2 * size);
+  }
+  CHECK(memory.out == 0);
+}
+}  // namespace
+
+TEST_CASE("memory comes from the caller's resource, as many bytes as announced, and goes back to it") {
+  const kv_cache::shape s{layers, heads, head_size};
+  using small = kv_cache::contiguous<kv_cache::int8>::cache;
+  uses_only(small::footprint(s, 40), [&](auto* from) { return small(s, 40, from); });
+  using ring = kv_cache::ring<f16>::cache;
+  uses_only(ring::footprint(s, 100, 20), [&](auto* from) { return ring(s, 100, 20, from); });
+  using state = kv_cache::recurrent_state;
+  uses_only(state::footprint(layers, heads, head_size),
+            [](auto* from) { return state(layers, heads, head_size, from); });
+  counting memory;
+  {
+    const state first(layers, heads, head_size, &memory);
+    auto mark = first.snapshot();
+    const auto again = mark;
+    first.snapshot(mark);
+    CHECK(memory.out == 3 * first.bytes());
+  }
+  CHECK(memory.out == 0);
 }
 
 TEST_CASE("what is written can be read at its position; what isn't committed never was") {

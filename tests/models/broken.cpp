@@ -140,10 +140,10 @@ TEST_CASE("a tensor of another shape") {
   }
   for (const auto& row :
        {std::array<std::string, 3>{"\"vocab_size\": 96", "\"vocab_size\": 16777216", "model.embed_tokens.weight"},
-        {"\"hidden_size\": 64", "\"hidden_size\": 1048576", "model.embed_tokens.weight"},
+        {"\"hidden_size\": 64", "\"hidden_size\": 2048", "model.embed_tokens.weight"},
         {"\"intermediate_size\": 96", "\"intermediate_size\": 4194304", "mlp.gate_proj.weight"},
         {"\"num_key_value_heads\": 2", "\"num_key_value_heads\": 4", "self_attn.k_proj.weight"},
-        {"\"num_attention_heads\": 4", "\"head_dim\": 65536, \"num_attention_heads\": 4", "self_attn.q_proj.weight"}}) {
+        {"\"num_attention_heads\": 4", "\"head_dim\": 32, \"num_attention_heads\": 4", "self_attn.q_proj.weight"}}) {
     CAPTURE(row[1]);
     changed c;
     c.configure(row[0], row[1]);
@@ -181,6 +181,21 @@ TEST_CASE("a gguf tensor that is missing, has another shape, or is a norm in blo
   refuses<ei::model<ei::quantization::int4<32>>>(file({}), error_code::unsupported, "blk.0.attn_q.weight", "Q8_0");
   expect_error(error_code::unsupported, {models + "llama-q4_k/model.gguf: tensor blk.0.", "quantization::none"},
                [] { return int8_model::load(models + "llama-q4_k/model.gguf"); });
+}
+
+TEST_CASE("heads wider than attention computes") {
+  for (const std::string& size : {std::string("514"), std::string("65536")}) {
+    changed c;
+    c.configure("\"num_attention_heads\": 4", "\"head_dim\": " + size + ", \"num_attention_heads\": 4");
+    const std::string path = c.saved();
+    expect_error(error_code::unsupported, {path + "/config.json", "heads of " + size, "up to 512"},
+                 [&] { return ei::model<>::load(path); });
+  }
+  changed c;
+  c.configure("\"num_attention_heads\": 4", "\"head_dim\": 258, \"num_attention_heads\": 4");
+  const std::string path = c.saved();
+  expect_error(error_code::unsupported, {path + "/config.json", "heads of 258", "up to 256"},
+               [&] { return ei::model<ei::kv_cache::contiguous<ei::kv_cache::int8>>::load(path); });
 }
 
 TEST_CASE("errors of shape come before any weight is quantized") {

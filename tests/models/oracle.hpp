@@ -26,8 +26,9 @@ class llama {
  public:
   llama(const ei::checkpoint::model_files& files, rounding r) : files_(files), c_(files.config()), rounding_(r) {}
 
-  /// Log-probabilities behind each token.
-  std::vector<row> operator()(const std::vector<int>& tokens) {
+  /// Log-probabilities behind each token. Token t goes through depth[t] layers, all where depth is empty; the layers behind get the
+  /// keys and values of its state as it is (CALM's hidden-state propagation).
+  std::vector<row> operator()(const std::vector<int>& tokens, const std::vector<int>& depth = {}) {
     const auto layers = static_cast<std::size_t>(c_.layers), heads = static_cast<std::size_t>(c_.heads);
     const std::size_t d = static_cast<std::size_t>(c_.head_size), group = heads / static_cast<std::size_t>(c_.kv_heads);
     std::vector<std::vector<row>> keys(layers), values(layers);
@@ -46,6 +47,7 @@ class llama {
         }
         keys[l].push_back(k);
         values[l].push_back(v);
+        if (!depth.empty() && layer >= depth[t]) continue;
         row mixed(q.size(), 0.0);
         for (std::size_t h = 0; h < heads; ++h) {
           const std::size_t kv = h / group * d;

@@ -6,7 +6,10 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstddef>
 #include <cstring>
+#include <memory_resource>
+#include <new>
 #include <string>
 #include <thread>
 #include <vector>
@@ -273,6 +276,26 @@ TEST_CASE("cancelling leaves the session where it was, also in the middle of a p
   check(load<ei::model<>>());
   check(load<windowed>());
   check(load<linear>());
+}
+
+TEST_CASE_TEMPLATE("keys, values and states lie in the caller's memory", Model, ei::model<>, windowed, linear) {
+  const auto llm = load<Model>();
+  const auto tokens = some_tokens(20);
+  alignas(64) static std::byte block[1 << 20];
+  std::vector<float> want;
+  {
+    auto usual = llm.start({.context_tokens = 64, .prefill_chunk = 8});
+    want = copy(usual.append(tokens));
+  }
+  std::pmr::monotonic_buffer_resource memory(block, sizeof block, std::pmr::null_memory_resource());
+  auto session = llm.start({.context_tokens = 64, .prefill_chunk = 8, .memory = &memory});
+  CHECK(same_bits(session.append(tokens), want));
+  auto fork = session;
+  session.mark();
+  CHECK(same_bits(fork.append(some_tokens(5)), session.append(some_tokens(5))));
+  CHECK_THROWS_AS(
+      auto none = llm.start({.context_tokens = 64, .prefill_chunk = 8, .memory = std::pmr::null_memory_resource()}),
+      std::bad_alloc);
 }
 
 TEST_CASE("bad tokens are refused before anything changes") {

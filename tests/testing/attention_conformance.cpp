@@ -9,6 +9,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <string>
 
 using namespace effinfer;
@@ -54,6 +55,9 @@ struct streaming_with_hasty_skip : attention::streaming_window {
     return t.key_begin < first || t.query_begin - (t.key_end - 1) < window - 1;
   }
 };
+struct streaming_with_hasty_jump : attention::streaming_window {
+  int next_key(attention::tile t) const { return std::max(t.key_begin, t.query_begin - window + 2); }
+};
 struct two_minds : attention::no_hooks {
   float score(float s, position) const { return 0.5f * s; }
   template <class V>
@@ -98,6 +102,9 @@ TEST_CASE("planted bugs are found") {
   streaming_with_hasty_skip hasty;
   hasty.window = 25;
   CHECK(finds(hasty, "any_visible()"));
+  streaming_with_hasty_jump jump;
+  jump.window = 25;
+  CHECK(finds(jump, "next_key()"));
   CHECK(finds(two_minds{}, "differs from double precision"));
   CHECK(finds(depends_on_tile{}, "other bits"));
 }

@@ -60,6 +60,8 @@ struct softmax_start {
 /// Besides these three a policy may have
 ///   EFFINFER_HOST_DEVICE bool all_visible(tile t) const;     true: no pair of the tile is hidden, `visible` isn't asked
 ///   EFFINFER_HOST_DEVICE bool any_visible(tile t) const;     false: all pairs of the tile are hidden, it is skipped
+///   EFFINFER_HOST_DEVICE int next_key(tile t) const;         the first key from t.key_begin on that one of the tile's queries may
+///                                                            see: kernels jump there (t.key_end has no meaning)
 ///   EFFINFER_HOST_DEVICE softmax_start start(int head) const;   attention sinks
 ///   template <class V> V scores(V s, position first) const;  `score` of 16 keys from first.key on, for a `score` that
 ///                                                            calls what no compiler vectorises (tanh, exp)
@@ -112,6 +114,11 @@ concept has_any_visible = requires(const P& p, tile t) {
   { p.any_visible(t) } -> std::same_as<bool>;
 };
 
+template <class P>
+concept has_next_key = requires(const P& p, tile t) {
+  { p.next_key(t) } -> std::same_as<int>;
+};
+
 namespace detail {
 template <class P>
 concept hooks_score = requires(const P& p, position at) {
@@ -139,6 +146,10 @@ concept names_all_visible = requires {
 template <class P>
 concept names_any_visible = requires {
   &P::any_visible;
+};
+template <class P>
+concept names_next_key = requires {
+  &P::next_key;
 };
 }  // namespace detail
 
@@ -172,6 +183,9 @@ struct check_attention_variant {
       !detail::names_any_visible<P> || has_any_visible<P>,
       "effinfer: attention policy needs  EFFINFER_HOST_DEVICE bool any_visible(tile t) const;  or no member of "
       "that name");
+  static_assert(
+      !detail::names_next_key<P> || has_next_key<P>,
+      "effinfer: attention policy needs  EFFINFER_HOST_DEVICE int next_key(tile t) const;  or no member of that name");
   static_assert(detail::overrides_a_hook<P>,
                 "effinfer: attention policy overrides no hook: write at least one of score, visible, keys or start (a "
                 "misspelt name overrides nothing)");

@@ -27,6 +27,7 @@ struct softmax<> {
   EFFINFER_HOST_DEVICE constexpr key_range keys(int, int cached) const { return {0, cached}; }
   EFFINFER_HOST_DEVICE constexpr bool all_visible(tile) const { return true; }
   EFFINFER_HOST_DEVICE constexpr bool any_visible(tile) const { return true; }
+  EFFINFER_HOST_DEVICE constexpr int next_key(tile t) const { return t.key_begin; }
   EFFINFER_HOST_DEVICE constexpr softmax_start start(int) const { return {}; }
   constexpr void validate() const {}
 };
@@ -70,6 +71,15 @@ struct softmax<First, Rest...> {
       if (!first.any_visible(t)) return false;
     }
     return rest.any_visible(t);
+  }
+  EFFINFER_HOST_DEVICE constexpr int next_key(tile t) const {
+    const int behind = rest.next_key(t);
+    if constexpr (has_next_key<First>) {
+      const int own = first.next_key(t);
+      return own > behind ? own : behind;
+    } else {
+      return behind;
+    }
   }
   /// Several starts are as if all their scores had been seen.
   EFFINFER_HOST_DEVICE softmax_start start(int head) const {

@@ -12,7 +12,7 @@
 
 namespace effinfer::inline v0::attention {
 
-/// Visible: key < first, or query - key < window. Tiles between the two are skipped.
+/// Visible: key < first, or query - key < window. Tiles between the two are jumped over, however many they are.
 struct streaming_window {
   using slot = effinfer::slot::attention_modifier;
   static constexpr bool changes_scores = false;
@@ -28,6 +28,11 @@ struct streaming_window {
   }
   EFFINFER_HOST_DEVICE constexpr bool any_visible(tile t) const {
     return t.key_begin < first || t.query_begin - (t.key_end - 1) < window;
+  }
+
+  EFFINFER_HOST_DEVICE constexpr int next_key(tile t) const {
+    const int recent = t.query_begin - window + 1;
+    return t.key_begin < first || t.key_begin >= recent ? t.key_begin : recent;
   }
 
   /// Errors: `invalid_argument` (window < 1, or first < 0).

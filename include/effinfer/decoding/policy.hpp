@@ -7,11 +7,18 @@
 //   top_k               a draw from the k likeliest                (Fan et al. 2018)           top_k.hpp
 //   top_p               a draw from the nucleus                    (Holtzman et al. 2020)      top_p.hpp
 //   min_p               a draw from those near the likeliest       (Nguyen et al. 2024)        min_p.hpp
+//   top_n_sigma         a draw from those within n deviations      (Tang et al. 2024)          top_n_sigma.hpp
+//   epsilon_cutoff, eta_cutoff   a draw from those above a floor   (Hewitt et al. 2022)        epsilon_cutoff.hpp, eta_cutoff.hpp
+//   locally_typical     a draw from those of expected surprise     (Meister et al. 2023)       locally_typical.hpp
+//   mirostat            a draw of steady surprise                  (Basu et al. 2021)          mirostat.hpp
 //   sample              all of these with all parameters at run time; the default              sample.hpp
 //   chain<Rules...>     rules one after another, then a draw                                   chain.hpp
 //   speculative<Drafter, Rule>   several tokens a pass, the same text                          speculative.hpp
-// Rules that only change logits, for chain: repetition_penalty, presence_penalty, frequency_penalty; and every policy above
-// but `speculative` is a rule as well. Drafters: prompt_lookup<N> (drafter.hpp says what one is).
+//   constrained<Grammar, Rule>   JSON Schema, GBNF, regular expressions  (Willard, Louf 2023)  constrained.hpp
+//   early_exit<Exit, Rule>       fewer layers for easy tokens; lossy     (Schuster et al. 2022)  early_exit.hpp
+// Rules that only change logits, for chain: repetition_penalty, presence_penalty, frequency_penalty, dry, no_repeat_ngram,
+// logit_bias, min_length, rule (of a lambda); and the draws above are rules as well. Drafters: prompt_lookup<N>,
+// forced_text<Grammar> (drafter.hpp says what one is); eagle, medusa, self_speculation (state_drafter.hpp).
 //
 // To add one, write one file with one struct:
 //

@@ -11,6 +11,7 @@
 #include <effinfer/decoding/greedy.hpp>
 #include <effinfer/decoding/parameter.hpp>
 #include <effinfer/decoding/policy.hpp>
+#include <effinfer/decoding/state_drafter.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -59,13 +60,23 @@ class verification {
 template <class T>
 inline constexpr bool is_speculative = false;
 
+/// A drafter of either kind, or the compiler says which line it lacks.
+template <class Drafter>
+constexpr bool draftable() {
+  if constexpr (state_drafter<Drafter>) {
+    return true;
+  } else {
+    return check_drafter<Drafter>::complete;
+  }
+}
+
 /// `Drafter` guesses up to `max_draft` tokens a pass, `Rule` decides.
 ///
 /// Exact: the text is that of `Rule` alone. As a strategy for one position it is `Rule`.
 /// Example: speculative<prompt_lookup<3>, top_p>{.rule = {.p = 0.9f}, .max_draft = 8}
 template <class Drafter, class Rule = greedy>
 struct speculative {
-  static_assert(check_drafter<Drafter>::complete && check_strategy<Rule>::complete);
+  static_assert(draftable<Drafter>() && check_strategy<Rule>::complete);
   static_assert(!is_speculative<Rule>,
                 "effinfer: speculative<Drafter, Rule> can't be the rule of another: give it the rule inside.");
   using slot = effinfer::slot::decoding;
@@ -108,5 +119,11 @@ struct speculative {
 
 template <class Drafter, class Rule>
 inline constexpr bool is_speculative<speculative<Drafter, Rule>> = true;
+
+/// True of speculative<...> whose drafter looks inside the model (state_drafter.hpp).
+template <class T>
+inline constexpr bool drafts_from_states = false;
+template <class Drafter, class Rule>
+inline constexpr bool drafts_from_states<speculative<Drafter, Rule>> = state_drafter<Drafter>;
 
 }  // namespace effinfer::inline v0::decoding

@@ -5,6 +5,7 @@
 #include <effinfer/kv_cache/positions.hpp>
 
 #include <cstdint>
+#include <memory_resource>
 
 namespace effinfer::inline v0::kv_cache {
 
@@ -21,8 +22,9 @@ struct contiguous {
     /// Bytes that a cache takes, before it is made: 2 layers K capacity row_elements<T>(D) sizeof(T). Errors: `invalid_argument`,
     /// `limit`.
     static std::uint64_t footprint(const shape& s, int capacity) { return detail::cache_bytes<T>(s, capacity); }
-    /// Room for `capacity` tokens. Errors: as `footprint`.
-    cache(const shape& s, int capacity) : detail::positions<T>(s, capacity, 0) {}
+    /// Room for `capacity` tokens, in memory of `from`, which must outlive it. Errors: as `footprint`, std::bad_alloc.
+    cache(const shape& s, int capacity, std::pmr::memory_resource* from = std::pmr::get_default_resource())
+        : detail::positions<T>(s, capacity, 0, from) {}
   };
 };
 

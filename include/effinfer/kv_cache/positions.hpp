@@ -14,7 +14,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
-#include <new>
+#include <memory_resource>
 #include <span>
 #include <string>
 #include <utility>
@@ -34,12 +34,13 @@ std::uint64_t cache_bytes(shape s, int capacity) {
 template <element T>
 class positions {
  public:
-  positions(const shape& s, int slots, int window)
+  /// Memory comes from `from`, as does that of copies.
+  positions(const shape& s, int slots, int window, std::pmr::memory_resource* from)
       : shape_(s),
         slots_(slots),
         window_(window),
         size_(cache_bytes<T>(s, slots) / sizeof(T)),
-        data_(allocate(size_)) {}
+        data_(allocate(size_, from)) {}
   positions(const positions& other)
       : shape_(other.shape_),
         slots_(other.slots_),
@@ -47,7 +48,7 @@ class positions {
         first_(other.first_),
         length_(other.length_),
         size_(other.size_),
-        data_(allocate(size_)) {
+        data_(allocate(size_, other.data_.get_deleter().from)) {
     copy_rows(other);
   }
   positions(positions&& other) noexcept { swap(other); }
@@ -180,13 +181,16 @@ class positions {
 
  private:
   struct release {
-    void operator()(T* p) const { ::operator delete[](p, std::align_val_t{64}); }
+    std::pmr::memory_resource* from = nullptr;
+    std::size_t bytes = 0;
+    void operator()(T* p) const { from->deallocate(p, bytes, 64); }
   };
   using memory = std::unique_ptr<T[], release>;
 
   // Not zeroed: no kernel reads a position that was not written, and untouched pages cost nothing.
-  static memory allocate(std::uint64_t size) {
-    return memory(static_cast<T*>(::operator new[](static_cast<std::size_t>(size * sizeof(T)), std::align_val_t{64})));
+  static memory allocate(std::uint64_t size, std::pmr::memory_resource* from) {
+    const auto bytes = static_cast<std::size_t>(size * sizeof(T));
+    return memory(static_cast<T*>(from->allocate(bytes, 64)), release{from, bytes});
   }
 
   void swap(positions& other) noexcept {

@@ -2,6 +2,7 @@
 // What linear attention remembers instead of keys and values: a matrix S [D, D] and a vector z [D] a head (see
 // attention/linear.hpp), of the same size however long the sequence.
 
+#include <effinfer/core/resource_allocator.hpp>
 #include <effinfer/kv_cache/policy.hpp>
 #include <effinfer/kv_cache/saved_bytes.hpp>
 
@@ -39,12 +40,14 @@ class recurrent_state {
     return bytes;
   }
 
-  /// The empty state of a sequence without tokens. Errors: as `footprint`.
-  recurrent_state(int layers, int heads, int head_size)
+  /// The empty state of a sequence without tokens, in memory of `from`, which must outlive it and its copies and marks. Errors: as
+  /// `footprint`, std::bad_alloc.
+  recurrent_state(int layers, int heads, int head_size,
+                  std::pmr::memory_resource* from = std::pmr::get_default_resource())
       : layers_(layers),
         heads_(heads),
         head_size_(head_size),
-        data_(static_cast<std::size_t>(footprint(layers, heads, head_size) / sizeof(float))) {}
+        data_(static_cast<std::size_t>(footprint(layers, heads, head_size) / sizeof(float)), from) {}
 
   [[nodiscard]] int length() const { return length_; }
   [[nodiscard]] std::uint64_t bytes() const { return data_.size() * sizeof(float); }
@@ -61,7 +64,7 @@ class recurrent_state {
 
   /// A copy to come back to. Cost: bytes(). Snapshots may be kept in any number and used in any order.
   struct mark {
-    std::vector<float> data;
+    std::vector<float, resource_allocator<float>> data;
     int length = 0;
   };
   [[nodiscard]] mark snapshot() const { return {data_, length_}; }
@@ -125,7 +128,7 @@ class recurrent_state {
  private:
   int layers_, heads_, head_size_;
   int length_ = 0;
-  std::vector<float> data_;
+  std::vector<float, resource_allocator<float>> data_;
 };
 
 static_assert(sequence_memory<recurrent_state>);

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <memory_resource>
 
 namespace effinfer::inline v0::kv_cache {
 
@@ -40,8 +41,10 @@ struct ring {
     static std::uint64_t footprint(const shape& s, int window, int slack) {
       return detail::cache_bytes<T>(s, positions_held(window, slack));
     }
-    /// A window of `window` tokens, `write` of up to `slack` at once. Errors: as `footprint`.
-    cache(const shape& s, int window, int slack) : detail::positions<T>(s, positions_held(window, slack), window) {}
+    /// A window of `window` tokens, `write` of up to `slack` at once, in memory of `from`, which must outlive it. Errors: as
+    /// `footprint`, std::bad_alloc.
+    cache(const shape& s, int window, int slack, std::pmr::memory_resource* from = std::pmr::get_default_resource())
+        : detail::positions<T>(s, positions_held(window, slack), window, from) {}
   };
 };
 

@@ -22,6 +22,7 @@
 #include <initializer_list>
 #include <limits>
 #include <memory>
+#include <memory_resource>
 #include <span>
 #include <stop_token>
 #include <utility>
@@ -53,6 +54,13 @@ class decoder {
     int outputs = std::numeric_limits<int>::max();  ///< how many of the last tokens need logits
   };
 
+  /// Hands out the residual state behind the first `layers` layers (0: the embedding), before any norm, for the last out.rows
+  /// tokens of a pass. Shapes: out [n, E], n at most the tokens of the pass.
+  struct tap {
+    int layers = 0;
+    matrix_view<float> out;
+  };
+
   /// Scratch memory for passes of up to `tokens` tokens; one thread at a time.
   class workspace {
    public:
@@ -81,8 +89,9 @@ class decoder {
   [[nodiscard]] std::uint64_t fingerprint() const { return fingerprint_; }
 
   /// What one sequence of up to `context_tokens` tokens remembers, empty, for passes of up to `pass_tokens`.
-  [[nodiscard]] state make_state(int context_tokens, int pass_tokens) const {
-    return state(config(), settings_, context_tokens, pass_tokens);
+  [[nodiscard]] state make_state(int context_tokens, int pass_tokens,
+                                 std::pmr::memory_resource* from = std::pmr::get_default_resource()) const {
+    return state(config(), settings_, context_tokens, pass_tokens, from);
   }
   static std::uint64_t state_bytes(const checkpoint::model_config& config, const mixer_settings& settings,
                                    int context_tokens, int pass_tokens) {
@@ -92,28 +101,78 @@ class decoder {
   [[nodiscard]] workspace make_workspace(int tokens) const { return workspace(config(), tokens); }
   static std::uint64_t workspace_bytes(const checkpoint::model_config& config, int tokens) {
     return (static_cast<std::uint64_t>(tokens) * floats_per_token(config) +
-            static_cast<std::uint64_t>(config.vocabulary_size)) *
+            static_cast<std::uint64_t>(std::min(tokens, logit_rows)) *
+                static_cast<std::uint64_t>(config.vocabulary_size)) *
                sizeof(float) +
            product_bytes(config, tokens) + hidden_bytes(config, tokens);
   }
+  /// As many rows of logits a workspace holds: one product for so many is far cheaper than a product each.
+  static constexpr int logit_rows = 8;
 
   /// Runs all layers over the tokens of `items` (together at most the workspace's). Afterwards `logits` gives the logits behind any
   /// of them that `outputs` counts: rows are counted through the items in order. The caller has checked ids and room.
   ///
+  /// `taps` are filled on the way; without any the pass costs what it does without them.
   /// Returns false, with the states as before, if `stop` asked for it: it is looked at before every layer.
-  bool forward(std::span<const item> items, workspace& w, const std::stop_token& stop) const;
+  bool forward(std::span<const item> items, workspace& w, const std::stop_token& stop,
+               std::span<const tap> taps = {}) const {
+    embed(items, w, taps);
+    if (!run_layers(items, w, 0, config().layers, stop, taps)) return false;
+    commit(items);
+    return true;
+  }
+
+  // The steps of `forward`, for passes that leave layers out (early exit, self-speculation). Between `embed` and `commit` the
+  // workspace holds a residual state for each row of the pass.
+
+  /// Looks up the embeddings and rotary turns of `items`: the states become the embeddings.
+  void embed(std::span<const item> items, workspace& w, std::span<const tap> taps = {}) const;
+  /// Takes the states through layers [first, last), which write their keys and values. Layers between two calls are skipped: the
+  /// states go past them unchanged, and what they remember lacks these tokens (see `fill_layers`). False as for `forward`.
+  bool run_layers(std::span<const item> items, workspace& w, int first, int last, const std::stop_token& stop = {},
+                  std::span<const tap> taps = {}) const;
+  /// Gives layers [first, last) the keys and values of the states as they are, without taking the states through them: later
+  /// tokens then find in these layers what a token that left early would have been. Source: Schuster et al., "Confident
+  /// Adaptive Language Modeling" (2022), section 3.2 (hidden-state propagation). Costs two small products a layer.
+  void fill_layers(std::span<const item> items, workspace& w, int first, int last) const;
+  /// The tokens of `items` are now part of their sequences.
+  void commit(std::span<const item> items) const {
+    for (const item& i : items) i.of->commit(static_cast<int>(i.tokens.size()));
+  }
+  /// The states of rows [first, first + count) as they stand. Shapes: [count, E]. What they are changed to goes on.
+  matrix_view<float> states(workspace& w, int first, int count) const { return w.x_.middle_rows(first, count); }
 
   /// Logits [V] behind row `row` of the last pass; valid until the next call with this workspace.
   std::span<const float> logits(workspace& w, int row) const {
-    const matrix_view<float> out(w.logits_.data(), 1, config().vocabulary_size);
-    logits(w, row, out);
-    return w.logits_;
+    return {logits(w, row, 1).data, static_cast<std::size_t>(config().vocabulary_size)};
+  }
+  /// Logits [count, V] behind rows [first, first + count), count <= logit_rows; valid until the next call with this workspace.
+  matrix_view<float> logits(workspace& w, int first, int count) const {
+    const matrix_view<float> out(w.logits_.data(), count, config().vocabulary_size);
+    logits(w, first, out);
+    return out;
   }
   /// Logits behind rows [first, first + out.rows) of the last pass. Shapes: out [rows, V].
   void logits(workspace& w, int first, matrix_view<float> out) const {
     const auto x = w.x_.middle_rows(first, out.rows);
     const auto normed = w.normed_.middle_rows(first, out.rows);
     normed_product(x, weights_.final_norm, normed, w, {{&weights_.output, out}});
+  }
+  /// The same by way of an exit: the states x are first mapped to x + map x (models/exit_maps.hpp).
+  matrix_view<float> logits(workspace& w, const linear_layer& map, int first, int count) const {
+    const auto x = w.x_.middle_rows(first, count), normed = w.normed_.middle_rows(first, count);
+    for (std::ptrdiff_t r = 0; r < count; ++r) std::copy_n(x.row(r), x.columns, normed.row(r));
+    quantization::activation_kinds kinds;
+    kinds.add(map.weight.format, execution_->set());
+    const quantization::product one{&map.weight, normed, map.bias_or_null(), true};
+    quantization::matmul(*execution_, quantization::prepare(*execution_, x, w.product_, kinds), std::span(&one, 1));
+    const matrix_view<float> out(w.logits_.data(), count, config().vocabulary_size);
+    normed_product(normed, weights_.final_norm, normed, w, {{&weights_.output, out}});
+    return out;
+  }
+  /// What the final norm makes of states: the feature that Medusa, EAGLE and MTP drafters go on from. Shapes: both [n, E].
+  void features(matrix_view<const float> states, matrix_view<float> out) const {
+    layers::rms_norm(*execution_, states, weights_.final_norm.data(), config().norm_epsilon, out);
   }
 
  private:
@@ -156,6 +215,20 @@ class decoder {
     return std::max<std::uint64_t>(
         floats * sizeof(float),
         quantization::matmul_workspace_bytes<typename Quantization::formats>(tokens, c.feed_forward_width));
+  }
+
+  static std::ptrdiff_t rows_of(std::span<const item> items) {
+    std::ptrdiff_t total = 0;
+    for (const item& i : items) total += static_cast<std::ptrdiff_t>(i.tokens.size());
+    return total;
+  }
+  /// The states of a pass of `total` rows, behind so many layers, to the taps that want them.
+  static void copy_to(std::span<const tap> taps, int layers, const workspace& w, std::ptrdiff_t total) {
+    for (const tap& t : taps) {
+      if (t.layers != layers) continue;
+      for (std::ptrdiff_t r = 0; r < t.out.rows; ++r)
+        std::copy_n(w.x_.row(total - t.out.rows + r), t.out.columns, t.out.row(r));
+    }
   }
 
   /// y = x w^T + bias for layers with the same input; y += for one that adds.
@@ -220,7 +293,7 @@ decoder<Mixer, Quantization>::workspace::workspace(const checkpoint::model_confi
   floats_.resize(t * floats_per_token(c));
   product_.resize(product_bytes(c, tokens));
   hidden_.resize(hidden_bytes(c, tokens));
-  logits_.resize(static_cast<std::size_t>(c.vocabulary_size));
+  logits_.resize(static_cast<std::size_t>(std::min(tokens, logit_rows)) * static_cast<std::size_t>(c.vocabulary_size));
   float* next = floats_.data();
   const auto take = [&](std::ptrdiff_t columns) {
     const matrix_view<float> view(next, tokens, columns);
@@ -238,11 +311,7 @@ decoder<Mixer, Quantization>::workspace::workspace(const checkpoint::model_confi
 }
 
 template <class Mixer, class Quantization>
-bool decoder<Mixer, Quantization>::forward(std::span<const item> items, workspace& w,
-                                           const std::stop_token& stop) const {
-  const checkpoint::model_config& c = config();
-  const auto& exec = *execution_;
-
+void decoder<Mixer, Quantization>::embed(std::span<const item> items, workspace& w, std::span<const tap> taps) const {
   std::ptrdiff_t total = 0;
   for (const item& i : items) {
     for (std::size_t t = 0; t < i.tokens.size(); ++t, ++total) {
@@ -251,12 +320,22 @@ bool decoder<Mixer, Quantization>::forward(std::span<const item> items, workspac
         rotary->turns(i.position + static_cast<int>(t), i.length, w.turns_.row(total));
     }
   }
+  copy_to(taps, 0, w, total);
+}
+
+template <class Mixer, class Quantization>
+bool decoder<Mixer, Quantization>::run_layers(std::span<const item> items, workspace& w, int first_layer,
+                                              int last_layer, const std::stop_token& stop,
+                                              std::span<const tap> taps) const {
+  const checkpoint::model_config& c = config();
+  const auto& exec = *execution_;
+  const std::ptrdiff_t total = rows_of(items);
   const auto turns = w.turns_.middle_rows(0, total), query = w.query_.middle_rows(0, total);
   const auto key = w.key_.middle_rows(0, total), value = w.value_.middle_rows(0, total);
   auto x = w.x_.middle_rows(0, total), normed = w.normed_.middle_rows(0, total);
   auto mixed = w.mixed_.middle_rows(0, total);
 
-  for (int layer = 0; layer < c.layers; ++layer) {
+  for (int layer = first_layer; layer < last_layer; ++layer) {
     if (stop.stop_requested()) {
       for (const item& i : items) i.of->abandon();
       return false;
@@ -269,16 +348,35 @@ bool decoder<Mixer, Quantization>::forward(std::span<const item> items, workspac
     }
     mixer_.mix(exec, layer, items, turns, query, key, value, mixed);
     if (layer + 1 == c.layers && items.size() == 1) {
-      // Nobody reads the last layer's outputs but those whose logits are wanted.
-      const std::ptrdiff_t wanted = std::min<std::ptrdiff_t>(items[0].outputs, total), first = total - wanted;
-      for (auto* rows : {&x, &normed, &mixed}) *rows = rows->middle_rows(first, wanted);
+      // Nobody reads the last layer's outputs but those whose logits or states are wanted.
+      std::ptrdiff_t wanted = items[0].outputs;
+      for (const tap& t : taps) wanted = t.layers == c.layers ? std::max(wanted, t.out.rows) : wanted;
+      wanted = std::min(wanted, total);
+      for (auto* rows : {&x, &normed, &mixed}) *rows = rows->middle_rows(total - wanted, wanted);
     }
     const std::initializer_list<output> sum = {{&b.mixer_output, x, true}};
     product(quantization::prepare(exec, mixed, w.product_, kinds_of(sum)), sum);
     feed_forward(b, x, normed, w);
+    copy_to(taps, layer + 1, w, total);
   }
-  for (const item& i : items) i.of->commit(static_cast<int>(i.tokens.size()));
   return true;
+}
+
+template <class Mixer, class Quantization>
+void decoder<Mixer, Quantization>::fill_layers(std::span<const item> items, workspace& w, int first, int last) const {
+  const checkpoint::model_config& c = config();
+  const auto& exec = *execution_;
+  const std::ptrdiff_t total = rows_of(items);
+  const auto x = w.x_.middle_rows(0, total), normed = w.normed_.middle_rows(0, total);
+  const auto turns = w.turns_.middle_rows(0, total);
+  const auto key = w.key_.middle_rows(0, total), value = w.value_.middle_rows(0, total);
+  for (int layer = first; layer < last; ++layer) {
+    const block_weights& b = weights_.blocks[static_cast<std::size_t>(layer)];
+    normed_product(x, b.mixer_norm, normed, w, {{&b.key, key}, {&b.value, value}});
+    if (c.qk_norm) layers::head_rms_norm(exec, key, c.head_size, b.key_norm.data(), c.norm_epsilon);
+    mixer_.remember(exec, layer, items, turns, w.query_.middle_rows(0, total), key, value,
+                    w.mixed_.middle_rows(0, total));
+  }
 }
 
 }  // namespace effinfer::inline v0::models

@@ -21,6 +21,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <memory_resource>
 #include <span>
 #include <string>
 #include <utility>
@@ -31,6 +32,12 @@ namespace effinfer::inline v0::models {
 namespace detail {
 
 inline kv_cache::shape cache_shape(const checkpoint::model_config& c) { return {c.layers, c.kv_heads, c.head_size}; }
+
+inline void check_head_size(const checkpoint::model_config& c, int largest) {
+  if (c.head_size <= largest) return;
+  throw error(error_code::unsupported, c.file, "heads of " + std::to_string(c.head_size),
+              "with these policies attention computes heads of up to " + std::to_string(largest));
+}
 
 /// The `Modifier` in softmax<Modifiers...> that is a sliding window, as a width; 0 without one.
 template <class Mixer>
@@ -84,9 +91,11 @@ class softmax_mixer {
     std::vector<int> windows;  ///< [layers]; `unlimited` where a layer sees all
   };
 
-  /// Errors: `mismatch` (the policy's window is wider than the checkpoint's, or `full` meets a window), those of the modifiers.
+  /// Errors: `mismatch` (the policy's window is wider than the checkpoint's, or `full` meets a window), `unsupported` (wider heads
+  /// than attention computes), those of the modifiers.
   static settings configure(const checkpoint::model_config& c, const Attention& attention) {
     attention.validate();
+    detail::check_head_size(c, attention::largest_softmax_head_size<typename Cache::element_type>);
     settings s{attention, {}};
     const int stated = detail::stated_window(attention);
     for (const int own : c.windows) {
@@ -105,8 +114,8 @@ class softmax_mixer {
   /// One sequence's keys and values, for passes of up to `pass` tokens.
   class state {
    public:
-    state(const checkpoint::model_config& c, const settings& s, int context, int pass)
-        : cache_(make(c, s, context, pass)), context_(context) {}
+    state(const checkpoint::model_config& c, const settings& s, int context, int pass, std::pmr::memory_resource* from)
+        : cache_(make(c, s, context, pass, from)), context_(context) {}
     static std::uint64_t bytes(const checkpoint::model_config& c, const settings& s, int context, int pass) {
       if constexpr (ring) {
         return Cache::cache::footprint(detail::cache_shape(c), window(s, context), pass);
@@ -134,11 +143,12 @@ class softmax_mixer {
     static int window(const settings& s, int context) {
       return std::min(context, *std::max_element(s.windows.begin(), s.windows.end()));
     }
-    static typename Cache::cache make(const checkpoint::model_config& c, const settings& s, int context, int pass) {
+    static typename Cache::cache make(const checkpoint::model_config& c, const settings& s, int context, int pass,
+                                      std::pmr::memory_resource* from) {
       if constexpr (ring) {
-        return typename Cache::cache(detail::cache_shape(c), window(s, context), pass);
+        return typename Cache::cache(detail::cache_shape(c), window(s, context), pass, from);
       } else {
-        return typename Cache::cache(detail::cache_shape(c), context);
+        return typename Cache::cache(detail::cache_shape(c), context, from);
       }
     }
     typename Cache::cache cache_;
@@ -176,6 +186,20 @@ class softmax_mixer {
     }
   }
 
+  /// What `mix` leaves behind, without an output: keys and values. `key` is turned in place; `query` and `mixed` are scratch.
+  template <class Item>
+  void remember(const execution::cpu::context& exec, int layer, std::span<const Item> items,
+                matrix_view<const float> turns, matrix_view<float> /*query*/, matrix_view<float> key,
+                matrix_view<float> value, matrix_view<float> /*mixed*/) const {
+    layers::rotate(exec, rotary_, turns, layout_.head_size, key);
+    std::ptrdiff_t row = 0;
+    for (const Item& i : items) {
+      const auto count = static_cast<std::ptrdiff_t>(i.tokens.size());
+      i.of->cache_.write(exec, layer, key.middle_rows(row, count), value.middle_rows(row, count));
+      row += count;
+    }
+  }
+
   [[nodiscard]] const layers::rotary_embedding* rotary() const { return &rotary_; }
 
  private:
@@ -203,8 +227,10 @@ class linear_mixer {
     Linear linear;
   };
 
-  /// Errors: `mismatch` (the checkpoint decays and the policy doesn't, or has no rates).
+  /// Errors: `mismatch` (the checkpoint decays and the policy doesn't, or has no rates), `unsupported` (wider heads than attention
+  /// computes).
   static settings configure(const checkpoint::model_config& c, const Linear& linear) {
+    detail::check_head_size(c, attention::detail::largest_linear_head_size);
     bool decays = false;
     for (const float g : c.decay) decays = decays || g != 1.0F;
     if constexpr (!std::is_same_v<decltype(linear.decay), attention::decay_per_head>) {
@@ -221,9 +247,10 @@ class linear_mixer {
   /// One sequence's state, and a copy of it to go back to.
   class state {
    public:
-    state(const checkpoint::model_config& c, const settings&, int, int) : memory_(c.layers, c.heads, c.head_size) {}
+    state(const checkpoint::model_config& c, const settings&, int, int, std::pmr::memory_resource* from)
+        : memory_(c.layers, c.heads, c.head_size, from), marked_(memory_.snapshot()) {}
     static std::uint64_t bytes(const checkpoint::model_config& c, const settings&, int, int) {
-      return kv_cache::recurrent_state::footprint(c.layers, c.heads, c.head_size);
+      return 2 * kv_cache::recurrent_state::footprint(c.layers, c.heads, c.head_size);
     }
     bool truncate(int position) {
       if (dirty_ && position != 0) return false;
@@ -277,6 +304,15 @@ class linear_mixer {
       row += count;
     }
     attention::attend(exec, at(), layout_, std::span<const attention::recurrent_sequence>(sequences));
+  }
+
+  /// What `mix` leaves behind, without an output: the state moves on. `query` and `mixed` are scratch.
+  template <class Item>
+  void remember(const execution::cpu::context& exec, int layer, std::span<const Item> items,
+                matrix_view<const float> turns, matrix_view<float> query, matrix_view<float> key,
+                matrix_view<float> value, matrix_view<float> mixed) const {
+    for (std::ptrdiff_t r = 0; r < query.rows; ++r) std::fill_n(query.row(r), query.columns, 0.0F);
+    mix(exec, layer, items, turns, query, key, value, mixed);
   }
 
   [[nodiscard]] const layers::rotary_embedding* rotary() const { return nullptr; }

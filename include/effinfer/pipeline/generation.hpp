@@ -3,6 +3,7 @@
 // next piece that may be shown: whole UTF-8 characters, and nothing that may yet turn out to be a stop string.
 
 #include <effinfer/core/random.hpp>
+#include <effinfer/decoding/early_exit.hpp>
 #include <effinfer/decoding/log_probability.hpp>
 #include <effinfer/decoding/policy.hpp>
 #include <effinfer/decoding/speculative.hpp>
@@ -21,6 +22,7 @@
 #include <stop_token>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -67,7 +69,8 @@ struct generate_options {
 struct generation_statistics {
   int prompt_tokens = 0;
   int generated_tokens = 0;
-  int forward_passes = 0;  ///< of the decode phase; fewer than generated_tokens where speculation helped
+  int forward_passes = 0;              ///< of the decode phase; fewer than generated_tokens where speculation helped
+  std::int64_t early_exit_layers = 0;  ///< that the tokens of the decode phase went through, where they may leave early
   double prefill_seconds = 0;
   double decode_seconds = 0;
 
@@ -242,7 +245,7 @@ class generation {
       pending_log_probabilities_.clear();
       next_pending_ = 0;
       if (!started_) {
-        const auto logits = sequence_->append(prompt_, options_.cancel);
+        const auto logits = read_prompt();
         started_ = true;
         pending_.push_back(choose(logits, random));
         statistics_.prefill_seconds = seconds(begin);
@@ -278,10 +281,31 @@ class generation {
     pending_log_probabilities_.push_back(decoding::find_log_probabilities(logits, token, *options_.log_probabilities));
   }
 
+  std::span<const float> read_prompt() {
+    if constexpr (inner_drafter) {
+      const int rows = static_cast<int>(prompt_.size());
+      inner_.emplace(options_.decoding.drafter, *sequence_);
+      const auto logits = sequence_->append(
+          prompt_, options_.cancel, 1, [](int, std::span<const float>) {}, inner_->taps(rows));
+      inner_->read(rows, 0);
+      return logits;
+    } else {
+      return sequence_->append(prompt_, options_.cancel);
+    }
+  }
+
   /// Reads the last chosen token (and drafts behind it) and queues what follows.
   void decode(const random_stream& random) {
     const int last = generated_.back();
-    if constexpr (decoding::is_speculative<Decoding>) {
+    if constexpr (inner_drafter) {
+      const int most = std::min({options_.decoding.max_draft, sequence_->room() - 1,
+                                 options_.max_tokens - static_cast<int>(generated_.size()) - 1});
+      history_.assign(sequence_->tokens().begin(), sequence_->tokens().end());
+      history_.push_back(last);
+      run_.clear();
+      if (most > 0) inner_->propose(history_, most, run_);
+      return decode_run(random);
+    } else if constexpr (decoding::is_speculative<Decoding>) {
       const int most = std::min({options_.decoding.max_draft, sequence_->room() - 1,
                                  options_.max_tokens - static_cast<int>(generated_.size()) - 1});
       history_.assign(sequence_->tokens().begin(), sequence_->tokens().end());
@@ -289,8 +313,15 @@ class generation {
       if (most > 0) run_ = options_.decoding.drafter.propose(history_, most);
       if (most > 0 && !run_.empty()) return decode_run(random);
     }
-    const auto logits = sequence_->append(std::span(&last, 1), options_.cancel);
-    pending_.push_back(choose(logits, random));
+    if constexpr (decoding::is_early_exit<Decoding>) {
+      int depth = 0;
+      const int step = static_cast<int>(generated_.size());
+      pending_.push_back(choose(options_.decoding.read(*sequence_, last, step, options_.cancel, &depth), random));
+      statistics_.early_exit_layers += depth;
+    } else {
+      const auto logits = sequence_->append(std::span(&last, 1), options_.cancel);
+      pending_.push_back(choose(logits, random));
+    }
   }
 
   /// Reads the last token and the drafts in run_ in one pass, and keeps what the rule itself would have chosen.
@@ -301,14 +332,34 @@ class generation {
     const int base = sequence_->position();
     sequence_->mark();
     bool valid = true;
-    sequence_->append(run_, options_.cancel, static_cast<int>(run_.size()), [&](int, std::span<const float> logits) {
+    const auto sink = [&](int, std::span<const float> logits) {
       if (!valid) return;
       row_.assign(logits.begin(), logits.end());
       valid = verify.next(row_);
       keep_log_probabilities(logits, verify.accepted().back());
-    });
+    };
+    const int rows = static_cast<int>(run_.size());
+    if constexpr (inner_drafter) {
+      sequence_->append(run_, options_.cancel, rows, sink, inner_->taps(rows));
+    } else {
+      sequence_->append(run_, options_.cancel, rows, sink);
+    }
     pending_.assign(verify.accepted().begin(), verify.accepted().end());
+    if constexpr (inner_drafter) {
+      inner_->read(static_cast<int>(pending_.size()), static_cast<int>(pending_.size()) - 1);
+    }
     sequence_->rollback(base + static_cast<int>(pending_.size()));
+  }
+
+  /// What a drafter that looks inside the model keeps; nothing for the others.
+  struct no_run {};
+  static constexpr bool inner_drafter = decoding::drafts_from_states<Decoding>;
+  static auto run_type() {
+    if constexpr (inner_drafter) {
+      return std::type_identity<typename Decoding::drafter_type::template run<session<Decoder>>>();
+    } else {
+      return std::type_identity<no_run>();
+    }
   }
 
   std::unique_ptr<session<Decoder>> owned_;
@@ -329,6 +380,7 @@ class generation {
   std::size_t next_pending_ = 0;
   std::vector<int> history_;
   std::vector<int> run_;
+  std::optional<typename decltype(run_type())::type> inner_;
   std::vector<float> row_;
   std::string piece_;
   generation_statistics statistics_;

@@ -4,11 +4,13 @@
 
 #include <effinfer/core/error.hpp>
 #include <effinfer/models/decoder.hpp>
+#include <effinfer/models/exit_maps.hpp>
 
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <memory>
+#include <memory_resource>
 #include <span>
 #include <stop_token>
 #include <string>
@@ -21,6 +23,7 @@ namespace effinfer::inline v0 {
 struct session_options {
   int context_tokens = 0;   ///< positions kept; 0: the model's own maximum, but at most 4096
   int prefill_chunk = 256;  ///< tokens a forward pass; more is faster and takes more memory; results don't depend on it
+  std::pmr::memory_resource* memory = nullptr;  ///< of the keys, values and states; null: the default resource
 };
 
 /// A sequence being read and written. Copying it forks it: both go on from the same point, independently.
@@ -35,7 +38,7 @@ class session {
   session(std::shared_ptr<const Decoder> model, session_options options)
       : model_(std::move(model)),
         options_(checked(model_->config(), options)),
-        state_(model_->make_state(options_.context_tokens, options_.prefill_chunk)),
+        state_(model_->make_state(options_.context_tokens, options_.prefill_chunk, options_.memory)),
         workspace_(model_->make_workspace(options_.prefill_chunk)) {
     tokens_.reserve(static_cast<std::size_t>(options_.context_tokens));
   }
@@ -50,6 +53,7 @@ class session {
       throw error(error_code::invalid_argument, "session_options.prefill_chunk",
                   std::to_string(options.prefill_chunk) + " is not in [1, 8192]");
     }
+    if (options.memory == nullptr) options.memory = std::pmr::get_default_resource();
     if (options.context_tokens == 0) options.context_tokens = std::min(config.max_positions, 4096);
     options.prefill_chunk = std::min(options.prefill_chunk, options.context_tokens);
     return options;
@@ -76,31 +80,140 @@ class session {
   }
 
   /// The same, and calls `sink(position, logits[V])` for each of the last `rows` tokens in order: the logits
-  /// behind the token at `position`.
+  /// behind the token at `position`. `taps` (models/decoder.hpp) take the states behind some layers: the last out.rows tokens'.
   template <class Sink>
-  std::span<const float> append(std::span<const int> tokens, const std::stop_token& stop, int rows, Sink&& sink) {
+  std::span<const float> append(std::span<const int> tokens, const std::stop_token& stop, int rows, Sink&& sink,
+                                std::span<const typename Decoder::tap> taps = {}) {
     check(tokens);
     const int start = position();
     const int total = static_cast<int>(tokens.size());
+    for (const typename Decoder::tap& t : taps) check(t, total);
     std::span<const float> logits;
+    std::vector<typename Decoder::tap> here(taps.begin(), taps.end());
     for (int done = 0; done < total;) {
       const int count = std::min(total - done, options_.prefill_chunk);
       const int first_wanted = std::max(0, total - std::max(rows, 1) - done);
       const typename Decoder::item item{&state_,
                                         tokens.subspan(static_cast<std::size_t>(done), static_cast<std::size_t>(count)),
                                         position(), start + total, std::max(0, count - first_wanted)};
-      if (!model_->forward(std::span(&item, 1), workspace_, stop)) {
+      for (std::size_t i = 0; i < taps.size(); ++i) {  // row r of a tap is of token total - rows + r
+        const std::ptrdiff_t before = total - taps[i].out.rows;
+        const std::ptrdiff_t first = std::max<std::ptrdiff_t>(done - before, 0);
+        here[i].out = taps[i].out.middle_rows(first, std::max<std::ptrdiff_t>(done + count - before - first, 0));
+      }
+      if (!model_->forward(std::span(&item, 1), workspace_, stop, here)) {
         truncate(start);
         throw error(error_code::cancelled, "session.append", "stopped by the caller");
       }
       tokens_.insert(tokens_.end(), item.tokens.begin(), item.tokens.end());
-      for (int row = first_wanted; row < count; ++row) {
-        logits = model_->logits(workspace_, row);
-        sink(start + done + row, logits);
+      for (int row = first_wanted; row < count; row += Decoder::logit_rows) {
+        const matrix_view<float> some = model_->logits(workspace_, row, std::min(Decoder::logit_rows, count - row));
+        for (std::ptrdiff_t r = 0; r < some.rows; ++r) {
+          logits = {some.row(r), static_cast<std::size_t>(some.columns)};
+          sink(start + done + row + static_cast<int>(r), logits);
+        }
       }
       done += count;
     }
     return logits;
+  }
+
+  /// Reads one token, and asks behind each of the layers in `exits` (rising, each below the model's layers) whether to leave:
+  /// `leaves(layers, logits)` with the logits that `maps` (models/exit_maps.hpp) gives there. Where it says so the deeper layers
+  /// get the keys and values of the state as it is (hidden-state propagation), and these logits are the token's. `depth`, if
+  /// not null, is set to the layers that the token went through.
+  ///
+  /// Exact: where it never leaves, bit for bit what `append` does. Errors: as append.
+  template <class Leaves>
+  std::span<const float> append_until(int token, const models::exit_maps& maps, std::span<const int> exits,
+                                      Leaves&& leaves, const std::stop_token& stop = {}, int* depth = nullptr) {
+    const std::span<const int> tokens(&token, 1);
+    check(tokens);
+    const typename Decoder::item item{&state_, tokens, position(), position() + 1, 1};
+    const std::span<const typename Decoder::item> items(&item, 1);
+    const int layers = model_->config().layers;
+    std::span<const float> logits;
+    int done = 0;
+    bool left = false;
+    for (const int exit : exits) {
+      if (exit <= done || exit >= layers) {
+        throw error(error_code::invalid_argument, "session.append_until: exits",
+                    std::to_string(exit) + " doesn't rise inside " + std::to_string(layers) + " layers");
+      }
+      done = exit;
+    }
+    done = 0;
+    model_->embed(items, workspace_);
+    const auto run_to = [&](int last) {
+      if (!model_->run_layers(items, workspace_, done, last, stop)) {
+        truncate(position());
+        throw error(error_code::cancelled, "session.append_until", "stopped by the caller");
+      }
+      done = last;
+    };
+    for (const int exit : exits) {
+      run_to(exit);
+      logits = this->logits(maps, exit, 0);
+      if ((left = leaves(exit, logits))) break;
+    }
+    if (left) {
+      model_->fill_layers(items, workspace_, done, layers);
+    } else {
+      run_to(layers);
+      logits = model_->logits(workspace_, 0);
+    }
+    if (depth != nullptr) *depth = done;
+    model_->commit(items);
+    tokens_.push_back(token);
+    return logits;
+  }
+
+  /// Reads `tokens` (at most a prefill chunk) through the layers of `ranges` only, as [first, last) pairs that rise: with these as
+  /// a model of its own it drafts for the whole one. Returns the states behind the last of them, [T, E], valid until the next
+  /// call. With `fill` the layers left out get the keys and values of the states that went past them; without it they
+  /// lack these tokens, and the session must be cut back to where it was before it reads through them.
+  ///
+  /// Exact: with all layers what `append` does. Errors: as append.
+  matrix_view<const float> append_through(std::span<const int> tokens, std::span<const std::pair<int, int>> ranges,
+                                          bool fill = false) {
+    check(tokens);
+    if (static_cast<int>(tokens.size()) > options_.prefill_chunk) {
+      throw error(error_code::invalid_argument, "session.append_through",
+                  std::to_string(tokens.size()) +
+                      " tokens are more than prefill_chunk = " + std::to_string(options_.prefill_chunk));
+    }
+    const int count = static_cast<int>(tokens.size()), layers = model_->config().layers;
+    int done = 0;
+    for (const auto& [first, last] : ranges) {
+      if (first < done || last < first || last > layers) {
+        throw error(error_code::invalid_argument, "session.append_through: ranges",
+                    "[" + std::to_string(first) + ", " + std::to_string(last) + ") doesn't rise inside " +
+                        std::to_string(layers) + " layers");
+      }
+      done = last;
+    }
+    const typename Decoder::item item{&state_, tokens, position(), position() + count};
+    const std::span<const typename Decoder::item> items(&item, 1);
+    model_->embed(items, workspace_);
+    done = 0;
+    for (const auto& [first, last] : ranges) {
+      if (fill) model_->fill_layers(items, workspace_, done, first);
+      model_->run_layers(items, workspace_, first, last);
+      done = last;
+    }
+    if (fill) model_->fill_layers(items, workspace_, done, layers);
+    model_->commit(items);
+    tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+    return model_->states(workspace_, 0, count);
+  }
+  /// Logits [V] of row `row` of the states that `append_through` returned, by way of the model's final norm and output head.
+  std::span<const float> logits(int row) { return model_->logits(workspace_, row); }
+  /// The same by way of the map that `maps` has behind `layers` layers, if it has one.
+  std::span<const float> logits(const models::exit_maps& maps, int layers, int row) {
+    const models::linear_layer* map = maps.behind(layers);
+    if (map == nullptr) return logits(row);
+    const matrix_view<float> out = model_->logits(workspace_, *map, row, 1);
+    return {out.data, static_cast<std::size_t>(out.columns)};
   }
 
   /// Forgets all tokens from `position` on. Cost: nothing for a cache that still holds what is left; where it
@@ -173,7 +286,7 @@ class session {
     }
     std::vector<int> tokens(static_cast<std::size_t>(h.tokens));
     std::memcpy(tokens.data(), bytes.data(), tokens.size() * sizeof(int));
-    auto state = model_->make_state(options_.context_tokens, options_.prefill_chunk);
+    auto state = model_->make_state(options_.context_tokens, options_.prefill_chunk, options_.memory);
     state.load(bytes.subspan(tokens.size() * sizeof(int)), static_cast<int>(tokens.size()));
     for (const int id : tokens) {
       if (id < 0 || id >= model_->config().vocabulary_size) {
@@ -200,6 +313,17 @@ class session {
   static void put(std::vector<std::byte>& out, const void* data, std::size_t size) {
     const auto* first = static_cast<const std::byte*>(data);
     out.insert(out.end(), first, first + size);
+  }
+
+  void check(const typename Decoder::tap& t, int tokens) const {
+    if (t.layers < 0 || t.layers > model_->config().layers || t.out.rows > tokens ||
+        t.out.columns != model_->config().width) {
+      throw error(error_code::invalid_argument, "session.append: taps",
+                  "behind " + std::to_string(t.layers) + " layers, [" + std::to_string(t.out.rows) + ", " +
+                      std::to_string(t.out.columns) + "] for " + std::to_string(tokens) + " tokens of a model with " +
+                      std::to_string(model_->config().layers) + " layers of width " +
+                      std::to_string(model_->config().width));
+    }
   }
 
   void check(std::span<const int> tokens) const {

@@ -73,7 +73,8 @@ void check_keys(const Mixer& mixer, const attention_check& options, attention_re
 template <class Mixer>
 void check_tiles(const Mixer& mixer, const attention_check& options, attention_report& report) {
   problem_list all(report, "all_visible() is true of a tile with a hidden key"),
-      any(report, "any_visible() is false of a tile with a visible key");
+      any(report, "any_visible() is false of a tile with a visible key"),
+      next(report, "next_key() leaves out a visible key, or goes back");
   for (const int queries : {1, 3, 16}) {
     for (int q = 0; q + queries <= options.tokens; q += queries == 16 ? 5 : 1) {
       for (int key = 0; key <= q; key += 7) {
@@ -93,6 +94,15 @@ void check_tiles(const Mixer& mixer, const attention_check& options, attention_r
               text("query", t.query_begin) + text("to", t.query_end) + text("key", t.key_begin) + text("to", t.key_end);
           if (hidden && mixer.all_visible(t)) all.add(at);
           if (visible && !mixer.any_visible(t)) any.add(at);
+          const int to = mixer.next_key(t);
+          bool left_out = to < t.key_begin;
+          for (int i = t.query_begin; i < t.query_end; ++i) {
+            for (int k = t.key_begin; k < to && k <= i; ++k) {
+              for (int head = 0; head < options.heads; ++head)
+                left_out = left_out || mixer.visible({i, k, head, head / (options.heads / options.kv_heads), 0});
+            }
+          }
+          if (left_out) next.add(at);
         }
       }
     }
@@ -153,7 +163,7 @@ void check_kernel(const Mixer& mixer, const attention_check& options, attention_
 }  // namespace detail
 
 /// Tries `policy`, a modifier, inside softmax<Policy>, or a whole softmax<...>: a visible key lies in keys(), keys()
-/// never falls, all_visible() and any_visible() tell the truth, and the CPU kernel on each instruction set of this
+/// never falls, all_visible(), any_visible() and next_key() tell the truth, and the CPU kernel on each instruction set of this
 /// machine agrees with double precision and with itself in pieces. Takes about a second.
 template <class Policy>
 attention_report check_attention(const Policy& policy, const attention_check& options = {}) {

@@ -21,6 +21,10 @@
 
 namespace effinfer::inline v0::attention {
 
+/// The largest head size that `attend` takes with keys and values stored as T.
+template <class T>
+inline constexpr int largest_softmax_head_size = std::is_same_v<T, kv_cache::int8> ? 256 : detail::largest_head_size;
+
 namespace detail {
 
 /// Keys are taken in segments between these multiples of positions, each with a softmax of its own, and the segments
@@ -94,6 +98,12 @@ class query_tile {
     return keys_.begin < keys_.end ? (keys_.end + segment_keys - 1) / segment_keys : first_segment();
   }
 
+  /// The first segment from `segment` on with a key worth a visit; last_segment() where there is none.
+  [[nodiscard]] int visited_segment(int segment) const {
+    const int first = next_key(std::max(keys_.begin, segment * segment_keys)) / segment_keys;
+    return std::min(std::max(segment, first), last_segment());
+  }
+
   /// The softmax over the keys of one segment, into `part`.
   void run_segment(int segment) {
     const int stride = padded(heads_.head_size);
@@ -101,8 +111,12 @@ class query_tile {
     std::fill(part_.sum, part_.sum + rows_ * 16, 0.0f);
     std::fill(part_out_, part_out_ + rows_ * stride, 0.0f);
     const int end = std::min(keys_.end, (segment + 1) * segment_keys);
-    int tile = std::max(keys_.begin, segment * segment_keys) / tile_keys * tile_keys;
-    for (; tile < end; tile += tile_keys) run_tile(tile);
+    int key = std::max(keys_.begin, segment * segment_keys);
+    while ((key = next_key(key)) < end) {
+      const int tile = key / tile_keys * tile_keys;
+      run_tile(tile);
+      key = tile + tile_keys;
+    }
   }
 
   void begin_total() {
@@ -153,6 +167,15 @@ class query_tile {
     // The policy is told of the keys up to the query only: what it answers can't depend on how a prefill is cut.
     const key_range k = mixer_.keys(query, query + 1);
     return {std::max(k.begin, sequence_->cache.first), std::min(k.end, query + 1)};
+  }
+
+  /// The first key from `key` on that one of the tile's queries may see.
+  [[nodiscard]] int next_key(int key) const {
+    if constexpr (Mixer::hides_keys) {
+      return mixer_.next_key({queries_.first_query, queries_.first_query + tokens_, key, keys_.end});
+    } else {
+      return key;
+    }
   }
 
   void run_tile(int tile) {
@@ -257,13 +280,15 @@ void attend_by_segments(const execution::cpu::context& exec, const Mixer& mixer,
   total.begin_total();
   const int floats = total.out_floats(), last = total.last_segment();
   const int wave = std::min(slots, slots * 1024 / floats);
-  for (int first = total.first_segment(); first < last; first += wave) {
-    const int count = std::min(wave, last - first);
+  int segments[slots];
+  for (int next = total.visited_segment(total.first_segment()); next < last;) {
+    int count = 0;
+    for (; count < wave && next < last; next = total.visited_segment(next + 1)) segments[count++] = next;
     exec.parallel_for(count, 1, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
       query_tile<Mixer, View> work(exec.set(), mixer, heads);
       work.begin(s, tiling, tile);
       for (std::ptrdiff_t i = begin; i < end; ++i) {
-        work.run_segment(first + static_cast<int>(i));
+        work.run_segment(segments[i]);
         work.copy_segment(parts[i], out + i * floats);
       }
     });
@@ -284,9 +309,11 @@ inline void check_heads(const head_layout& h) {
 
 template <class View>
 void check_sequence(const head_layout& h, const sequence<View>& s) {
-  if (std::is_same_v<typename View::element_type, kv_cache::int8> && h.head_size > 256) {
+  constexpr int largest = largest_softmax_head_size<typename View::element_type>;
+  if (h.head_size > largest) {
     throw error(error_code::unsupported, "attention::attend",
-                "head size " + std::to_string(h.head_size) + " on an int8 cache", "int8 caches go up to 256");
+                "head size " + std::to_string(h.head_size) + " on an int8 cache",
+                "int8 caches go up to " + std::to_string(largest));
   }
   const std::ptrdiff_t columns = std::ptrdiff_t{h.heads} * h.head_size;
   if (s.query.columns != columns || s.out.columns != columns || s.query.rows != s.out.rows || s.first_position < 0 ||
@@ -343,7 +370,8 @@ void attend(const execution::cpu::context& exec, const Mixer& mixer, const head_
       }
       work.begin(sequences[i], tiling, static_cast<int>(tile - before));
       work.begin_total();
-      for (int segment = work.first_segment(); segment < work.last_segment(); ++segment) {
+      int segment = work.visited_segment(work.first_segment());
+      for (; segment < work.last_segment(); segment = work.visited_segment(segment + 1)) {
         work.run_segment(segment);
         work.merge_segment();
       }

@@ -169,7 +169,11 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
     EFFINFER_ALWAYS_INLINE void operator()(const args& a, const panel_piece& p) const {
       std::ptrdiff_t token = p.first_token;
       const std::ptrdiff_t last = token + p.tokens;
-      if constexpr (execution::base_of(Set) == instruction_set::avx512) {
+      if constexpr (execution::has_bf16_dot_products(Set) && execution::base_of(Set) == instruction_set::avx512) {
+        // Up to six tokens wait for the same latency of the sums as one: a tile for each number costs one pass, not two or three.
+        for (; token + 12 <= last; token += 12) tile<Set, 2, 12>().run(a, p, 0, token);
+        rest(a, p, token, last - token, std::integer_sequence<int, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>());
+      } else if constexpr (execution::base_of(Set) == instruction_set::avx512) {
         for (; token + 12 <= last; token += 12) tile<Set, 2, 12>().run(a, p, 0, token);
         for (; token + 4 <= last; token += 4) tile<Set, 2, 4>().run(a, p, 0, token);
         if (token + 2 <= last) tile<Set, 2, 2>().run(a, p, 0, token), token += 2;
@@ -195,6 +199,11 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
           for (int half = 0; half < 2; ++half) tile<Set, 1, 1>().run(a, p, half, token);
         }
       }
+    }
+    template <int... Tokens>
+    EFFINFER_ALWAYS_INLINE void rest(const args& a, const panel_piece& p, std::ptrdiff_t token, std::ptrdiff_t count,
+                                     std::integer_sequence<int, Tokens...>) const {
+      ((count == Tokens ? tile<Set, 2, Tokens>().run(a, p, 0, token) : void()), ...);
     }
   };
 

@@ -187,9 +187,10 @@ class parser : private expression_parser {
       branch& b = s.branches.emplace_back();
       b.condition = parse_tuple({.with_condition = false});
       b.body = parse_block({"elif", "else", "endif"});
-      const std::string end = take().text;
-      if (end == "elif") continue;
-      if (end == "else") s.otherwise = parse_whole_block("endif");
+      const bool goes_on = current().text == "elif", otherwise = current().text == "else";
+      take();
+      if (goes_on) continue;
+      if (otherwise) s.otherwise = parse_whole_block("endif");
       break;
     }
     is_soft_ = was_soft;

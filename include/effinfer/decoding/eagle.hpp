@@ -1,0 +1,206 @@
+#pragma once
+// Drafts from a model's features: EAGLE, EAGLE-3, and DeepSeek-V3's multi-token prediction used again and again. The network is
+// models/feature_drafter.hpp; this file says which guesses are made of it.
+
+#include <effinfer/decoding/draft_tree.hpp>
+#include <effinfer/decoding/state_drafter.hpp>
+#include <effinfer/decoding/top_tokens.hpp>
+#include <effinfer/models/feature_drafter.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <memory>
+#include <numeric>
+#include <span>
+#include <utility>
+#include <vector>
+
+namespace effinfer::inline v0::decoding {
+
+/// What growing a draft needs besides the network: the model's weights, where it runs, and the sequence's state behind `advance`.
+struct feature_draft {
+  const models::feature_drafter& network;
+  models::feature_drafter::state& state;
+  const models::decoder_weights& target;
+  const execution::cpu::context& exec;
+};
+
+namespace detail {
+/// The `count` best guesses behind the i-th node that was added last, with the model's token ids.
+inline std::vector<token_probability> best_guesses(const feature_draft& d, int i, int count) {
+  std::vector<token_probability> best(static_cast<std::size_t>(std::min(count, d.network.vocabulary_size())));
+  top_tokens(d.exec.set(), d.state.logits(i), best);
+  for (token_probability& t : best) t.id = d.network.token(t.id);
+  return best;
+}
+}  // namespace detail
+
+/// A tree of a given shape. Source: Li et al., "EAGLE" (2024), section 4.1.
+/// Errors: `invalid_argument` (nodes with children above feature_drafter::most_nodes - 1).
+inline draft_tree grow_static(const feature_draft& d, const tree_shape& shape) {
+  const auto count = static_cast<std::size_t>(shape.size());
+  std::vector<int> asked(count + 1, 0);  // guesses wanted behind each node; entry 0 is the root's, i + 1 node i's
+  std::vector<int> inner(count + 1, 0);  // its number in the network's draft
+  std::vector<int> in_tree(count, -1);   // its number in the tree
+  const auto entry = [](int node) { return static_cast<std::size_t>(node) + 1; };
+  for (std::size_t i = 0; i < count; ++i) {
+    int& most = asked[entry(shape.parents[i])];
+    most = std::max(most, shape.ranks[i] + 1);
+  }
+  draft_tree tree;
+  std::vector<int> level{-1};  // nodes that the network was asked about last, in its order
+  while (!level.empty()) {     // a level with children is one pass
+    std::vector<int> next, tokens, parents;
+    for (std::size_t l = 0; l < level.size(); ++l) {
+      const auto best = detail::best_guesses(d, static_cast<int>(l), asked[entry(level[l])]);
+      for (std::size_t i = 0; i < count; ++i) {
+        if (shape.parents[i] != level[l] || shape.ranks[i] >= static_cast<int>(best.size())) continue;
+        const token_probability& t = best[static_cast<std::size_t>(shape.ranks[i])];
+        in_tree[i] = tree.size();
+        tree.add(t.id, level[l] < 0 ? -1 : in_tree[static_cast<std::size_t>(level[l])], t.probability);
+        if (asked[i + 1] == 0) continue;
+        inner[i + 1] = d.state.nodes() + static_cast<int>(next.size());
+        next.push_back(static_cast<int>(i));
+        tokens.push_back(t.id);
+        parents.push_back(inner[entry(level[l])]);
+      }
+    }
+    if (!next.empty()) d.network.expand(d.state, d.target, d.exec, tokens, parents);
+    level = std::move(next);
+  }
+  return tree;
+}
+
+/// A tree that grows where the drafter is sure: at each of `depth` levels the `top_k` likeliest of the nodes just made (by the
+/// product of probabilities along the path) get `top_k` children each, and of all nodes made the `total` likeliest stay.
+///
+/// Source: Li et al., "EAGLE-2" (2024), sections 4.1 (expansion) and 4.2 (reranking).
+/// Errors: `invalid_argument` ((depth - 1) * top_k at or above feature_drafter::most_nodes).
+inline draft_tree grow_dynamic(const feature_draft& d, int depth, int top_k, int total) {
+  struct candidate {
+    int token, parent, inner;  // parent: a candidate, or -1; inner: the parent's number in the network's draft
+    float probability;
+    double joint;
+  };
+  std::vector<candidate> all;
+  std::vector<std::size_t> frontier;
+  const auto likeliest = [&](std::vector<std::size_t> some,
+                             int count) {  // a parent is as likely as its children, and earlier
+    std::stable_sort(some.begin(), some.end(),
+                     [&](std::size_t a, std::size_t b) { return all[a].joint > all[b].joint; });
+    some.resize(std::min(some.size(), static_cast<std::size_t>(std::max(count, 0))));
+    return some;
+  };
+  const auto offer = [&](int row, int parent, int inner, double joint) {
+    for (const token_probability& t : detail::best_guesses(d, row, top_k)) {
+      frontier.push_back(all.size());
+      all.push_back({t.id, parent, inner, t.probability, joint * static_cast<double>(t.probability)});
+    }
+  };
+  if (depth > 0) offer(0, -1, 0, 1.0);
+  for (int level = 1; level < depth; ++level) {
+    const std::vector<std::size_t> chosen = likeliest(std::exchange(frontier, {}), top_k);
+    std::vector<int> tokens, parents;
+    for (const std::size_t c : chosen) {
+      tokens.push_back(all[c].token);
+      parents.push_back(all[c].inner);
+    }
+    const int first = d.state.nodes();
+    d.network.expand(d.state, d.target, d.exec, tokens, parents);
+    for (std::size_t i = 0; i < chosen.size(); ++i) {
+      const int row = static_cast<int>(i);
+      offer(row, static_cast<int>(chosen[i]), first + row, all[chosen[i]].joint);
+    }
+  }
+  std::vector<std::size_t> order(all.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  order = likeliest(std::move(order), total);
+  std::sort(order.begin(), order.end());
+  std::vector<int> in_tree(all.size(), -1);
+  draft_tree tree;
+  for (const std::size_t c : order) {
+    const int parent = all[c].parent;
+    in_tree[c] = tree.size();
+    tree.add(all[c].token, parent < 0 ? -1 : in_tree[static_cast<std::size_t>(parent)], all[c].probability);
+  }
+  return tree;
+}
+
+/// Guesses with a feature_drafter (EAGLE, EAGLE-3, MTP), one after the other.
+///
+/// Example: speculative<eagle>{.drafter = {.network = network}, .max_draft = 6}
+struct eagle {
+  static constexpr bool reads_states = true;
+  std::shared_ptr<const models::feature_drafter> network;
+  float least_chance = 0.4F;  ///< no further guess where the chance that all hold is below; 0: always max_draft of them
+
+  void validate() const {
+    if (network == nullptr) {
+      throw error(error_code::invalid_argument, "decoding::eagle.network", "there is none",
+                  "std::make_shared<const models::feature_drafter>(models::feature_drafter::load(folder, llm.config(), "
+                  "llm.decoder_model().execution()))");
+    }
+    check_parameter(least_chance >= 0 && least_chance <= 1, "eagle.least_chance", least_chance, "[0, 1]");
+  }
+
+  template <class Session>
+  class run {
+   public:
+    using tap = typename Session::decoder_type::tap;
+    run(const eagle& drafter, Session& session)
+        : network_(drafter.network),
+          session_(&session),
+          capacity_(session.context_tokens()),
+          state_(network_->make_state(capacity_)),
+          chain_(drafter.least_chance) {}
+
+    std::span<const tap> taps(int rows) {
+      const auto width = static_cast<std::size_t>(network_->states_width());
+      const auto size = (static_cast<std::size_t>(unread_) + static_cast<std::size_t>(rows)) * width;
+      if (states_.size() < size) states_.resize(size);
+      taps_.clear();
+      const std::ptrdiff_t e = session_->model().config().width, stride = network_->states_width();
+      float* const first = states_.data() + unread_ * stride;
+      for (const int layer : network_->feature_layers())
+        taps_.push_back({layer, {first + static_cast<std::ptrdiff_t>(taps_.size()) * e, rows, e, stride}});
+      return taps_;
+    }
+    void read(int rows, int accepted) {
+      unread_ += rows;
+      chain_.learn(accepted);
+    }
+    void propose(std::span<const int> history, int most, std::vector<int>& guesses) {
+      const auto& model = session_->model();
+      const feature_draft d{*network_, state_, model.weights(), model.execution()};
+      if (state_.length() + unread_ > capacity_) state_.truncate(0);  // a sliding session: the drafter begins anew
+      const auto fresh = static_cast<std::size_t>(unread_);
+      network_->advance(state_, d.target, d.exec, history.last(fresh),
+                        {states_.data(), unread_, network_->states_width()});
+      unread_ = 0;
+      chain_.begin();
+      most = std::min(most, models::feature_drafter::most_nodes - 1);
+      for (int i = 0; i < most; ++i) {
+        const token_probability best = detail::best_guesses(d, 0, 1)[0];
+        if (!chain_.take(best.probability)) break;
+        guesses.push_back(best.id);
+        if (i + 1 == most) break;
+        const int parent = state_.nodes() - 1;
+        network_->expand(state_, d.target, d.exec, std::span(&best.id, 1), std::span(&parent, 1));
+      }
+    }
+
+   private:
+    std::shared_ptr<const models::feature_drafter> network_;
+    Session* session_;
+    int capacity_;
+    models::feature_drafter::state state_;
+    guarded_chain chain_;
+    int unread_ = 0;             // rows of states_ that the drafter hasn't read
+    std::vector<float> states_;  // [unread_ and the next pass's, states_width()]
+    std::vector<tap> taps_;
+  };
+};
+
+static_assert(state_drafter<eagle>);
+
+}  // namespace effinfer::inline v0::decoding
