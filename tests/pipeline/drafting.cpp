@@ -5,8 +5,10 @@
 #include <effinfer/decoding/early_exit.hpp>
 #include <effinfer/decoding/greedy.hpp>
 #include <effinfer/decoding/medusa.hpp>
+#include <effinfer/decoding/otherwise.hpp>
 #include <effinfer/decoding/self_speculation.hpp>
 #include <effinfer/decoding/speculative.hpp>
+#include <effinfer/decoding/suffix_automaton.hpp>
 #include <effinfer/decoding/top_p.hpp>
 #include <effinfer/pipeline.hpp>
 
@@ -92,18 +94,27 @@ TEST_CASE("learned drafters give the plain text in fewer passes") {
   CHECK(plain.passes == plain.generated);
   for (const std::string name : {"shakespeare-eagle", "shakespeare-eagle3", "shakespeare-mtp"}) {
     CAPTURE(name);
-    check(run(dec::speculative<dec::eagle>{.drafter = {.network = from.network(name), .least_chance = 0},
-                                           .max_draft = 4}),
+    check(run(dec::speculative<dec::eagle>{
+              .drafter = {.network = from.network(name), .least_chance = 0}, .max_draft = 4, .row_cost = 0}),
           2.5);
   }
-  check(run(dec::speculative<dec::eagle>{.drafter = {.network = from.network("shakespeare-eagle")}, .max_draft = 8}),
-        1.5);
-  check(run(dec::speculative<dec::medusa>{.drafter = {.heads = from.heads(), .least_chance = 0}}), 1.6);
+  // As many as pay: with a row at a tenth of a pass, and measured on whatever runs this.
+  check(run(dec::speculative<dec::eagle>{
+            .drafter = {.network = from.network("shakespeare-eagle")}, .max_draft = 8, .row_cost = 0.1F}),
+        1.3);
+  const dec::speculative<dec::eagle> measured{.drafter = {.network = from.network("shakespeare-eagle")},
+                                              .max_draft = 8};
+  CHECK(run(measured).tokens == plain.tokens);
+  using automaton_or_eagle = dec::otherwise<dec::suffix_automaton, dec::eagle>;
+  check(run(dec::speculative<automaton_or_eagle>{
+            .drafter = {.second = {.network = from.network("shakespeare-eagle")}}, .max_draft = 8, .row_cost = 0.1F}),
+        1.4);
+  check(run(dec::speculative<dec::medusa>{.drafter = {.heads = from.heads(), .least_chance = 0}, .row_cost = 0}), 1.6);
   check(run(dec::speculative<dec::self_speculation>{
-            .drafter = {.layers = {{0, 2}}, .maps = from.maps(), .least_chance = 0}, .max_draft = 4}),
+            .drafter = {.layers = {{0, 2}}, .maps = from.maps(), .least_chance = 0}, .max_draft = 4, .row_cost = 0}),
         1.8);
-  check(run(dec::speculative<dec::self_speculation>{.drafter = {.layers = {{0, 2}, {3, 4}}, .least_chance = 0},
-                                                    .max_draft = 4}),
+  check(run(dec::speculative<dec::self_speculation>{
+            .drafter = {.layers = {{0, 2}, {3, 4}}, .least_chance = 0}, .max_draft = 4, .row_cost = 0}),
         1.1);
   // On other caches, and with a context that the text outgrows.
   const outcome on_int8 = run<dec::greedy, ei::kv_cache::contiguous<ei::kv_cache::int8>>(dec::greedy{});

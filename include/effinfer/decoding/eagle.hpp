@@ -132,7 +132,7 @@ inline draft_tree grow_dynamic(const feature_draft& d, int depth, int top_k, int
 struct eagle {
   static constexpr bool reads_states = true;
   std::shared_ptr<const models::feature_drafter> network;
-  float least_chance = 0.4F;  ///< no further guess where the chance that all hold is below; 0: always max_draft of them
+  float least_chance = 0;  ///< no further guess where the chance that all hold is below, even if it paid
 
   void validate() const {
     if (network == nullptr) {
@@ -165,10 +165,12 @@ struct eagle {
         taps_.push_back({layer, {first + static_cast<std::ptrdiff_t>(taps_.size()) * e, rows, e, stride}});
       return taps_;
     }
+    void expect(least_chances least) { chain_.expect(least); }
     void read(int rows, int accepted) {
       unread_ += rows;
       chain_.learn(accepted);
     }
+    [[nodiscard]] double guess_cost() const { return 1.0 / session_->model().config().layers; }  // a layer of its kind
     void propose(std::span<const int> history, int most, std::vector<int>& guesses) {
       const auto& model = session_->model();
       const feature_draft d{*network_, state_, model.weights(), model.execution()};
@@ -183,7 +185,7 @@ struct eagle {
         const token_probability best = detail::best_guesses(d, 0, 1)[0];
         if (!chain_.take(best.probability)) break;
         guesses.push_back(best.id);
-        if (i + 1 == most) break;
+        if (i + 1 == most || !chain_.goes_on()) break;
         const int parent = state_.nodes() - 1;
         network_->expand(state_, d.target, d.exec, std::span(&best.id, 1), std::span(&parent, 1));
       }

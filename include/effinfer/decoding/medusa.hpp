@@ -45,7 +45,7 @@ inline draft_tree medusa_tree(execution::instruction_set set, matrix_view<const 
 struct medusa {
   static constexpr bool reads_states = true;
   std::shared_ptr<const models::medusa_heads> heads;
-  float least_chance = 0.4F;  ///< no further guess where the chance that all hold is below; 0: always as many as heads
+  float least_chance = 0;  ///< no further guess where the chance that all hold is below, even if it paid
 
   void validate() const {
     if (heads == nullptr) {
@@ -69,6 +69,7 @@ struct medusa {
       tap_ = {session_->model().config().layers, {states_.data(), rows, e}};
       return {&tap_, 1};
     }
+    void expect(least_chances least) { chain_.expect(least); }
     void read(int rows, int accepted) {
       last_ = rows - 1;
       chain_.learn(accepted);

@@ -13,12 +13,14 @@
 //   mirostat            a draw of steady surprise                  (Basu et al. 2021)          mirostat.hpp
 //   sample              all of these with all parameters at run time; the default              sample.hpp
 //   chain<Rules...>     rules one after another, then a draw                                   chain.hpp
-//   speculative<Drafter, Rule>   several tokens a pass, the same text                          speculative.hpp
+//   speculative<Drafter, Rule, Acceptance>   several tokens a pass, by default the same text   speculative.hpp
 //   constrained<Grammar, Rule>   JSON Schema, GBNF, regular expressions  (Willard, Louf 2023)  constrained.hpp
 //   early_exit<Exit, Rule>       fewer layers for easy tokens; lossy     (Schuster et al. 2022)  early_exit.hpp
 // Rules that only change logits, for chain: repetition_penalty, presence_penalty, frequency_penalty, dry, no_repeat_ngram,
-// logit_bias, min_length, rule (of a lambda); and the draws above are rules as well. Drafters: prompt_lookup<N>,
-// forced_text<Grammar> (drafter.hpp says what one is); eagle, medusa, self_speculation (state_drafter.hpp).
+// logit_bias, min_length, rule (of a lambda); and the draws above are rules as well. Drafters (drafter.hpp and
+// state_drafter.hpp say what one is): prompt_lookup<N>, forced_text<Grammar>, suffix_automaton, lookahead,
+// draft_model<Model>, staged<Drafter, Model>, self_speculation, medusa, eagle, either<Drafters...>, otherwise<First, Second>.
+// Acceptances (acceptance.hpp): sample_and_match, rejection, typical.
 //
 // To add one, write one file with one struct:
 //

@@ -21,7 +21,7 @@ struct self_speculation {
   std::vector<std::pair<int, int>> layers = {{0, 1}};  ///< [first, last) ranges that rise; those that draft
   /// Where the draft ends inside the model: what makes its states ones to predict from. Null: the state as it is.
   std::shared_ptr<const models::exit_maps> maps = nullptr;
-  float least_chance = 0.4F;  ///< no further guess where the chance that all hold is below; 0: always max_draft of them
+  float least_chance = 0;  ///< no further guess where the chance that all hold is below, even if it paid
 
   void validate() const {
     int done = 0;
@@ -42,7 +42,13 @@ struct self_speculation {
         : layers_(drafter.layers), maps_(drafter.maps), session_(&session), chain_(drafter.least_chance) {}
 
     std::span<const tap> taps(int /*rows*/) { return {}; }
+    void expect(least_chances least) { chain_.expect(least); }
     void read(int /*rows*/, int accepted) { chain_.learn(accepted); }
+    [[nodiscard]] double guess_cost() const {
+      int used = 0;
+      for (const auto& [first, last] : layers_) used += last - first;
+      return static_cast<double>(used) / session_->model().config().layers;
+    }
     void propose(std::span<const int> history, int most, std::vector<int>& guesses) {
       const int base = session_->position(), depth = layers_.back().second;
       int token = history.back();
@@ -55,6 +61,7 @@ struct self_speculation {
                    maps_ == nullptr ? session_->logits(0) : session_->logits(*maps_, depth, 0), {&best, 1});
         if (!chain_.take(best.probability)) break;
         guesses.push_back(token = best.id);
+        if (!chain_.goes_on()) break;
       }
       session_->rollback(base);
     }

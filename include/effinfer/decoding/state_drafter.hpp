@@ -9,9 +9,19 @@
 //     void propose(std::span<const int> history, int most, std::vector<int>& guesses);   // history: with the last token, unread
 //   };
 //
-// There are eagle (also EAGLE-3 and MTP), medusa and self_speculation. A guess is verified as any other: the text stays the rule's.
+// and, where it has a use for them,
+//
+//     void row(std::span<const float> logits);   // behind each token of a pass that verifies, the refused ones' too; before read
+//     double guess_cost() const;                 // what a guess takes, in passes of the model, until it has been measured
+//     void expect(least_chances least);          // which guesses pay, before propose (draft_length.hpp)
+//     matrix_view<const float> distributions() const;   // what the last guesses were drawn from, [guesses, V]
+//     void propose(history, most, guesses, random_stream random);
+//
+// There are eagle (also EAGLE-3 and MTP), medusa, self_speculation; and, which keep something but look at the text only,
+// draft_model, staged, suffix_automaton, lookahead. A guess is verified as any other: the text stays the rule's.
 
 #include <effinfer/core/error.hpp>
+#include <effinfer/decoding/draft_length.hpp>
 #include <effinfer/decoding/drafter.hpp>
 #include <effinfer/decoding/parameter.hpp>
 
@@ -58,22 +68,26 @@ class acceptance_estimate {
   std::array<bin, 12> bins_{};
 };
 
-/// A chain of guesses that goes on while the chance that all of them are right is worth a pass's further token.
+/// A chain of guesses that goes on while the chance that all of them are right pays for one more.
 class guarded_chain {
  public:
+  /// `least`: a chance below which there are no guesses, whatever pays.
   explicit guarded_chain(float least) : least_(least) {}
 
+  void expect(least_chances least) { pays_ = least; }
   void begin() {
     probabilities_.clear();
     joint_ = 1;
   }
-  /// True if the next guess, of probability p, should be made.
+  /// True if a guess of probability p should be verified.
   bool take(float p) {
     joint_ *= estimate_.chance(p);
-    if (joint_ < static_cast<double>(least_)) return false;
+    if (joint_ < std::max(static_cast<double>(least_), pays_.to_verify)) return false;
     probabilities_.push_back(p);
     return true;
   }
+  /// True if another guess should be made.
+  [[nodiscard]] bool goes_on() const { return joint_ >= pays_.to_guess; }
   /// Of the guesses taken the first `accepted` were right; the next one, if there is one, was wrong.
   void learn(int accepted) {
     for (std::size_t i = 0; i < probabilities_.size() && i <= static_cast<std::size_t>(accepted); ++i)
@@ -83,6 +97,7 @@ class guarded_chain {
 
  private:
   float least_;
+  least_chances pays_;
   double joint_ = 1;
   acceptance_estimate estimate_;
   std::vector<float> probabilities_;

@@ -132,6 +132,11 @@ struct f32x16 {
     y.lanes.take_where_less(a.lanes, b.lanes, x.lanes);
     return y;
   }
+  /// Lane i of a where bit i of `which` < 2^16 is set, else `other`.
+  friend EFFINFER_ALWAYS_INLINE f32x16 keep(f32x16 a, std::uint64_t which, float other) {
+    a.lanes.keep(static_cast<std::uint32_t>(which), other);
+    return a;
+  }
   friend EFFINFER_ALWAYS_INLINE f32x16 abs(f32x16 a) {
     a.lanes.abs();
     return a;
@@ -145,6 +150,12 @@ struct f32x16 {
   /// are kept.
   friend EFFINFER_ALWAYS_INLINE f32x16 exp(f32x16 a) {
     a.lanes.exp();
+    return a;
+  }
+  /// The same for a <= 0, bit for bit where the result is above e^-87, and 0 below: a product that underflows takes a hundred
+  /// cycles, and the weights of a softmax are full of them.
+  friend EFFINFER_ALWAYS_INLINE f32x16 exp_nonpositive(f32x16 a) {
+    a.lanes.exp_nonpositive();
     return a;
   }
   /// All lanes added, always in this order: lanes i and i + 8, then i and i + 4, i and i + 2, i and i + 1.

@@ -59,6 +59,11 @@ inline EFFINFER_TARGET_AVX2 void lesser(f32x8_memory& a, const f32x8_memory& b) 
 inline EFFINFER_TARGET_AVX512 void lesser(f32x16_memory& a, const f32x16_memory& b) {
   a = _mm512_maskz_min_ps(0xffff, a, b);
 }
+// g++ 12 makes sixteen scalar ones of a comparison of integers.
+inline EFFINFER_TARGET_AVX512 void keep_lanes(f32x16_memory& a, const std::uint32_t& which,
+                                              const f32x16_memory& others) {
+  a = _mm512_mask_blend_ps(static_cast<__mmask16>(which), others, a);
+}
 inline EFFINFER_TARGET_AVX2 void from_f16(f32x8_memory& r, const f16* p) {
   r = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
@@ -211,6 +216,16 @@ struct f32_register {
   EFFINFER_ALWAYS_INLINE void take_where_less(const f32_register& a, const f32_register& b, const f32_register& x) {
     v = a.v < b.v ? x.v : v;
   }
+  EFFINFER_ALWAYS_INLINE void keep(std::uint32_t which, float other) {
+    const vector others = other - vector{};
+    if constexpr (native && Lanes == 16) {
+      keep_lanes(v, which, others);
+    } else {
+      words bit{};
+      for (int i = 0; i < Lanes; ++i) bit[i] = 1u << i;
+      v = (bit & which) == bit ? v : others;
+    }
+  }
   EFFINFER_ALWAYS_INLINE void abs() {
     const words bits = reinterpret_cast<words>(v) & 0x7fffffffu;
     v = reinterpret_cast<vector>(bits);
@@ -232,15 +247,39 @@ struct f32_register {
 
   // e^x = 2^n e^r with n = round(x / ln 2), |r| <= ln 2 / 2; e^r by its Taylor series to r^7, whose rest
   // is below 2^-27. ln 2 in two parts, the first short enough for n * part to be exact. 2^n in two factors, as n
-  // reaches -150 and 129.
+  // reaches -150 and 129; in one where n stays in [-126, 0].
   EFFINFER_ALWAYS_INLINE void exp() {
     const vector zero{};
     const vector low = -104.0f - zero, high = 89.0f - zero;
-    const vector x = v < low ? low : (v > high ? high : v);
+    integers n;
+    reduced_exp(v < low ? low : (v > high ? high : v), n);
+    const integers half = n >> 1;
+    const words first = (reinterpret_cast<words>(half) + 127u) << 23;
+    const integers other = n - half;
+    const words second = (reinterpret_cast<words>(other) + 127u) << 23;
+    v = v * reinterpret_cast<vector>(first) * reinterpret_cast<vector>(second);
+  }
+  EFFINFER_ALWAYS_INLINE void exp_nonpositive() {
+    const vector zero{};
+    const vector low = -87.0f - zero, x = v;
+    integers n;
+    reduced_exp(x < low ? low : x, n);
+    const words power = (reinterpret_cast<words>(n) + 127u) << 23;
+    const vector e = v * reinterpret_cast<vector>(power);
+    v = x < low ? zero : e;
+  }
+
+  EFFINFER_ALWAYS_INLINE void sum(float& r) const;
+  EFFINFER_ALWAYS_INLINE void max_lane(float& r) const;
+
+ private:
+  /// v becomes e^r, with x = n ln 2 + r.
+  EFFINFER_ALWAYS_INLINE void reduced_exp(const vector& x, integers& n) {
+    const vector zero{};
     constexpr float rounder = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
     f32_register t{rounder - zero};
     t.fma({x}, {1.44269504088896341f - zero});
-    const integers n = reinterpret_cast<integers>(t.v) - 0x4b400000;
+    n = reinterpret_cast<integers>(t.v) - 0x4b400000;
     const vector minus_n = -__builtin_convertvector(n, vector);
     f32_register r{x};
     r.fma({minus_n}, {0.693145751953125f - zero});
@@ -252,18 +291,8 @@ struct f32_register {
     p = step(p, r, 1.0f / 6);
     p = step(p, r, 0.5f);
     p = step(p, r, 1.0f);
-    p = step(p, r, 1.0f);
-    const integers half = n >> 1;
-    const words first = (reinterpret_cast<words>(half) + 127u) << 23;
-    const integers other = n - half;
-    const words second = (reinterpret_cast<words>(other) + 127u) << 23;
-    v = p.v * reinterpret_cast<vector>(first) * reinterpret_cast<vector>(second);
+    v = step(p, r, 1.0f).v;
   }
-
-  EFFINFER_ALWAYS_INLINE void sum(float& r) const;
-  EFFINFER_ALWAYS_INLINE void max_lane(float& r) const;
-
- private:
   static EFFINFER_ALWAYS_INLINE f32_register step(const f32_register& p, const f32_register& r, float coefficient) {
     f32_register next{coefficient - vector{}};
     next.fma(p, r);
@@ -295,11 +324,15 @@ struct f32_pair {
   EFFINFER_ALWAYS_INLINE void take_where_less(const f32_pair& a, const f32_pair& b, const f32_pair& x) {
     low.take_where_less(a.low, b.low, x.low), high.take_where_less(a.high, b.high, x.high);
   }
+  EFFINFER_ALWAYS_INLINE void keep(std::uint32_t which, float other) {
+    low.keep(which & ((1u << Half::size) - 1), other), high.keep(which >> Half::size, other);
+  }
   EFFINFER_ALWAYS_INLINE void abs() { low.abs(), high.abs(); }
   EFFINFER_ALWAYS_INLINE void fma(const f32_pair& a, const f32_pair& b) {
     low.fma(a.low, b.low), high.fma(a.high, b.high);
   }
   EFFINFER_ALWAYS_INLINE void exp() { low.exp(), high.exp(); }
+  EFFINFER_ALWAYS_INLINE void exp_nonpositive() { low.exp_nonpositive(), high.exp_nonpositive(); }
   EFFINFER_ALWAYS_INLINE void nearest() { low.nearest(), high.nearest(); }
   EFFINFER_ALWAYS_INLINE void sum(float& r) const {
     Half t = low;

@@ -3,6 +3,7 @@
 // next piece that may be shown: whole UTF-8 characters, and nothing that may yet turn out to be a stop string.
 
 #include <effinfer/core/random.hpp>
+#include <effinfer/decoding/draft_length.hpp>
 #include <effinfer/decoding/early_exit.hpp>
 #include <effinfer/decoding/log_probability.hpp>
 #include <effinfer/decoding/policy.hpp>
@@ -70,6 +71,8 @@ struct generation_statistics {
   int prompt_tokens = 0;
   int generated_tokens = 0;
   int forward_passes = 0;              ///< of the decode phase; fewer than generated_tokens where speculation helped
+  int drafted_tokens = 0;              ///< guesses that were verified
+  int accepted_tokens = 0;             ///< those of them that stayed
   std::int64_t early_exit_layers = 0;  ///< that the tokens of the decode phase went through, where they may leave early
   double prefill_seconds = 0;
   double decode_seconds = 0;
@@ -297,21 +300,19 @@ class generation {
   /// Reads the last chosen token (and drafts behind it) and queues what follows.
   void decode(const random_stream& random) {
     const int last = generated_.back();
-    if constexpr (inner_drafter) {
-      const int most = std::min({options_.decoding.max_draft, sequence_->room() - 1,
-                                 options_.max_tokens - static_cast<int>(generated_.size()) - 1});
-      history_.assign(sequence_->tokens().begin(), sequence_->tokens().end());
-      history_.push_back(last);
-      run_.clear();
-      if (most > 0) inner_->propose(history_, most, run_);
-      return decode_run(random);
-    } else if constexpr (decoding::is_speculative<Decoding>) {
-      const int most = std::min({options_.decoding.max_draft, sequence_->room() - 1,
-                                 options_.max_tokens - static_cast<int>(generated_.size()) - 1});
-      history_.assign(sequence_->tokens().begin(), sequence_->tokens().end());
-      history_.push_back(last);
-      if (most > 0) run_ = options_.decoding.drafter.propose(history_, most);
-      if (most > 0 && !run_.empty()) return decode_run(random);
+    if constexpr (decoding::is_speculative<Decoding>) {
+      draft(random);
+      const auto begin = clock::now();
+      const int guessed = static_cast<int>(run_.size());
+      if (inner_drafter || guessed > 0) {
+        decode_run(random);
+        length_->passed(1 + guessed, seconds(begin));
+        return;
+      }
+      const auto logits = sequence_->append(std::span(&last, 1), options_.cancel);
+      pending_.push_back(choose(logits, random));
+      length_->passed(1, seconds(begin));
+      return;
     }
     if constexpr (decoding::is_early_exit<Decoding>) {
       int depth = 0;
@@ -324,15 +325,47 @@ class generation {
     }
   }
 
+  /// Fills run_ with guesses, as many as pay.
+  void draft(const random_stream& random) requires decoding::is_speculative<Decoding> {
+    const Decoding& policy = options_.decoding;
+    const std::span<const int> known = sequence_->tokens();  // history_ is its beginning, with the token chosen last
+    history_.insert(history_.end(), known.begin() + static_cast<std::ptrdiff_t>(history_.size()), known.end());
+    history_.push_back(generated_.back());
+    run_.clear();
+    if (!length_) length_.emplace(policy.max_draft, policy.row_cost);
+    double cost = 0;
+    if constexpr (requires { inner_->guess_cost(); }) cost = inner_->guess_cost();
+    const int most = std::min(
+        {length_->next(cost), sequence_->room() - 1, options_.max_tokens - static_cast<int>(generated_.size()) - 1});
+    if (most < 1) return;
+    const auto begin = clock::now();
+    if constexpr (requires { inner_->expect(length_->least()); }) inner_->expect(length_->least());
+    if constexpr (!inner_drafter) {
+      run_ = policy.drafter.propose(history_, most);
+    } else if constexpr (requires { inner_->propose(history_, most, run_, random); }) {
+      inner_->propose(history_, most, run_, random);
+    } else {
+      inner_->propose(history_, most, run_);
+    }
+    length_->drafted(static_cast<int>(run_.size()), seconds(begin));
+    if (run_.empty()) length_->learn(0, 0);
+  }
+
   /// Reads the last token and the drafts in run_ in one pass, and keeps what the rule itself would have chosen.
   void decode_run(const random_stream& random) requires decoding::is_speculative<Decoding> {
     const std::vector<int> drafts = run_;
-    decoding::verification verify(options_.decoding.rule, drafts, history_, random, history_.size(), scratch_);
+    matrix_view<const float> drawn_from;
+    if constexpr (requires { inner_->distributions(); }) {
+      if (!drafts.empty()) drawn_from = inner_->distributions();
+    }
+    decoding::verification verify(options_.decoding.rule, drafts, history_, random, history_.size(), scratch_,
+                                  options_.decoding.accept, drawn_from);
     run_.insert(run_.begin(), history_.back());
     const int base = sequence_->position();
-    sequence_->mark();
+    if (!drafts.empty()) sequence_->mark();
     bool valid = true;
     const auto sink = [&](int, std::span<const float> logits) {
+      if constexpr (requires { inner_->row(logits); }) inner_->row(logits);
       if (!valid) return;
       row_.assign(logits.begin(), logits.end());
       valid = verify.next(row_);
@@ -348,6 +381,10 @@ class generation {
     if constexpr (inner_drafter) {
       inner_->read(static_cast<int>(pending_.size()), static_cast<int>(pending_.size()) - 1);
     }
+    const int guessed = static_cast<int>(drafts.size()), kept = static_cast<int>(pending_.size()) - 1;
+    if (guessed > 0) length_->learn(guessed, kept);
+    statistics_.drafted_tokens += guessed;
+    statistics_.accepted_tokens += kept;
     sequence_->rollback(base + static_cast<int>(pending_.size()));
   }
 
@@ -381,6 +418,7 @@ class generation {
   std::vector<int> history_;
   std::vector<int> run_;
   std::optional<typename decltype(run_type())::type> inner_;
+  std::optional<decoding::draft_length> length_;
   std::vector<float> row_;
   std::string piece_;
   generation_statistics statistics_;

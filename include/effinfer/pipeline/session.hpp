@@ -244,6 +244,7 @@ class session {
   /// `truncate(position)` for a position at or behind the marked one; a recurrent state goes back to its copy and reads
   /// again only the tokens since.
   void rollback(int position) {
+    if (position == this->position()) return;
     if (position < marked_ || !state_.rollback()) return truncate(position);
     const std::vector<int> kept(tokens_.begin() + marked_, tokens_.begin() + position);
     tokens_.resize(static_cast<std::size_t>(marked_));

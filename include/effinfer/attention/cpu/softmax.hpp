@@ -201,7 +201,7 @@ class query_tile {
         return;
       }
     }
-    run_products<float>(whole, nullptr, nullptr, padded(heads_.head_size), widened_ + tile_keys * widened_size);
+    run_products<float>(whole, nullptr, nullptr, padded(heads_.head_size), nullptr);
   }
 
   /// Both products of a tile, and what lies between them. T is float where keys and values are widened first.

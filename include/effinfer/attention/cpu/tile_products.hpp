@@ -146,7 +146,7 @@ struct score_tile {
     int size;  ///< D
     float* s;  ///< [rows, keys and up to 15 more that are overwritten], s_stride apart
     std::ptrdiff_t s_stride;
-    T* copy;  ///< scratch, [16, padded D]
+    T* copy;  ///< scratch, [16, padded D]; null where k has 15 more rows to read, and its rows are padded
     coming_rows<T> next;
   };
 
@@ -169,7 +169,7 @@ struct score_tile {
     const int size = padded(a.size);
     const float* q = a.q + std::ptrdiff_t{r} * size;
     float* s = a.s + r * a.s_stride;
-    const int whole = size == a.size ? a.keys / Keys * Keys : 0;
+    const int whole = a.copy == nullptr ? (a.keys + Keys - 1) / Keys * Keys : size == a.size ? a.keys / Keys * Keys : 0;
     score_block<Set, Rows, Keys> block;
     for (int n = 0; n < whole; n += Keys) {
       if (r == 0 && a.next.start != nullptr) {

@@ -8,6 +8,7 @@
 #include <effinfer/attention/policy.hpp>
 #include <effinfer/attention/softmax.hpp>
 
+#include <cstdint>
 #include <limits>
 
 namespace effinfer::inline v0::attention::detail {
@@ -114,9 +115,13 @@ struct weigh_tile {
       const int b = a.begin[r], e = a.end[r];
       if (b >= e) continue;
       float* s = a.s + r * score_stride;
-      for (int n = 0; n < b; ++n) s[n] = minus_infinity;
-      for (int n = e; n < tile_keys; ++n) s[n] = minus_infinity;
       vector s0 = vector::load(s), s1 = vector::load(s + 16), s2 = vector::load(s + 32), s3 = vector::load(s + 48);
+      if (b > 0 || e < tile_keys) {  // in registers: a load of what was just stored in smaller pieces would wait for it
+        static_assert(tile_keys == 64);
+        const std::uint64_t seen = (~std::uint64_t{0} >> (tile_keys - e)) & (~std::uint64_t{0} << b);
+        s0 = keep(s0, seen & 0xffff, minus_infinity), s1 = keep(s1, seen >> 16 & 0xffff, minus_infinity);
+        s2 = keep(s2, seen >> 32 & 0xffff, minus_infinity), s3 = keep(s3, seen >> 48, minus_infinity);
+      }
       const float tile_max = max(max(s0, s1), max(s2, s3)).max_lane();
       const float old_max = a.state->max[r];
       const float new_max = tile_max > old_max ? tile_max : old_max;
@@ -125,12 +130,15 @@ struct weigh_tile {
         continue;
       }
       const vector shift = vector::broadcast(new_max);
-      s0 = exp(s0 - shift), s1 = exp(s1 - shift), s2 = exp(s2 - shift), s3 = exp(s3 - shift);
+      s0 = exp_nonpositive(s0 - shift);
+      s1 = e > 16 ? exp_nonpositive(s1 - shift) : vector::zero();
+      s2 = e > 32 ? exp_nonpositive(s2 - shift) : vector::zero();
+      s3 = e > 48 ? exp_nonpositive(s3 - shift) : vector::zero();
       s0.store(s), s1.store(s + 16), s2.store(s + 32), s3.store(s + 48);
       vector sum = vector::load(a.state->sum + r * 16);
       if (new_max != old_max) {
         a.state->max[r] = new_max;
-        const vector fade = exp(vector::broadcast(old_max) - shift);
+        const vector fade = exp_nonpositive(vector::broadcast(old_max) - shift);
         sum = sum * fade;
         float* out = a.out + std::ptrdiff_t{r} * stride;
         for (int d = 0; d < stride; d += 16) (vector::load(out + d) * fade).store(out + d);
@@ -160,7 +168,8 @@ struct merge_rows {
       const float old_max = a.max[r], part_max = a.part->max[r];
       if (part_max == minus_infinity) continue;
       const float new_max = part_max > old_max ? part_max : old_max;
-      const vector fade = exp(vector::broadcast(old_max - new_max)), share = exp(vector::broadcast(part_max - new_max));
+      const vector fade = exp_nonpositive(vector::broadcast(old_max - new_max));
+      const vector share = exp_nonpositive(vector::broadcast(part_max - new_max));
       float both[16];
       fma(vector::broadcast(vector::load(a.part->sum + r * 16).sum()), share, vector::broadcast(a.sum[r]) * fade)
           .store(both);

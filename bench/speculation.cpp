@@ -1,0 +1,181 @@
+// What each drafter gains on the shipped model: tokens a pass, guesses that were right, and time, each text beside its plain
+// one. Also the proof of what it gives: a text that differs from the plain one ends the program with 1.
+//
+//   bench_speculation [prompts [tokens [file.json]]]       200 prompts of 128 tokens; bench/speculation.py draws the file
+//
+// Texts: `greedy`, held-out prompts; `sampled`, the same at temperature 0.8 and top-p 0.9; `copied`, prompts that end in what they
+// began with; `random`, prompts of random tokens continued at temperature 5, where no drafter can know anything.
+
+#include <effinfer/decoding/draft_model.hpp>
+#include <effinfer/decoding/eagle.hpp>
+#include <effinfer/decoding/either.hpp>
+#include <effinfer/decoding/lookahead.hpp>
+#include <effinfer/decoding/medusa.hpp>
+#include <effinfer/decoding/otherwise.hpp>
+#include <effinfer/decoding/prompt_lookup.hpp>
+#include <effinfer/decoding/sample.hpp>
+#include <effinfer/decoding/self_speculation.hpp>
+#include <effinfer/decoding/speculative.hpp>
+#include <effinfer/decoding/suffix_automaton.hpp>
+#include <effinfer/pipeline.hpp>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace ei = effinfer;
+namespace dec = ei::decoding;
+
+namespace {
+
+using small = ei::model<ei::execution::cpu>;
+using drafters = dec::either<dec::prompt_lookup<3>, dec::suffix_automaton, dec::lookahead, dec::draft_model<small>,
+                             dec::staged<dec::prompt_lookup<3>, small>, dec::self_speculation, dec::medusa, dec::eagle,
+                             dec::otherwise<dec::suffix_automaton, dec::eagle>>;
+using speculative = dec::speculative<drafters, dec::sample>;
+using drafting = ei::pipeline<speculative, ei::execution::cpu>;
+using plain = ei::pipeline<dec::sample, ei::execution::cpu>;
+
+const std::string models = EFFINFER_SHIPPED_MODELS;
+
+struct contender {
+  std::string name;
+  drafters drafter;
+  int max_draft;
+  std::optional<float> row_cost = {};
+  double seconds = 0;
+  long tokens = 0, passes = 0, drafted = 0, accepted = 0;
+  std::vector<double> speed_ups = {};
+};
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values.empty() ? 0 : values[values.size() / 2];
+}
+
+std::vector<contender> contenders() {
+  const ei::execution::cpu one{.threads = 1};
+  const auto draft = std::make_shared<const small>(small::load(models + "/shakespeare-draft", {}, one));
+  const auto target = small::load(models + "/shakespeare-llama", {}, one);
+  const auto& exec = target.decoder_model().execution();
+  using weights = ei::quantization::at_load::choice;
+  const auto network = [&](const char* name, weights as = weights::none) {
+    return dec::eagle{.network = std::make_shared<const ei::models::feature_drafter>(ei::models::feature_drafter::load(
+                          models + "/shakespeare-" + name, target.config(), exec, {as}))};
+  };
+  const auto heads = std::make_shared<const ei::models::medusa_heads>(
+      ei::models::medusa_heads::load(models + "/shakespeare-medusa", target.config(), exec));
+  const auto maps = std::make_shared<const ei::models::exit_maps>(
+      ei::models::exit_maps::load(models + "/shakespeare-exits", target.config(), exec));
+  return {
+      {"prompt lookup, always", {dec::prompt_lookup<3>{}}, 10, 0.0F},
+      {"prompt lookup", {dec::prompt_lookup<3>{}}, 10},
+      {"suffix automaton", {dec::suffix_automaton{}}, 10},
+      {"lookahead", {dec::lookahead{}}, 6},
+      {"draft model", {dec::draft_model<small>{.model = draft}}, 8},
+      {"staged", {dec::staged<dec::prompt_lookup<3>, small>{.model = draft}}, 8},
+      {"first two layers", {dec::self_speculation{.layers = {{0, 2}}, .maps = maps}}, 8},
+      {"Medusa", {dec::medusa{.heads = heads}}, 8},
+      {"EAGLE", {network("eagle")}, 8},
+      {"EAGLE-3", {network("eagle3")}, 8},
+      {"EAGLE-3, int8", {network("eagle3", weights::int8)}, 8},
+      {"MTP", {network("mtp")}, 8},
+      {"MTP, int8", {network("mtp", weights::int8)}, 8},
+      {"suffix, else EAGLE-3 int8",
+       {dec::otherwise<dec::suffix_automaton, dec::eagle>{{.shortest_match = 4}, network("eagle3", weights::int8)}},
+       8},
+  };
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  const int prompts = argc > 1 ? std::atoi(argv[1]) : 200, tokens = argc > 2 ? std::atoi(argv[2]) : 128;
+  std::ofstream json;
+  if (argc > 3) json.open(argv[3]);
+  const ei::execution::cpu one{.threads = 1};
+  const auto alone = plain::load(models + "/shakespeare-llama", {}, one);
+  const auto drafted = drafting::load(models + "/shakespeare-llama", {}, one);
+  std::ifstream file(models + "/heldout.txt");
+  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  const auto held_out = alone.tokenizer().encode(text, {.add_special_tokens = false});
+  const std::size_t step = held_out.size() / static_cast<std::size_t>(prompts + 1);
+
+  bool all_same = true;
+  json << "[";
+  const char* separator = "\n";
+  for (const std::string kind : {"greedy", "sampled", "copied", "random"}) {
+    dec::sample rule{.temperature = 0};
+    if (kind == "sampled") rule = {.temperature = 0.8F, .top_p = 0.9F};
+    if (kind == "random") rule = {.temperature = 5};
+    std::vector<contender> all = contenders();
+    double plain_seconds = 0;
+    long plain_tokens = 0;
+    for (int p = 0; p < prompts; ++p) {
+      const auto first = held_out.begin() + static_cast<std::ptrdiff_t>(step) * p;
+      std::vector<int> prompt(first, first + 32);
+      if (kind == "copied") {
+        prompt.assign(first, first + 96);
+        for (int i = 0; i < 2; ++i) prompt.insert(prompt.end(), first, first + 96);
+      }
+      if (kind == "random") {
+        for (std::size_t i = 0; i < prompt.size(); ++i)
+          prompt[i] = static_cast<int>(ei::random_stream{9}.uniform(i, static_cast<std::uint32_t>(p)) * 1000);
+      }
+      typename plain::generate_options options{
+          .max_tokens = tokens, .seed = static_cast<std::uint64_t>(p), .decoding = rule};
+      options.ignore_end_of_text = true;
+      auto reference = alone.generate(alone.start(), prompt, options);
+      (void)reference.text();
+      const double beside = reference.statistics().decode_seconds;
+      plain_seconds += beside;
+      plain_tokens += reference.statistics().generated_tokens - 1;
+      for (contender& c : all) {
+        typename drafting::generate_options with{
+            .max_tokens = tokens,
+            .seed = static_cast<std::uint64_t>(p),
+            .decoding = {.drafter = c.drafter, .rule = rule, .max_draft = c.max_draft, .row_cost = c.row_cost}};
+        with.ignore_end_of_text = true;
+        auto generation = drafted.generate(drafted.start(), prompt, with);
+        (void)generation.text();
+        const bool same = std::equal(generation.tokens().begin(), generation.tokens().end(), reference.tokens().begin(),
+                                     reference.tokens().end());
+        if (!same) std::printf("%s: prompt %d differs from the plain text\n", c.name.c_str(), p);
+        all_same = all_same && same;
+        const auto& s = generation.statistics();
+        c.seconds += s.decode_seconds;
+        c.tokens += s.generated_tokens - 1;
+        c.passes += s.forward_passes;
+        c.drafted += s.drafted_tokens;
+        c.accepted += s.accepted_tokens;
+        c.speed_ups.push_back(beside / s.decode_seconds);
+      }
+    }
+    std::printf("\n%s: plain %.0f tokens/s\n%-26s %12s %12s %12s %14s\n", kind.c_str(),
+                static_cast<double>(plain_tokens) / plain_seconds, "", "tokens/pass", "guesses/pass", "right",
+                "speed-up");
+    for (const contender& c : all) {
+      const double a_pass = static_cast<double>(c.tokens) / static_cast<double>(c.passes);
+      const double right = c.drafted > 0 ? static_cast<double>(c.accepted) / static_cast<double>(c.drafted) : 0;
+      std::printf("%-26s %12.2f %12.2f %11.1f%% %13.2fx\n", c.name.c_str(), a_pass,
+                  static_cast<double>(c.drafted) / static_cast<double>(c.passes), 100 * right, median(c.speed_ups));
+      json << separator << R"({"text": ")" << kind << R"(", "drafter": ")" << c.name << R"(", "tokens_per_pass": )"
+           << a_pass << R"(, "acceptance": )" << right << R"(, "speed_up": )" << median(c.speed_ups) << "}";
+      separator = ",\n";
+    }
+    std::fflush(stdout);
+  }
+  json << "\n]\n";
+  std::printf("\n%s\n", all_same ? "all texts are the plain ones" : "SOME TEXTS DIFFER");
+  return all_same ? 0 : 1;
+} catch (const std::exception& e) {
+  std::fprintf(stderr, "%s\n", e.what());
+  return 2;
+}

@@ -1,0 +1,77 @@
+#pragma once
+// Two drafters, the second for where the first has nothing: what costs nothing to guess goes first.
+// Source: Hu et al., "SAM Decoding: Speculative Decoding via Suffix Automaton" (2024), section 3.3.
+
+#include <effinfer/core/matrix_view.hpp>
+#include <effinfer/core/random.hpp>
+#include <effinfer/decoding/either.hpp>
+#include <effinfer/decoding/state_drafter.hpp>
+
+#include <span>
+#include <vector>
+
+namespace effinfer::inline v0::decoding {
+
+/// The guesses of `First`; where it makes none, those of `Second`. Only `Second` may look into the model or draw its guesses.
+///
+/// Example: speculative<otherwise<suffix_automaton, eagle>>{.drafter = {.second = {.network = network}}}
+template <class First, class Second>
+struct otherwise {
+  static constexpr bool reads_states = true;
+  First first = {};
+  Second second = {};
+
+  void validate() const {
+    first.validate();
+    second.validate();
+  }
+
+  template <class Session>
+  class run {
+   public:
+    using tap = typename Session::decoder_type::tap;
+    run(const otherwise& drafter, Session& session)
+        : first_(drafter.first, session), second_(drafter.second, session) {}
+
+    std::span<const tap> taps(int rows) { return second_.taps(rows); }
+    void row(std::span<const float> logits) {
+      if constexpr (requires { second_.row(logits); }) second_.row(logits);
+    }
+    void read(int rows, int accepted) {
+      first_.read(rows, from_first_ ? accepted : 0);
+      second_.read(rows, from_first_ ? 0 : accepted);
+      from_first_ = false;
+    }
+    void expect(least_chances least) {
+      if constexpr (requires { first_.expect(least); }) first_.expect({least.to_verify, least.to_verify});
+      if constexpr (requires { second_.expect(least); }) second_.expect(least);
+    }
+    [[nodiscard]] double guess_cost() const {
+      if constexpr (requires { second_.guess_cost(); }) return second_.guess_cost();
+      return 0;
+    }
+    [[nodiscard]] matrix_view<const float> distributions() const {
+      if constexpr (requires { second_.distributions(); }) {
+        if (!from_first_) return second_.distributions();
+      }
+      return {};
+    }
+    void propose(std::span<const int> history, int most, std::vector<int>& guesses, random_stream random) {
+      first_.propose(history, most, guesses);
+      from_first_ = !guesses.empty();
+      if (from_first_) return;
+      if constexpr (requires { second_.propose(history, most, guesses, random); }) {
+        second_.propose(history, most, guesses, random);
+      } else {
+        second_.propose(history, most, guesses);
+      }
+    }
+
+   private:
+    typename decltype(detail::run_of<First, Session>())::type first_;
+    typename decltype(detail::run_of<Second, Session>())::type second_;
+    bool from_first_ = false;
+  };
+};
+
+}  // namespace effinfer::inline v0::decoding
