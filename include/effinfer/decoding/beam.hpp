@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -41,7 +42,9 @@ struct beam_settings {
 /// Math: score = (sum of log-probabilities) / (tokens ^ length_penalty). With groups > 1 the beams search in groups one after another, and
 /// a token that k beams of earlier groups took at this step counts diversity * k less.
 ///
-/// `Rule` (a logit rule, or a chain of them) changes the log-probabilities before they count, without renormalizing, as there.
+/// One beam is greedy: it ends with its first whole text.
+///
+/// `Rule` (a logit rule, or a chain of them) changes the log-probabilities before they count, without renormalizing, as in transformers.
 /// Example: beam<8>{.length_penalty = 0.8f};  beam<4, no_repeat_ngram>{.rule = {.size = 3}}
 template <int Beams = 4, class Rule = chain<>>
 struct beam {
@@ -86,7 +89,7 @@ class beam_search {
     for (group& g : groups_) g.live.push_back(start);
   }
 
-  std::span<const continuation> advance(matrix_view<float> logits) {
+  std::span<const continuation> advance(matrix_view<const float> logits) {
     next_.clear();
     std::vector<int> taken;  // by the live beams of earlier groups at this step
     ++length_;
@@ -130,7 +133,7 @@ class beam_search {
 
   [[nodiscard]] int beams() const { return settings_.beams / settings_.groups; }
 
-  void advance_group(group& g, matrix_view<float> logits, int first_row, std::vector<int>& taken) {
+  void advance_group(group& g, matrix_view<const float> logits, int first_row, std::vector<int>& taken) {
     // Enough that `beams` go on even where all ends come first.
     const auto wanted = static_cast<std::size_t>(std::max(2, 1 + request_.end_tokens) * beams());
     std::vector<candidate> candidates = best_of_rows(g, logits, first_row, taken, wanted);
@@ -160,11 +163,11 @@ class beam_search {
     g.live = std::move(live);
   }
 
-  std::vector<candidate> best_of_rows(const group& g, matrix_view<float> logits, int first_row,
+  std::vector<candidate> best_of_rows(const group& g, matrix_view<const float> logits, int first_row,
                                       const std::vector<int>& taken, std::size_t wanted) {
     std::vector<candidate> all;
     for (std::size_t i = 0; i < g.live.size(); ++i) {
-      const std::span<float> row(logits.row(first_row + static_cast<int>(i)), static_cast<std::size_t>(logits.columns));
+      const std::span<const float> row(logits.row(first_row + static_cast<int>(i)), static_cast<std::size_t>(logits.columns));
       softmax_scale scale{0, 0};
       std::span<const float> scores = row;
       if constexpr (std::is_same_v<Rule, chain<>>) {
@@ -189,7 +192,7 @@ class beam_search {
 
   [[nodiscard]] bool may_stop(const group& g, const sequence& best_live) const {
     if (g.found.size() < static_cast<std::size_t>(beams())) return false;
-    if (settings_.stop == early_stopping::yes) return true;
+    if (settings_.stop == early_stopping::yes || settings_.beams == 1) return true;
     const bool at_the_end = settings_.stop == early_stopping::never && settings_.length_penalty > 0;
     return score(best_live.rank, at_the_end ? request_.max_tokens : length_) <= g.found.back().score;
   }

@@ -24,16 +24,17 @@ class best_of_search;
 /// `n` texts by `Rule`, ranked by the model's log-probability (before rules and temperature).
 ///
 /// Exact: text i is the one that Rule alone gives with the seed plus i.
-/// Example: best_of<top_p>{.rule = {.p = 0.9f}, .n = 8}
-template <class Rule = sample>
+/// Example: best_of<8, top_p>{.rule = {.p = 0.9f}}
+template <int N = 4, class Rule = sample>
 struct best_of {
+  static_assert(N >= 1, "effinfer: best_of<N> needs N >= 1.");
   static_assert(check_strategy<Rule>::complete);
   static_assert(!search_policy<Rule>,
                 "effinfer: best_of<Rule> draws by a rule of one sequence, and this one is a search.");
   using slot = effinfer::slot::decoding;
 
+  int n = N;  ///< that of the type, unless told otherwise
   Rule rule = {};
-  int n = 4;
   score_by score = score_by::mean;
 
   void validate() const {
@@ -45,21 +46,22 @@ struct best_of {
     return rule(logits, history, random, position, scratch);
   }
   [[nodiscard]] int sequences() const { return n; }
-  [[nodiscard]] best_of_search<Rule> begin(const search_request& request) const { return {*this, request}; }
+  [[nodiscard]] best_of_search<Rule> begin(const search_request& request) const { return {n, rule, score, request}; }
 };
 
 /// What best_of begins: see decoding/search.hpp.
 template <class Rule>
 class best_of_search {
  public:
-  best_of_search(const best_of<Rule>& policy, const search_request& request) : score_(policy.score), request_(request) {
-    for (int i = 0; i < policy.n; ++i) {
-      texts_.push_back({policy.rule, {request.prompt.begin(), request.prompt.end()}});
+  best_of_search(int n, const Rule& rule, score_by score, const search_request& request)
+      : score_(score), request_(request) {
+    for (int i = 0; i < n; ++i) {
+      texts_.push_back({rule, {request.prompt.begin(), request.prompt.end()}});
       live_.push_back(static_cast<std::size_t>(i));
     }
   }
 
-  std::span<const continuation> advance(matrix_view<float> logits) {
+  std::span<const continuation> advance(matrix_view<const float> logits) {
     next_.clear();
     std::vector<std::size_t> still_live;
     for (std::size_t i = 0; i < live_.size(); ++i) {

@@ -404,6 +404,9 @@ class batch {
     logits_.resize(static_cast<std::size_t>(max_sessions) * static_cast<std::size_t>(model_->config().vocabulary_size));
   }
 
+  /// The same for sessions of the model of `like`.
+  batch(const session<Decoder>& like, int max_sessions) : batch(like.model_, max_sessions) {}
+
   /// Appends tokens[i] to *sessions[i]. Returns the logits, one row a session, valid until the next step.
   ///
   /// Shapes: sessions [N], tokens [N] -> [N, V]; N <= max_sessions; no session twice. `taps` (models/decoder.hpp) take the states
