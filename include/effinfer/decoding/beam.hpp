@@ -167,7 +167,8 @@ class beam_search {
                                       const std::vector<int>& taken, std::size_t wanted) {
     std::vector<candidate> all;
     for (std::size_t i = 0; i < g.live.size(); ++i) {
-      const std::span<const float> row(logits.row(first_row + static_cast<int>(i)), static_cast<std::size_t>(logits.columns));
+      const std::span<const float> row(logits.row(first_row + static_cast<int>(i)),
+                                       static_cast<std::size_t>(logits.columns));
       softmax_scale scale{0, 0};
       std::span<const float> scores = row;
       if constexpr (std::is_same_v<Rule, chain<>>) {

@@ -81,7 +81,7 @@ inline constexpr bool searches_states<P> =
 template <class P>
 inline constexpr bool searches_inside = false;
 template <class P>
-requires requires { typename P::rule_type; }
+  requires requires { typename P::rule_type; }
 inline constexpr bool searches_inside<P> = search_policy<typename P::rule_type>;
 
 }  // namespace effinfer::inline v0::decoding

@@ -55,14 +55,14 @@ constexpr std::string_view to_string(finish_reason reason) noexcept {
 /// What one generation should do. `Decoding` is the pipeline's decoding policy.
 template <class Decoding>
 struct generate_options {
-  int max_tokens = 256;                ///< at most this many tokens
-  std::uint64_t seed = 0;              ///< the same seed gives the same text, whatever the threads or the batch
-  Decoding decoding = {};              ///< the policy's run-time parameters
-  std::vector<std::string> stop = {};  ///< texts that end the generation
-  std::vector<int> stop_tokens = {};   ///< tokens that end it, besides the checkpoint's own
-  bool ignore_end_of_text = false;     ///< go on behind the checkpoint's end-of-text tokens
-  bool add_special_tokens = true;      ///< let the tokenizer put its beginning-of-text token in front
-  std::stop_token cancel = {};         ///< ends prefill or generation between two layers
+  int max_tokens = 256;                       ///< at most this many tokens
+  std::uint64_t seed = 0;                     ///< the same seed gives the same text, whatever the threads or the batch
+  Decoding decoding = {};                     ///< the policy's run-time parameters
+  std::vector<std::string> stop = {};         ///< texts that end the generation
+  std::vector<int> stop_tokens = {};          ///< tokens that end it, besides the checkpoint's own
+  bool ignore_end_of_text = false;            ///< go on behind the checkpoint's end-of-text tokens
+  bool add_special_tokens = true;             ///< let the tokenizer put its beginning-of-text token in front
+  std::stop_token cancel = {};                ///< ends prefill or generation between two layers
   std::optional<int> log_probabilities = {};  ///< keep each token's log-probability, and those of so many likeliest
 };
 
@@ -97,9 +97,10 @@ class generation {
   static constexpr bool reads = requires(const Decoding& d, session<Decoder>& s, const std::stop_token& stop, int* n) {
     d.read(s, 0, 0, stop, n);
   };
-  static_assert(!decoding::searches_inside<Decoding>,
-                "effinfer: a search (beam, best_of, contrastive) can't be the rule of speculative<...>: it follows several "
-                "sequences, and speculation one.");
+  static_assert(
+      !decoding::searches_inside<Decoding>,
+      "effinfer: a search (beam, best_of, contrastive) can't be the rule of speculative<...>: it follows several "
+      "sequences, and speculation one.");
 
  public:
   class iterator;

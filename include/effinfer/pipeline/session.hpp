@@ -276,7 +276,8 @@ class session {
     if (&other == this) return;
     if (other.model_ != model_ || other.options_.context_tokens != options_.context_tokens ||
         other.options_.prefill_chunk != options_.prefill_chunk) {
-      throw error(error_code::invalid_argument, "session.become", "the other session has another model or other options");
+      throw error(error_code::invalid_argument, "session.become",
+                  "the other session has another model or other options");
     }
     const auto differs = std::mismatch(tokens_.begin(), tokens_.end(), other.tokens_.begin(), other.tokens_.end());
     const auto common = differs.first - tokens_.begin();
