@@ -76,12 +76,13 @@ def diverse_beams(prompt, stops, c, noise):
             ends = lambda tokens: tokens[-1] in stops or length == c["max_tokens"]
             found[group] += [(s / length ** lp, t) for s, t in candidates[:size] if ends(t)]
             found[group] = sorted(found[group], key=lambda x: -x[0])[:size]
+            if length == c["max_tokens"]:
+                for _, t in candidates[:size]:
+                    taken[t[-1]] += t[-1] not in stops
             live[group] = [x for x in candidates if not ends(x[1])][:size]
             for _, t in live[group]:
                 taken[t[-1]] += 1
             if len(found[group]) == size and (not live[group] or live[group][0][0] / length ** lp <= found[group][-1][0]):
-                for _, t in live[group]:      # a group that is over takes nothing
-                    taken[t[-1]] -= 1
                 live[group] = []
     return [dict(tokens=t, score=s) for s, t in sorted(sum(found, []), key=lambda x: -x[0])]
 

@@ -144,10 +144,13 @@ class beam_search {
       s.tokens.push_back(c.id);
       s.log_probability = c.log_probability;
       s.rank = c.rank;
-      const bool ends =
-          length_ >= request_.max_tokens ||
-          (request_.ends && request_.ends(std::span<const int>(s.tokens).subspan(request_.prompt.size())));
-      if (ends && i < static_cast<std::size_t>(beams())) g.found.push_back(scored(s));
+      const bool last = length_ >= request_.max_tokens;
+      const bool stops = request_.ends && request_.ends(std::span<const int>(s.tokens).subspan(request_.prompt.size()));
+      const bool ends = last || stops;
+      if (ends && i < static_cast<std::size_t>(beams())) {
+        g.found.push_back(scored(s));
+        if (!stops) taken.push_back(c.id);
+      }
       if (!ends && live.size() < static_cast<std::size_t>(beams())) {
         next_.push_back({first_row + c.parent, c.id});
         taken.push_back(c.id);

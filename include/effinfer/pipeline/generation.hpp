@@ -97,10 +97,6 @@ class generation {
   static constexpr bool reads = requires(const Decoding& d, session<Decoder>& s, const std::stop_token& stop, int* n) {
     d.read(s, 0, 0, stop, n);
   };
-  static_assert(
-      !decoding::searches_inside<Decoding>,
-      "effinfer: a search (beam, best_of, contrastive) can't be the rule of speculative<...>: it follows several "
-      "sequences, and speculation one.");
 
  public:
   class iterator;
