@@ -290,9 +290,10 @@ TEST_CASE("log-probabilities are log softmax of the model's logits, for every st
                           {.max_tokens = 30, .seed = 4, .decoding = {.p = 0.9F, .temperature = 0.7F}});
   check_log_probabilities(on_cache<dec::beam<4>>::load(small_model), {.max_tokens = 30});
   check_log_probabilities(on_cache<dec::contrastive>::load(small_model), {.max_tokens = 30});
-  using drafted = dec::speculative<dec::prompt_lookup<3>, dec::greedy>;
+  using drafted = dec::speculative<dec::prompt_lookup<3>, dec::top_p>;
   const auto speculative = on_cache<drafted>::load(small_model);
-  const typename on_cache<drafted>::generate_options options{.max_tokens = 40, .decoding = {.row_cost = 0.0F}};
+  const typename on_cache<drafted>::generate_options options{
+      .max_tokens = 40, .seed = 4, .decoding = {.rule = {.p = 0.8F, .temperature = 0.7F}, .row_cost = 0.0F}};
   auto generation = speculative.generate(prompt, options);
   (void)generation.text();
   CHECK(generation.statistics().accepted_tokens > 0);
