@@ -132,7 +132,8 @@ int choose(const arguments& a, const Decoding& decoding) {
     throw std::runtime_error("--attention: " + a.attention + " is neither full nor window:N");
   ei::attention::sliding_window<> window;
   window.window = std::atoi(a.attention.c_str() + 7);
-  return run<ei::pipeline<ei::attention::sliding_window<>, at_load, Decoding, cpu>>(a, a.attention, decoding, weights, window);
+  return run<ei::pipeline<ei::attention::sliding_window<>, at_load, Decoding, cpu>>(a, a.attention, decoding, weights,
+                                                                                    window);
 }
 
 }  // namespace

@@ -278,10 +278,10 @@ TEST_CASE("a search ends as a plain text does and leaves the session as it does"
   auto cancelled = llm.generate("KING RICHARD", {.max_tokens = 12, .cancel = cancel.get_token()});
   CHECK(cancelled.text().empty());
   CHECK(cancelled.finished() == ei::finish_reason::cancelled);
-  CHECK_THROWS_AS(llm.generate("a", {.decoding = {.beams = 0}}), ei::error);
-  CHECK_THROWS_AS(llm.generate("a", {.decoding = {.beams = 4, .groups = 3}}), ei::error);
-  CHECK_THROWS_AS(with_states.generate("a", {.decoding = {.penalty = 1.5F}}), ei::error);
-  CHECK_THROWS_AS(llm.generate("a", {.log_probabilities = -1}), ei::error);
+  CHECK_THROWS_AS((void)llm.generate("a", {.decoding = {.beams = 0}}), ei::error);
+  CHECK_THROWS_AS((void)llm.generate("a", {.decoding = {.beams = 4, .groups = 3}}), ei::error);
+  CHECK_THROWS_AS((void)with_states.generate("a", {.decoding = {.penalty = 1.5F}}), ei::error);
+  CHECK_THROWS_AS((void)llm.generate("a", {.log_probabilities = -1}), ei::error);
 }
 
 TEST_CASE("log-probabilities are log softmax of the model's logits, for every strategy") {
