@@ -74,6 +74,9 @@ std::vector<contender> contenders() {
       ei::models::medusa_heads::load(models + "/shakespeare-medusa", target.config(), exec));
   const auto maps = std::make_shared<const ei::models::exit_maps>(
       ei::models::exit_maps::load(models + "/shakespeare-exits", target.config(), exec));
+  dec::otherwise<dec::suffix_automaton, dec::eagle> automaton_first;
+  automaton_first.first.shortest_match = 4;
+  automaton_first.second = network("eagle3", weights::int8);
   return {
       {"prompt lookup, always", {dec::prompt_lookup<3>{}}, 10, 0.0F},
       {"prompt lookup", {dec::prompt_lookup<3>{}}, 10},
@@ -88,9 +91,7 @@ std::vector<contender> contenders() {
       {"EAGLE-3, int8", {network("eagle3", weights::int8)}, 8},
       {"MTP", {network("mtp")}, 8},
       {"MTP, int8", {network("mtp", weights::int8)}, 8},
-      {"suffix, else EAGLE-3 int8",
-       {dec::otherwise<dec::suffix_automaton, dec::eagle>{{.shortest_match = 4}, network("eagle3", weights::int8)}},
-       8},
+      {"suffix, else EAGLE-3 int8", {automaton_first}, 8},
   };
 }
 

@@ -38,8 +38,10 @@ void check(const std::string& prompt, const Grammar& g, const auto& is_valid) {
     const std::string text = expected.text();
     CHECK(expected.finished() == ei::finish_reason::stop_token);
     CHECK_MESSAGE(is_valid(text), text);
-    auto got = jumping.generate(
-        prompt, {.max_tokens = 250, .seed = seed, .decoding = {.drafter = {.grammar = g}, .rule = {.grammar = g}}});
+    auto got =
+        jumping.generate(prompt, {.max_tokens = 250,
+                                  .seed = seed,
+                                  .decoding = {.drafter = {.grammar = g}, .rule = {.grammar = g}, .row_cost = 0.0F}});
     CHECK(got.text() == text);
     CHECK(std::vector<int>(got.tokens().begin(), got.tokens().end()) ==
           std::vector<int>(expected.tokens().begin(), expected.tokens().end()));

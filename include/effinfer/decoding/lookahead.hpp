@@ -79,9 +79,9 @@ struct lookahead {
       if (trajectory_.size() < n) return;
       for (std::size_t i = 0; i + n <= trajectory_.size(); ++i) keep(std::span<const int>(trajectory_).subspan(i, n));
     }
-    void keep(std::span<const int> ngram) {
-      std::deque<std::vector<int>>& kept = pool_[ngram[0]];
-      std::vector<int> rest(ngram.begin() + 1, ngram.end());
+    void keep(std::span<const int> tokens) {
+      std::deque<std::vector<int>>& kept = pool_[tokens[0]];
+      std::vector<int> rest(tokens.begin() + 1, tokens.end());
       const auto same = std::find(kept.begin(), kept.end(), rest);
       if (same != kept.end()) kept.erase(same);
       kept.push_back(std::move(rest));
