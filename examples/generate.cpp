@@ -2,8 +2,8 @@
 //
 //   generate --model models/shakespeare-llama --prompt "ROMEO:" --max-tokens 200 --temperature 0.8
 //
-// Text goes to stdout, everything else to stderr. Options choose among three pipelines (full, windowed and linear attention);
-// a program that knows what it wants compiles one.
+// Text goes to stdout, everything else to stderr. Options choose among pipelines (full, windowed and linear attention; sampling
+// and beam search); a program that knows what it wants compiles one.
 
 #include "command_line.hpp"
 
@@ -24,6 +24,7 @@ struct arguments {
   std::string model, packed_cache, prompt, prompt_file, weights = "as-stored", attention = "full", decoding = "sample";
   std::vector<std::string> stop;
   ei::decoding::sample sample;
+  ei::decoding::beam<> beam{.beams = 0};
   std::uint64_t seed = 0;
   int max_tokens = 256, threads = 0, context = 0;
   bool json = false, ignore_eos = false;
@@ -53,6 +54,9 @@ arguments parse(int argc, char** argv) {
   app.add_option("--attention", a.attention, "full (as the checkpoint says), or window:N");
   app.add_option("--decoding", a.decoding, "sample or prompt-lookup")
       ->check(CLI::IsMember({"sample", "prompt-lookup"}));
+  app.add_option("--beams", a.beam.beams, "search with so many beams instead of sampling");
+  app.add_option("--length-penalty", a.beam.length_penalty, "of beams; above 0 favours longer texts")
+      ->capture_default_str();
   app.add_option("--stop", a.stop, "end the text here; may be given several times");
   app.add_flag("--ignore-eos", a.ignore_eos, "go on behind an end-of-text token");
   app.add_flag("--json", a.json, "print one JSON object instead of the text");
@@ -66,7 +70,8 @@ arguments parse(int argc, char** argv) {
 }
 
 template <class Pipeline, class... Values>
-int run(const arguments& a, const std::string& attention, const Values&... values) {
+int run(const arguments& a, const std::string& attention, const typename Pipeline::decoding& decoding,
+        const Values&... values) {
   const Pipeline llm = Pipeline::load(a.model,
                                       {.progress = command_line::progress_bar,
                                        .session = {.context_tokens = a.context},
@@ -77,8 +82,7 @@ int run(const arguments& a, const std::string& attention, const Values&... value
   options.seed = a.seed;
   options.stop = a.stop;
   options.ignore_end_of_text = a.ignore_eos;
-  options.decoding.rule = a.sample;
-  options.decoding.max_draft = a.decoding == "prompt-lookup" ? 10 : 0;  // without drafts it is plain sampling
+  options.decoding = decoding;
   auto generation = llm.generate(a.prompt, options);
   std::string text;
   for (const std::string_view piece : generation) {
@@ -105,15 +109,15 @@ int run(const arguments& a, const std::string& attention, const Values&... value
             << ",\"forward_passes\":" << s.forward_passes << ",\"peak_bytes\":" << command_line::peak_bytes()
             << ",\"pipeline\":{\"model\":" << json_string(llm.config().architecture)
             << ",\"attention\":" << json_string(attention) << ",\"quantization\":" << json_string(a.weights)
-            << ",\"decoding\":" << json_string(a.decoding) << ",\"execution\":"
+            << ",\"decoding\":" << json_string(a.beam.beams > 0 ? "beam" : a.decoding) << ",\"execution\":"
             << json_string("cpu, " + std::string(to_string(llm.decoder_model().execution().set())) + ", " +
                            std::to_string(llm.decoder_model().execution().threads()) + " threads")
             << "}}" << std::endl;
   return 0;
 }
 
-int choose(const arguments& a) {
-  using decoding = ei::decoding::speculative<ei::decoding::prompt_lookup<3>, ei::decoding::sample>;
+template <class Decoding>
+int choose(const arguments& a, const Decoding& decoding) {
   using ei::execution::cpu;
   using ei::quantization::at_load;
   const at_load weights{a.weights == "int8"   ? at_load::choice::int8
@@ -121,21 +125,26 @@ int choose(const arguments& a) {
                                               : at_load::choice::none};
   if (ei::checkpoint::model_files::open(a.model).config().architecture == "effinfer_linear") {
     if (a.attention != "full") throw std::runtime_error("--attention: a linear-attention model has no window");
-    return run<ei::pipeline<ei::models::linear_llama, at_load, decoding, cpu>>(a, "linear", weights);
+    return run<ei::pipeline<ei::models::linear_llama, at_load, Decoding, cpu>>(a, "linear", decoding, weights);
   }
-  if (a.attention == "full") return run<ei::pipeline<at_load, decoding, cpu>>(a, "full", weights);
+  if (a.attention == "full") return run<ei::pipeline<at_load, Decoding, cpu>>(a, "full", decoding, weights);
   if (a.attention.rfind("window:", 0) != 0)
     throw std::runtime_error("--attention: " + a.attention + " is neither full nor window:N");
   ei::attention::sliding_window<> window;
   window.window = std::atoi(a.attention.c_str() + 7);
-  return run<ei::pipeline<ei::attention::sliding_window<>, at_load, decoding, cpu>>(a, a.attention, weights, window);
+  return run<ei::pipeline<ei::attention::sliding_window<>, at_load, Decoding, cpu>>(a, a.attention, decoding, weights,
+                                                                                    window);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   try {
-    return choose(parse(argc, argv));
+    const arguments a = parse(argc, argv);
+    if (a.beam.beams != 0) return choose(a, a.beam);
+    ei::decoding::speculative<ei::decoding::prompt_lookup<3>, ei::decoding::sample> decoding{.rule = a.sample};
+    decoding.max_draft = a.decoding == "prompt-lookup" ? 10 : 0;  // without drafts it is plain sampling
+    return choose(a, decoding);
   } catch (const std::exception& e) {
     std::cerr << "generate: " << e.what() << std::endl;
     return 1;

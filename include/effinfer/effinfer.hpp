@@ -10,8 +10,11 @@
 #include <effinfer/attention/soft_cap.hpp>
 #include <effinfer/attention/softmax.hpp>
 #include <effinfer/attention/streaming_window.hpp>
+#include <effinfer/decoding/beam.hpp>
+#include <effinfer/decoding/best_of.hpp>
 #include <effinfer/decoding/chain.hpp>
 #include <effinfer/decoding/constrained.hpp>
+#include <effinfer/decoding/contrastive.hpp>
 #include <effinfer/decoding/draft_model.hpp>
 #include <effinfer/decoding/dry.hpp>
 #include <effinfer/decoding/eagle.hpp>
@@ -42,6 +45,7 @@
 #include <effinfer/decoding/top_n_sigma.hpp>
 #include <effinfer/decoding/top_p.hpp>
 #include <effinfer/pipeline.hpp>
+#include <effinfer/pipeline/cascade.hpp>
 #include <effinfer/quantization/at_load.hpp>
 #include <effinfer/text/chat_template.hpp>
 #include <effinfer/version.hpp>

@@ -105,10 +105,6 @@ struct monotone_schedule {
   }
 };
 
-/// True of early_exit<...>: a generation loop then asks it to read a token.
-template <class T>
-inline constexpr bool is_early_exit = false;
-
 /// Tokens are read through as many layers as `Exit` wants, and chosen by `Rule`. `Exit`: confidence, patience, monotone_schedule, or a
 /// struct of one's own with `validate` and `begin` (see `patience`).
 ///
@@ -165,9 +161,6 @@ struct early_exit {
     }
   }
 };
-
-template <class Exit, class Rule>
-inline constexpr bool is_early_exit<early_exit<Exit, Rule>> = true;
 
 static_assert(check_strategy<early_exit<>>::complete);
 

@@ -3,11 +3,13 @@
 
 #include <effinfer/core/error.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <limits>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace effinfer::inline v0::decoding {
 
@@ -74,6 +76,51 @@ inline void log_softmax(std::span<const float> logits, std::span<float> out) {
     out[i] = std::isnan(logits[i]) ? -std::numeric_limits<float>::infinity()
                                    : static_cast<float>(double{logits[i]} - scale.greatest - scale.log_sum);
   }
+}
+
+/// A token and the natural logarithm of its probability.
+struct token_log_probability {
+  int id = 0;
+  double log_probability = 0;
+};
+
+/// What a model thought of the token that was chosen.
+struct token_log_probabilities {
+  token_log_probability chosen;
+  std::vector<token_log_probability> best;  ///< the n likeliest, falling; the chosen one may be among them
+};
+
+/// The n likeliest tokens, falling, equals by rising id; fewer where fewer are neither -infinity nor NaN. A row of log-probabilities
+/// has the scale {0, 0}. Cost: one pass, and n log n for each time the list changes.
+inline std::vector<token_log_probability> top_log_probabilities(std::span<const float> logits, int n,
+                                                                const softmax_scale& scale) {
+  const auto better = [](const token_log_probability& a, const token_log_probability& b) {
+    return a.log_probability > b.log_probability || (a.log_probability == b.log_probability && a.id < b.id);
+  };
+  std::vector<token_log_probability> best;  // a heap with the worst on top; logits until the end
+  if (n <= 0) return best;
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    if (!(logits[i] > -std::numeric_limits<float>::infinity())) continue;
+    if (best.size() >= static_cast<std::size_t>(n)) {
+      if (double{logits[i]} <= best.front().log_probability) continue;
+      std::pop_heap(best.begin(), best.end(), better);
+      best.pop_back();
+    }
+    best.push_back({static_cast<int>(i), double{logits[i]}});
+    std::push_heap(best.begin(), best.end(), better);
+  }
+  std::sort_heap(best.begin(), best.end(), better);
+  for (auto& token : best) token.log_probability = token.log_probability - scale.greatest - scale.log_sum;
+  return best;
+}
+/// The same of softmax(logits [V]). Errors: those of `find_softmax_scale`.
+inline std::vector<token_log_probability> top_log_probabilities(std::span<const float> logits, int n) {
+  return top_log_probabilities(logits, n, find_softmax_scale(logits));
+}
+
+/// The chosen token's log-probability under softmax(logits [V]) and the n best. Errors: as log_probability.
+inline token_log_probabilities find_log_probabilities(std::span<const float> logits, int chosen, int n) {
+  return {{chosen, log_probability(logits, chosen)}, top_log_probabilities(logits, n)};
 }
 
 }  // namespace effinfer::inline v0::decoding

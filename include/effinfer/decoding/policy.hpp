@@ -16,6 +16,10 @@
 //   speculative<Drafter, Rule, Acceptance>   several tokens a pass, by default the same text   speculative.hpp
 //   constrained<Grammar, Rule>   JSON Schema, GBNF, regular expressions  (Willard, Louf 2023)  constrained.hpp
 //   early_exit<Exit, Rule>       fewer layers for easy tokens; lossy     (Schuster et al. 2022)  early_exit.hpp
+//   beam<N, Rule>       the likeliest texts found with N at a time; groups of them   (Vijayakumar 2018)  beam.hpp
+//   best_of<N, Rule>    N texts drawn, the likeliest taken                                     best_of.hpp
+//   contrastive         likely tokens whose state is new           (Su et al. 2022)            contrastive.hpp
+// The last three follow several sequences: search.hpp says how.
 // Rules that only change logits, for chain: repetition_penalty, presence_penalty, frequency_penalty, dry, no_repeat_ngram,
 // logit_bias, min_length, rule (of a lambda); and the draws above are rules as well. Drafters (drafter.hpp and
 // state_drafter.hpp say what one is): prompt_lookup<N>, forced_text<Grammar>, suffix_automaton, lookahead,

@@ -49,7 +49,7 @@ class positions {
         length_(other.length_),
         size_(other.size_),
         data_(allocate(size_, other.data_.get_deleter().from)) {
-    copy_rows(other);
+    copy_rows(other, first_);
   }
   positions(positions&& other) noexcept { swap(other); }
   positions& operator=(positions other) noexcept {
@@ -57,6 +57,15 @@ class positions {
     return *this;
   }
   ~positions() = default;
+
+  /// Becomes a copy of `other`, a cache of the same shape and sizes, whose first `common` tokens were those of this one: what both
+  /// hold of these isn't copied again.
+  void become(const positions& other, int common) {
+    const int held = first_ <= other.first_ ? std::min(common, length_) : 0;
+    first_ = other.first_;
+    length_ = other.length_;
+    copy_rows(other, std::max(first_, held));
+  }
 
   [[nodiscard]] const shape& model_shape() const { return shape_; }
   /// Tokens read, also those no longer held.
@@ -256,8 +265,8 @@ class positions {
     }
   }
 
-  void copy_rows(const positions& other) {
-    for_each_run(first_, length_, [&](std::uint64_t at, std::uint64_t n) {
+  void copy_rows(const positions& other, int first) {
+    for_each_run(first, length_, [&](std::uint64_t at, std::uint64_t n) {
       std::memcpy(data_.get() + at, other.data_.get() + at, n * sizeof(T));
     });
   }

@@ -66,6 +66,8 @@ class decoder {
    public:
     workspace() = default;
     workspace(const checkpoint::model_config& config, int tokens);
+    /// How many it is for; 0 for none.
+    [[nodiscard]] int tokens() const { return tokens_; }
 
    private:
     friend decoder;

@@ -129,6 +129,8 @@ class softmax_mixer {
     bool rollback() { return false; }
     void abandon() {}
     void commit(int tokens) { cache_.commit(tokens); }
+    /// Becomes a copy of `other`, which began with the same `common` tokens.
+    void become(const state& other, int common) { cache_.become(other.cache_, common); }
     void save(std::vector<std::byte>& out) const { cache_.save(out); }
     void load(std::span<const std::byte> in, int tokens) {
       const std::size_t read = cache_.load(in);
@@ -272,6 +274,10 @@ class linear_mixer {
     /// A pass was given up between two layers: some have read its tokens and some have not.
     void abandon() { dirty_ = true; }
     void commit(int tokens) { memory_.commit(tokens); }
+    void become(const state& other, int /*common*/) {
+      memory_ = other.memory_;
+      dirty_ = other.dirty_;
+    }
     void save(std::vector<std::byte>& out) const { memory_.save(out); }
     void load(std::span<const std::byte> in, int tokens) {
       const std::size_t read = memory_.load(in);

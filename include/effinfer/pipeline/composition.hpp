@@ -11,6 +11,7 @@
 #include <effinfer/core/slot.hpp>
 #include <effinfer/decoding/policy.hpp>
 #include <effinfer/decoding/sample.hpp>
+#include <effinfer/decoding/search.hpp>
 #include <effinfer/execution/cpu.hpp>
 #include <effinfer/kv_cache/contiguous.hpp>
 #include <effinfer/kv_cache/ring.hpp>
@@ -108,6 +109,10 @@ struct check_policy {
       "effinfer: a model policy needs  static constexpr std::string_view name;  static constexpr bool recurrent; "
       " static constexpr bool accepts(std::string_view architecture);  (see effinfer/models/policy.hpp).");
   static_assert(check_members<P>());
+  static_assert(
+      !decoding::searches_inside<P>,
+      "effinfer: a search (beam, best_of, contrastive) can't be the rule of another strategy: it follows several "
+      "sequences, and what is around it one. Put it into the slot `decoding` by itself.");
   static constexpr bool checked = true;
 };
 

@@ -4,10 +4,12 @@
 
 #include <effinfer/core/random.hpp>
 #include <effinfer/decoding/draft_length.hpp>
-#include <effinfer/decoding/early_exit.hpp>
+#include <effinfer/decoding/log_probability.hpp>
 #include <effinfer/decoding/policy.hpp>
+#include <effinfer/decoding/search.hpp>
 #include <effinfer/decoding/speculative.hpp>
 #include <effinfer/decoding/stop.hpp>
+#include <effinfer/pipeline/search.hpp>
 #include <effinfer/pipeline/session.hpp>
 #include <effinfer/text/stream_decoder.hpp>
 #include <effinfer/text/tokenizer.hpp>
@@ -53,14 +55,15 @@ constexpr std::string_view to_string(finish_reason reason) noexcept {
 /// What one generation should do. `Decoding` is the pipeline's decoding policy.
 template <class Decoding>
 struct generate_options {
-  int max_tokens = 256;                ///< at most this many tokens
-  std::uint64_t seed = 0;              ///< the same seed gives the same text, whatever the threads or the batch
-  Decoding decoding = {};              ///< the policy's run-time parameters
-  std::vector<std::string> stop = {};  ///< texts that end the generation
-  std::vector<int> stop_tokens = {};   ///< tokens that end it, besides the checkpoint's own
-  bool ignore_end_of_text = false;     ///< go on behind the checkpoint's end-of-text tokens
-  bool add_special_tokens = true;      ///< let the tokenizer put its beginning-of-text token in front
-  std::stop_token cancel = {};         ///< ends prefill or generation between two layers
+  int max_tokens = 256;                       ///< at most this many tokens
+  std::uint64_t seed = 0;                     ///< the same seed gives the same text, whatever the threads or the batch
+  Decoding decoding = {};                     ///< the policy's run-time parameters
+  std::vector<std::string> stop = {};         ///< texts that end the generation
+  std::vector<int> stop_tokens = {};          ///< tokens that end it, besides the checkpoint's own
+  bool ignore_end_of_text = false;            ///< go on behind the checkpoint's end-of-text tokens
+  bool add_special_tokens = true;             ///< let the tokenizer put its beginning-of-text token in front
+  std::stop_token cancel = {};                ///< ends prefill or generation between two layers
+  std::optional<int> log_probabilities = {};  ///< keep each token's log-probability, and those of so many likeliest
 };
 
 /// How long it took.
@@ -86,9 +89,15 @@ struct generation_statistics {
 /// The range that `pipeline::generate` returns. Single pass; move-only.
 ///
 /// Exact: the tokens are a pure function of the prompt, the seed, the options and the build; a speculative policy gives the
-/// same tokens as its rule alone.
+/// same tokens as its rule alone. A search (decoding/search.hpp) has found its text before the first piece is there.
 template <class Decoder, class Decoding>
 class generation {
+  static constexpr bool searches = decoding::search_policy<Decoding>;
+  /// True of a strategy that takes tokens through the model itself, as early_exit does.
+  static constexpr bool reads = requires(const Decoding& d, session<Decoder>& s, const std::stop_token& stop, int* n) {
+    d.read(s, 0, 0, stop, n);
+  };
+
  public:
   class iterator;
   struct sentinel {};
@@ -139,7 +148,13 @@ class generation {
   [[nodiscard]] finish_reason finished() const { return reason_; }
   /// The ids generated so far; the end-of-text token is not among them.
   [[nodiscard]] std::span<const int> tokens() const { return generated_; }
+  /// With options.log_probabilities = n, one for each of `tokens()`: of the model's distribution, before any rule or temperature.
+  [[nodiscard]] std::span<const decoding::token_log_probabilities> log_probabilities() const {
+    return log_probabilities_;
+  }
   [[nodiscard]] const generation_statistics& statistics() const { return statistics_; }
+  /// All that a search found, best first; the first is the text. Empty until it has begun.
+  [[nodiscard]] std::span<const decoding::hypothesis> hypotheses() const requires searches { return hypotheses_; }
 
   /// True where no further piece will come.
   [[nodiscard]] bool over() const { return done_ && piece_.empty(); }
@@ -151,6 +166,10 @@ class generation {
     if (options_.max_tokens < 0) {
       throw error(error_code::invalid_argument, "generate_options.max_tokens",
                   std::to_string(options_.max_tokens) + " is negative");
+    }
+    if (options_.log_probabilities && *options_.log_probabilities < 0) {
+      throw error(error_code::invalid_argument, "generate_options.log_probabilities",
+                  std::to_string(*options_.log_probabilities) + " is negative");
     }
     if (prompt_.empty()) {
       throw error(error_code::invalid_argument, "generate: prompt", "the prompt has no tokens",
@@ -185,6 +204,8 @@ class generation {
   void take(int token) {
     if (is_stop(token)) return end(finish_reason::stop_token);
     generated_.push_back(token);
+    if (options_.log_probabilities)
+      log_probabilities_.push_back(std::move(pending_log_probabilities_[next_pending_ - 1]));
     statistics_.generated_tokens = static_cast<int>(generated_.size());
     piece_ += stop_.push(decoder_.push(token));
     if (stop_.stopped()) return end(finish_reason::stop_text);
@@ -232,13 +253,19 @@ class generation {
     const random_stream random{options_.seed};
     try {
       pending_.clear();
+      pending_log_probabilities_.clear();
       next_pending_ = 0;
       if (!started_) {
         const auto logits = read_prompt();
         started_ = true;
-        pending_.push_back(choose(logits, random));
+        if constexpr (!searches) pending_.push_back(choose(logits, random));
         statistics_.prefill_seconds = seconds(begin);
+        if constexpr (searches) search(logits);
         return true;
+      }
+      if constexpr (searches) {  // its text ended without an end
+        reason_ = finish_reason::context_full;
+        return false;
       }
       if (sequence_->room() < 1) {
         reason_ = finish_reason::context_full;
@@ -259,11 +286,29 @@ class generation {
 
   int choose(std::span<const float> logits, const random_stream& random) {
     row_.assign(logits.begin(), logits.end());
-    return options_.decoding(row_, sequence_->tokens(), random, static_cast<std::uint64_t>(sequence_->position()),
-                             scratch_);
+    const int token = options_.decoding(row_, sequence_->tokens(), random,
+                                        static_cast<std::uint64_t>(sequence_->position()), scratch_);
+    keep_log_probabilities(logits, token);
+    return token;
+  }
+
+  void keep_log_probabilities(std::span<const float> logits, int token) {
+    if (!options_.log_probabilities) return;
+    pending_log_probabilities_.push_back(decoding::find_log_probabilities(logits, token, *options_.log_probabilities));
   }
 
   std::span<const float> read_prompt() {
+    if constexpr (decoding::searches_states<Decoding>) {
+      const auto rows = static_cast<std::ptrdiff_t>(prompt_.size());
+      const std::ptrdiff_t width = sequence_->model().config().width;
+      std::vector<float> raw(static_cast<std::size_t>(rows * width));
+      states_.resize(raw.size());
+      const typename Decoder::tap tap{sequence_->model().config().layers, {raw.data(), rows, width}};
+      const auto logits = sequence_->append(
+          prompt_, options_.cancel, 1, [](int, std::span<const float>) {}, std::span(&tap, 1));
+      sequence_->model().features(tap.out, {states_.data(), rows, width});
+      return logits;
+    }
     if constexpr (inner_drafter) {
       const int rows = static_cast<int>(prompt_.size());
       inner_.emplace(options_.decoding.drafter, *sequence_);
@@ -274,6 +319,49 @@ class generation {
     } else {
       return sequence_->append(prompt_, options_.cancel);
     }
+  }
+
+  /// Finds the text, queues all of it, and reads it as the plain loop does: all but its last token.
+  void search(std::span<const float> logits) requires searches {
+    const auto begin = clock::now();
+    const auto& config = sequence_->model().config();
+    decoding::search_request request;
+    request.prompt = sequence_->tokens();
+    request.max_tokens = std::min(options_.max_tokens, longest_search<Decoding>(*sequence_));
+    request.seed = options_.seed;
+    request.end_tokens =
+        static_cast<int>(options_.stop_tokens.size() + (options_.ignore_end_of_text ? 0 : config.eos_ids.size()));
+    request.ends = [this](std::span<const int> generated) {
+      if (is_stop(generated.back())) return true;
+      if (options_.stop.empty()) return false;
+      text::stream_decoder decoder = decoder_;
+      decoding::stop_matcher stop = stop_;
+      for (const int token : generated) (void)stop.push(decoder.push(token));
+      return stop.stopped();
+    };
+    if (request.max_tokens < 1) {
+      throw error(error_code::context_overflow, "generate: search", "the context has no room behind the prompt",
+                  "raise session_options.context_tokens");
+    }
+    const matrix_view<const float> states(states_.data(), static_cast<std::ptrdiff_t>(states_.size()) / config.width,
+                                          config.width);
+    search_outcome outcome = run_search(options_.decoding, *sequence_, logits, states, request, options_.cancel);
+    statistics_.forward_passes = outcome.forward_passes;
+    hypotheses_ = std::move(outcome.hypotheses);
+    if (hypotheses_.empty() || hypotheses_.front().tokens.empty()) {
+      throw error(error_code::malformed, "generate: search", "it ended without a text");
+    }
+    pending_ = hypotheses_.front().tokens;
+    keep_log_probabilities(logits, pending_.front());
+    if (pending_.size() > 1) {
+      const auto read = std::span<const int>(pending_).first(pending_.size() - 1);
+      const auto rows = options_.log_probabilities ? static_cast<int>(read.size()) : 1;
+      std::size_t next = 1;
+      sequence_->append(read, options_.cancel, rows, [&](int, std::span<const float> behind) {
+        if (options_.log_probabilities) keep_log_probabilities(behind, pending_[next++]);
+      });
+    }
+    statistics_.decode_seconds = seconds(begin);
   }
 
   /// Reads the last chosen token (and drafts behind it) and queues what follows.
@@ -293,7 +381,7 @@ class generation {
       length_->passed(1, seconds(begin));
       return;
     }
-    if constexpr (decoding::is_early_exit<Decoding>) {
+    if constexpr (reads) {
       int depth = 0;
       const int step = static_cast<int>(generated_.size());
       pending_.push_back(choose(options_.decoding.read(*sequence_, last, step, options_.cancel, &depth), random));
@@ -348,6 +436,7 @@ class generation {
       if (!valid) return;
       row_.assign(logits.begin(), logits.end());
       valid = verify.next(row_);
+      keep_log_probabilities(logits, verify.accepted().back());
     };
     const int rows = static_cast<int>(run_.size());
     if constexpr (inner_drafter) {
@@ -391,7 +480,10 @@ class generation {
   finish_reason reason_ = finish_reason::running;
   std::vector<int> generated_;
   std::vector<int> pending_;
+  std::vector<decoding::token_log_probabilities> log_probabilities_, pending_log_probabilities_;
   std::size_t next_pending_ = 0;
+  std::vector<decoding::hypothesis> hypotheses_;  // of a search
+  std::vector<float> states_;                     // of the prompt, for a search that wants them
   std::vector<int> history_;
   std::vector<int> run_;
   std::optional<typename decltype(run_type())::type> inner_;

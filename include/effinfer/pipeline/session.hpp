@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <memory_resource>
 #include <span>
@@ -42,6 +43,21 @@ class session {
         workspace_(model_->make_workspace(options_.prefill_chunk)) {
     tokens_.reserve(static_cast<std::size_t>(options_.context_tokens));
   }
+
+  /// A fork. Its scratch memory is made when it first reads by itself: in a batch it never needs any.
+  session(const session& other)
+      : model_(other.model_),
+        options_(other.options_),
+        state_(other.state_),
+        tokens_(other.tokens_),
+        marked_(other.marked_) {}
+  session& operator=(const session& other) {
+    if (this != &other) *this = session(other);
+    return *this;
+  }
+  session(session&&) noexcept = default;
+  session& operator=(session&&) noexcept = default;
+  ~session() = default;
 
   /// The options with defaults filled in. Errors: `invalid_argument`.
   static session_options checked(const checkpoint::model_config& config, session_options options) {
@@ -101,13 +117,13 @@ class session {
         const std::ptrdiff_t first = std::max<std::ptrdiff_t>(done - before, 0);
         here[i].out = taps[i].out.middle_rows(first, std::max<std::ptrdiff_t>(done + count - before - first, 0));
       }
-      if (!model_->forward(std::span(&item, 1), workspace_, stop, here)) {
+      if (!model_->forward(std::span(&item, 1), scratch(), stop, here)) {
         truncate(start);
         throw error(error_code::cancelled, "session.append", "stopped by the caller");
       }
       tokens_.insert(tokens_.end(), item.tokens.begin(), item.tokens.end());
       for (int row = first_wanted; row < count; row += Decoder::logit_rows) {
-        const matrix_view<float> some = model_->logits(workspace_, row, std::min(Decoder::logit_rows, count - row));
+        const matrix_view<float> some = model_->logits(scratch(), row, std::min(Decoder::logit_rows, count - row));
         for (std::ptrdiff_t r = 0; r < some.rows; ++r) {
           logits = {some.row(r), static_cast<std::size_t>(some.columns)};
           sink(start + done + row + static_cast<int>(r), logits);
@@ -143,9 +159,9 @@ class session {
       done = exit;
     }
     done = 0;
-    model_->embed(items, workspace_);
+    model_->embed(items, scratch());
     const auto run_to = [&](int last) {
-      if (!model_->run_layers(items, workspace_, done, last, stop)) {
+      if (!model_->run_layers(items, scratch(), done, last, stop)) {
         truncate(position());
         throw error(error_code::cancelled, "session.append_until", "stopped by the caller");
       }
@@ -157,10 +173,10 @@ class session {
       if ((left = leaves(exit, logits))) break;
     }
     if (left) {
-      model_->fill_layers(items, workspace_, done, layers);
+      model_->fill_layers(items, scratch(), done, layers);
     } else {
       run_to(layers);
-      logits = model_->logits(workspace_, 0);
+      logits = model_->logits(scratch(), 0);
     }
     if (depth != nullptr) *depth = done;
     model_->commit(items);
@@ -194,25 +210,25 @@ class session {
     }
     const typename Decoder::item item{&state_, tokens, position(), position() + count};
     const std::span<const typename Decoder::item> items(&item, 1);
-    model_->embed(items, workspace_);
+    model_->embed(items, scratch());
     done = 0;
     for (const auto& [first, last] : ranges) {
-      if (fill) model_->fill_layers(items, workspace_, done, first);
-      model_->run_layers(items, workspace_, first, last);
+      if (fill) model_->fill_layers(items, scratch(), done, first);
+      model_->run_layers(items, scratch(), first, last);
       done = last;
     }
-    if (fill) model_->fill_layers(items, workspace_, done, layers);
+    if (fill) model_->fill_layers(items, scratch(), done, layers);
     model_->commit(items);
     tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
-    return model_->states(workspace_, 0, count);
+    return model_->states(scratch(), 0, count);
   }
   /// Logits [V] of row `row` of the states that `append_through` returned, by way of the model's final norm and output head.
-  std::span<const float> logits(int row) { return model_->logits(workspace_, row); }
+  std::span<const float> logits(int row) { return model_->logits(scratch(), row); }
   /// The same by way of the map that `maps` has behind `layers` layers, if it has one.
   std::span<const float> logits(const models::exit_maps& maps, int layers, int row) {
     const models::linear_layer* map = maps.behind(layers);
     if (map == nullptr) return logits(row);
-    const matrix_view<float> out = model_->logits(workspace_, *map, row, 1);
+    const matrix_view<float> out = model_->logits(scratch(), *map, row, 1);
     return {out.data, static_cast<std::size_t>(out.columns)};
   }
 
@@ -253,6 +269,22 @@ class session {
 
   /// A copy that goes on independently.
   [[nodiscard]] session fork() const { return *this; }
+
+  /// Becomes a copy of `other`, a session of the same model and options. Cost: where a cache is, what is copied are only the positions
+  /// behind the tokens that both begin with. Errors: `invalid_argument` (another model, or other options).
+  void become(const session& other) {
+    if (&other == this) return;
+    if (other.model_ != model_ || other.options_.context_tokens != options_.context_tokens ||
+        other.options_.prefill_chunk != options_.prefill_chunk) {
+      throw error(error_code::invalid_argument, "session.become",
+                  "the other session has another model or other options");
+    }
+    const auto differs = std::mismatch(tokens_.begin(), tokens_.end(), other.tokens_.begin(), other.tokens_.end());
+    const auto common = differs.first - tokens_.begin();
+    state_.become(other.state_, static_cast<int>(common));
+    tokens_.assign(other.tokens_.begin(), other.tokens_.end());
+    marked_ = std::numeric_limits<int>::max();  // a mark is not copied
+  }
 
   /// The session as bytes: tokens and what is remembered. Valid for the same model, policies and library version.
   [[nodiscard]] std::vector<std::byte> save() const {
@@ -316,6 +348,11 @@ class session {
     out.insert(out.end(), first, first + size);
   }
 
+  typename Decoder::workspace& scratch() {
+    if (workspace_.tokens() == 0) workspace_ = model_->make_workspace(options_.prefill_chunk);
+    return workspace_;
+  }
+
   void check(const typename Decoder::tap& t, int tokens) const {
     if (t.layers < 0 || t.layers > model_->config().layers || t.out.rows > tokens ||
         t.out.columns != model_->config().width) {
@@ -347,7 +384,7 @@ class session {
   std::shared_ptr<const Decoder> model_;
   session_options options_;
   typename Decoder::state state_;
-  typename Decoder::workspace workspace_;
+  typename Decoder::workspace workspace_;  // empty in a fork that hasn't read by itself yet
   std::vector<int> tokens_;
   int marked_ = 0;
 };
@@ -368,10 +405,15 @@ class batch {
     logits_.resize(static_cast<std::size_t>(max_sessions) * static_cast<std::size_t>(model_->config().vocabulary_size));
   }
 
+  /// The same for sessions of the model of `like`.
+  batch(const session<Decoder>& like, int max_sessions) : batch(like.model_, max_sessions) {}
+
   /// Appends tokens[i] to *sessions[i]. Returns the logits, one row a session, valid until the next step.
   ///
-  /// Shapes: sessions [N], tokens [N] -> [N, V]; N <= max_sessions; no session twice. Errors: as session::append.
-  matrix_view<const float> step(std::span<session<Decoder>* const> sessions, std::span<const int> tokens) {
+  /// Shapes: sessions [N], tokens [N] -> [N, V]; N <= max_sessions; no session twice. `taps` (models/decoder.hpp) take the states
+  /// behind some layers, the last out.rows sessions'. Errors: as session::append.
+  matrix_view<const float> step(std::span<session<Decoder>* const> sessions, std::span<const int> tokens,
+                                std::span<const typename Decoder::tap> taps = {}) {
     if (sessions.size() != tokens.size() || sessions.empty() || static_cast<int>(sessions.size()) > max_sessions_) {
       throw error(error_code::invalid_argument, "batch.step",
                   std::to_string(sessions.size()) + " sessions and " + std::to_string(tokens.size()) +
@@ -390,7 +432,8 @@ class batch {
       items.push_back(
           {&sessions[i]->state_, tokens.subspan(i, 1), sessions[i]->position(), sessions[i]->position() + 1, 1});
     }
-    model_->forward(items, workspace_, {});
+    for (const typename Decoder::tap& t : taps) sessions[0]->check(t, static_cast<int>(sessions.size()));
+    model_->forward(items, workspace_, {}, taps);
     const auto n = static_cast<std::ptrdiff_t>(sessions.size());
     const matrix_view<float> out(logits_.data(), n, model_->config().vocabulary_size);
     model_->logits(workspace_, 0, out);
