@@ -16,7 +16,7 @@ struct least_chances {
 
 /// Math: with a the share of guesses that were right and c what one costs, in passes of one token, k guesses give
 /// (1 - a^(k+1)) / (1 - a) tokens for 1 + c k passes; k is the one that gives most tokens a pass. While guesses gain less than they
-/// cost there are none, but for a try after 8, 16, 32 ... and then every 512 passes.
+/// cost there are none, but for a try after 16, 32, 64 ... and then every 1024 passes.
 class draft_length {
  public:
   /// `row_cost`: what one more row of a pass costs, in passes of one token; 0: drafts are always as long as they may be; nothing:
@@ -29,7 +29,8 @@ class draft_length {
   [[nodiscard]] int next(double guess_cost) {
     if (guess_seconds_ == 0) guess_cost_ = guess_cost;
     if (row_cost_ <= 0) return most_;
-    if (measured_ && pass_seconds_ == 0) return 0;
+    // Passes of one token are measured first, and again now and then: the rest is judged by what they take.
+    if (measured_ && (plain_passes_ < 2 || ++since_plain_ >= 32)) return 0;
     const double a = right_ / tried_, c = row_cost_ + guess_cost_;
     double tokens = 1, chance = 1;
     int length = 0;
@@ -42,9 +43,9 @@ class draft_length {
       if (rate > rate_) rate_ = rate, length = k;
     }
     const bool pays = length > 0 && gained_ >= spent_;
-    if (pays) wait_ = 8;
+    if (pays) wait_ = 16;
     if (!pays && ++idle_ < wait_) return 0;
-    if (!pays) wait_ = std::min(2 * wait_, 512);
+    if (!pays) wait_ = std::min(2 * wait_, 1024);
     idle_ = 0;
     return std::max(length, std::min(most_, 1));
   }
@@ -73,10 +74,16 @@ class draft_length {
   }
   /// How long a pass of so many rows took.
   void passed(int rows, double seconds) {
-    if (!measured_ || (pass_seconds_ == 0 && rows > 1)) return;
+    if (!measured_) return;
     if (rows == 1) {
-      follow(pass_seconds_, seconds);
-    } else {
+      since_plain_ = 0;
+      if (++plain_passes_ <= 2) {  // the first ones may find cold memory
+        pass_seconds_ = plain_passes_ == 1 ? seconds : std::min(pass_seconds_, seconds);
+      } else {
+        follow(pass_seconds_, seconds);
+      }
+    } else if (pass_seconds_ > 0) {
+      pass_seconds_ = std::min(pass_seconds_, seconds);  // more rows never take less
       follow(row_seconds_, std::max(seconds - pass_seconds_, 0.0) / (rows - 1));
       row_cost_ = std::clamp(row_seconds_ / pass_seconds_, 1e-3, 1.0);
     }
@@ -91,9 +98,9 @@ class draft_length {
   int most_;
   bool measured_;
   double row_cost_ = 0.15, guess_cost_ = 0, rate_ = 1;
-  double right_ = 3, tried_ = 4, gained_ = 2, spent_ = 1;  // before anything is known
+  double right_ = 1.5, tried_ = 2.5, gained_ = 1, spent_ = 0.5;  // before anything is known
   double pass_seconds_ = 0, row_seconds_ = 0, guess_seconds_ = 0;
-  int idle_ = 0, wait_ = 8, drafts_ = 0;
+  int idle_ = 0, wait_ = 16, drafts_ = 0, plain_passes_ = 0, since_plain_ = 0;
 };
 
 }  // namespace effinfer::inline v0::decoding

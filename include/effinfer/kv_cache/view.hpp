@@ -56,8 +56,12 @@ struct view {
     return v;
   }
 
-  [[nodiscard]] EFFINFER_HOST_DEVICE constexpr const T* key(int kv_head, int position) const { return keys + offset(kv_head, position); }
-  [[nodiscard]] EFFINFER_HOST_DEVICE constexpr const T* value(int kv_head, int position) const { return values + offset(kv_head, position); }
+  [[nodiscard]] EFFINFER_HOST_DEVICE constexpr const T* key(int kv_head, int position) const {
+    return keys + offset(kv_head, position);
+  }
+  [[nodiscard]] EFFINFER_HOST_DEVICE constexpr const T* value(int kv_head, int position) const {
+    return values + offset(kv_head, position);
+  }
 
  private:
   [[nodiscard]] EFFINFER_HOST_DEVICE constexpr std::ptrdiff_t offset(int kv_head, int position) const {
