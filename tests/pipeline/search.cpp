@@ -1,5 +1,5 @@
-// Searches on whole models: what transformers and plain references find (tests/reference/make_search_references.py), identities with
-// the strategies that they become, log-probabilities, cascades, and sessions that become others.
+// Searches on whole models: what transformers and plain references find (tests/reference/make_search_references.py), identities
+// with the strategies that they become, log-probabilities, cascades, and sessions that become others.
 
 #include <effinfer/core/json.hpp>
 #include <effinfer/decoding/beam.hpp>

@@ -1,6 +1,7 @@
 #pragma once
-// Runs a search (decoding/search.hpp) on a model: every sequence is a fork of the session that read the prompt, and all of them read
-// their next token in one pass. A sequence that is given up becomes the fork of another, which copies only what the two don't share.
+// Runs a search (decoding/search.hpp) on a model: every sequence is a fork of the session that read the prompt, and all of them
+// read their next token in one pass. A sequence that is given up becomes the fork of another, which copies only what the two
+// don't share.
 
 #include <effinfer/core/error.hpp>
 #include <effinfer/core/matrix_view.hpp>
@@ -26,9 +27,10 @@ struct search_outcome {
 
 /// Searches behind the tokens of `start`, which stays as it is.
 ///
-/// Shapes: logits [V] behind its last token; states [P, E] of its last P tokens, behind the final norm, for a search that wants them
-/// (else empty). request.max_tokens must fit start.room(), see longest_search. Works on caches and recurrent states alike. Memory: a
-/// session's state for each sequence. Errors: `cancelled`, `invalid_argument` (the search goes on with a row that isn't there).
+/// Shapes: logits [V] behind its last token; states [P, E] of its last P tokens, behind the final norm, for a search that wants
+/// them (else empty). request.max_tokens must fit start.room(), see longest_search. Works on caches and recurrent states alike.
+/// Memory: a session's state for each sequence. Errors: `cancelled`, `invalid_argument` (the search goes on with a row that
+/// isn't there).
 template <decoding::search_policy Policy, class Decoder>
 search_outcome run_search(const Policy& policy, const session<Decoder>& start, std::span<const float> logits,
                           matrix_view<const float> states, const decoding::search_request& request,
