@@ -23,7 +23,7 @@ case ${1:-} in
     ;;
 esac
 
-packages="g++ cmake ninja-build pkg-config rapidjson-dev libpcre2-dev libutf8proc-dev libcli11-dev doctest-dev"
+packages="g++ cmake ninja-build pkg-config rapidjson-dev libpcre2-dev libutf8proc-dev libcli11-dev doctest-dev libboost-context-dev"
 $quick || packages="$packages clang libclang-rt-dev clang-format clang-tidy"
 other_architecture=false # on Arm the first part has its sets
 $quick || [ "$(uname -m)" = aarch64 ] || other_architecture=true

@@ -22,6 +22,7 @@ enum class error_code {
   context_overflow,  ///< more tokens than the context holds
   limit,             ///< an input that asks for more than a stated limit (depth, size, steps)
   cancelled,         ///< the caller asked to stop
+  device,            ///< the GPU or its driver refused
 };
 
 /// The name of a code, as in the enumeration.
@@ -37,6 +38,7 @@ constexpr std::string_view to_string(error_code code) noexcept {
     case error_code::context_overflow: return "context_overflow";
     case error_code::limit: return "limit";
     case error_code::cancelled: return "cancelled";
+    case error_code::device: return "device";
   }
   return "unknown";
 }

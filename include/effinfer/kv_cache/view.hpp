@@ -56,11 +56,11 @@ struct view {
     return v;
   }
 
-  [[nodiscard]] constexpr const T* key(int kv_head, int position) const { return keys + offset(kv_head, position); }
-  [[nodiscard]] constexpr const T* value(int kv_head, int position) const { return values + offset(kv_head, position); }
+  [[nodiscard]] EFFINFER_HOST_DEVICE constexpr const T* key(int kv_head, int position) const { return keys + offset(kv_head, position); }
+  [[nodiscard]] EFFINFER_HOST_DEVICE constexpr const T* value(int kv_head, int position) const { return values + offset(kv_head, position); }
 
  private:
-  [[nodiscard]] constexpr std::ptrdiff_t offset(int kv_head, int position) const {
+  [[nodiscard]] EFFINFER_HOST_DEVICE constexpr std::ptrdiff_t offset(int kv_head, int position) const {
     const int slot = position < capacity ? position : position % capacity;
     return kv_head * head_stride + slot * row_stride;
   }

@@ -1,0 +1,68 @@
+#pragma once
+// What CUDA kernels are written against. A kernel is a plain template over a SIMT context,
+//
+//   template <class Simt>
+//   EFFINFER_HOST_DEVICE void scale(Simt& t, float* x, int n, float by) {
+//     for (int i = t.block() * t.threads() + t.thread(); i < n; i += t.blocks() * t.threads()) x[i] *= by;
+//   }
+//
+// On a GPU the context is empty and its members are the intrinsics (device_context.cuh). In tests it is testing::simt_host: the
+// threads of a block are fibers, and what CUDA leaves undefined is an error that says who did it: a barrier that not all reach,
+// shared memory read before it was written, out of bounds, or without a barrier between two threads, a copy read before its wait.
+//
+//   t.thread(), t.threads()       in the block, and how many; whole warps
+//   t.block(), t.block_y(), t.blocks()   the block's place in the grid, and how many blocks along x
+//   t.lane(), t.warp()            thread() % 32, thread() / 32
+//   t.barrier()                   __syncthreads: all threads of the block
+//   t.warp_barrier()              __syncwarp: orders what the lanes of a warp do to shared memory
+//   t.shuffle(v, lane), t.shuffle_xor(v, mask), t.shuffle_down(v, by)   the v of another lane; all lanes of a warp call it
+//   t.any(b), t.ballot(b)         over the warp
+//   t.shared<T>(count)            the next `count` elements of the block's shared memory, 16-byte aligned. Every thread asks for the
+//                                 same, in the same order. An array: a[i], a + i
+//   t.copy_async(a, i, p)         16 bytes from global p (16-byte aligned) to a[i], in the background (cp.async)
+//   t.commit(); t.wait<N>()       a thread's copies form groups; wait until all but the last N groups are there. A barrier must
+//                                 follow before other threads read them
+//   t.mma(d, a, b, T{})           d += a b of matrices 16 x 16 and 16 x 8 of bf16 or f16, spread over a warp: fragments.hpp
+//   t.atomic_add(p, v)            on global memory
+
+#include <effinfer/core/config.hpp>
+
+namespace effinfer::inline v0::execution::simt {
+
+/// Threads that run in step.
+inline constexpr int warp_size = 32;
+
+/// Warps that `threads` are.
+EFFINFER_HOST_DEVICE constexpr int warps(int threads) { return (threads + warp_size - 1) / warp_size; }
+
+/// The sum over a warp, in all lanes; always in the same order. All lanes call it.
+template <class Simt>
+EFFINFER_HOST_DEVICE float warp_sum(Simt& t, float v) {
+  for (int mask = warp_size / 2; mask > 0; mask /= 2) v += t.shuffle_xor(v, mask);
+  return v;
+}
+
+/// The greatest over a warp, in all lanes.
+template <class Simt>
+EFFINFER_HOST_DEVICE float warp_max(Simt& t, float v) {
+  for (int mask = warp_size / 2; mask > 0; mask /= 2) {
+    const float other = t.shuffle_xor(v, mask);
+    v = other > v ? other : v;
+  }
+  return v;
+}
+
+/// The sum over a block, in all threads; `scratch`: a float a warp. All threads call it; it begins with a barrier, so that
+/// scratch may be used again.
+template <class Simt, class Shared>
+EFFINFER_HOST_DEVICE float block_sum(Simt& t, float v, Shared scratch) {
+  v = warp_sum(t, v);
+  t.barrier();
+  if (t.lane() == 0) scratch[t.warp()] = v;
+  t.barrier();
+  float sum = 0;
+  for (int w = 0; w < warps(t.threads()); ++w) sum += scratch[w];
+  return sum;
+}
+
+}  // namespace effinfer::inline v0::execution::simt

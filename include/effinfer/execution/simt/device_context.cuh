@@ -1,0 +1,94 @@
+#pragma once
+// The SIMT context on a GPU: empty but for how much shared memory was handed out, every member an intrinsic. See context.hpp.
+
+#include <effinfer/core/dtype.hpp>
+#include <effinfer/execution/simt/context.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+namespace effinfer::inline v0::execution::simt {
+
+class device_context {
+ public:
+  __device__ int thread() const { return static_cast<int>(threadIdx.x); }
+  __device__ int threads() const { return static_cast<int>(blockDim.x); }
+  __device__ int block() const { return static_cast<int>(blockIdx.x); }
+  __device__ int block_y() const { return static_cast<int>(blockIdx.y); }
+  __device__ int blocks() const { return static_cast<int>(gridDim.x); }
+  __device__ int lane() const { return thread() % warp_size; }
+  __device__ int warp() const { return thread() / warp_size; }
+
+  __device__ void barrier() { __syncthreads(); }
+  __device__ void warp_barrier() { __syncwarp(); }
+
+  template <class T>
+  __device__ T shuffle(T v, int lane) {
+    return __shfl_sync(all, v, lane);
+  }
+  template <class T>
+  __device__ T shuffle_xor(T v, int mask) {
+    return __shfl_xor_sync(all, v, mask);
+  }
+  template <class T>
+  __device__ T shuffle_down(T v, int by) {
+    return __shfl_down_sync(all, v, static_cast<unsigned>(by));
+  }
+  __device__ std::uint32_t ballot(bool b) { return __ballot_sync(all, b); }
+  __device__ bool any(bool b) { return __any_sync(all, b) != 0; }
+
+  template <class T>
+  __device__ T* shared(int count) {
+    extern __shared__ __align__(128) unsigned char effinfer_shared_memory[];
+    used_ = (used_ + 15) / 16 * 16;
+    T* const array = reinterpret_cast<T*>(effinfer_shared_memory + used_);
+    used_ += static_cast<int>(sizeof(T)) * count;
+    return array;
+  }
+
+  template <class T>
+  __device__ void copy_async(T* to, std::ptrdiff_t i, const T* from) {
+    const auto at = static_cast<std::uint32_t>(__cvta_generic_to_shared(to + i));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from) : "memory");
+  }
+  __device__ void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+  template <int N>
+  __device__ void wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+  }
+
+  template <class T>
+  __device__ void mma(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], T) {
+    if constexpr (std::is_same_v<T, bf16>) {
+      asm volatile(
+          "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+          : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    } else {
+      static_assert(std::is_same_v<T, f16>);
+      asm volatile(
+          "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+          : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    }
+  }
+
+  template <class T>
+  __device__ T atomic_add(T* p, T v) {
+    return atomicAdd(p, v);
+  }
+
+ private:
+  static constexpr unsigned all = 0xffffffffU;
+  int used_ = 0;
+};
+
+/// A kernel K with `K::args` and `K::run(context, args)`, as CUDA starts it.
+template <class K>
+__global__ void enter(const __grid_constant__ typename K::args a) {
+  device_context t;
+  K::run(t, a);
+}
+
+}  // namespace effinfer::inline v0::execution::simt

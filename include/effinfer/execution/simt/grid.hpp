@@ -1,0 +1,12 @@
+#pragma once
+// How a kernel is started: what its `plan` answers, on the host, before anything runs.
+
+namespace effinfer::inline v0::execution::simt {
+
+struct grid {
+  int blocks = 0, blocks_y = 1;  ///< none of them: nothing to do
+  int threads = 32;              ///< a block; whole warps
+  int shared_bytes = 0;          ///< a block
+};
+
+}  // namespace effinfer::inline v0::execution::simt

@@ -1,0 +1,38 @@
+#pragma once
+// What is done to each number by itself.
+
+#include <effinfer/core/matrix_view.hpp>
+#include <effinfer/execution/simt/context.hpp>
+#include <effinfer/execution/simt/grid.hpp>
+
+#include <cmath>
+#include <cstddef>
+
+namespace effinfer::inline v0::layers::cuda {
+
+/// out[t][e] = gate / (1 + e^-gate) * up: SwiGLU's activation (Shazeer, "GLU Variants Improve Transformer", 2020).
+/// Shapes: gate, up, out [T, E]; out may be either.
+template <class T>
+struct swiglu {
+  struct args {
+    matrix_view<const T> gate, up;
+    matrix_view<T> out;
+  };
+
+  static execution::simt::grid plan(const args& a) {
+    return {static_cast<int>((a.gate.columns + threads - 1) / threads), static_cast<int>(a.gate.rows), threads, 0};
+  }
+
+  template <class Simt>
+  EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
+    const std::ptrdiff_t e = std::ptrdiff_t{t.block()} * threads + t.thread();
+    if (e >= a.gate.columns) return;
+    const auto gate = static_cast<float>(a.gate.row(t.block_y())[e]);
+    a.out.row(t.block_y())[e] = T(gate / (1.0F + std::exp(-gate)) * static_cast<float>(a.up.row(t.block_y())[e]));
+  }
+
+ private:
+  static constexpr int threads = 256;
+};
+
+}  // namespace effinfer::inline v0::layers::cuda

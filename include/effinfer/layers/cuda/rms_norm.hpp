@@ -1,0 +1,53 @@
+#pragma once
+// Root-mean-square normalisation, a block a row. Source: Zhang & Sennrich, "Root Mean Square Layer Normalization" (2019),
+// equation 4.
+
+#include <effinfer/core/matrix_view.hpp>
+#include <effinfer/execution/simt/context.hpp>
+#include <effinfer/execution/simt/grid.hpp>
+
+#include <cmath>
+
+namespace effinfer::inline v0::layers::cuda {
+
+/// x[t] += residual[t], where there is one; then out[t][e] = x[t][e] / sqrt(mean_e x[t][e]^2 + epsilon) * weight[e].
+///
+/// Shapes: x, residual, out [T, E], weight [E]; out may be x if there is no residual. Numbers: T is float, bf16 or f16; float
+/// inside, and the sum is rounded to T before it is normalised, as what later layers add to. Exact: a row depends on itself alone.
+template <class T>
+struct rms_norm {
+  struct args {
+    matrix_view<T> x;
+    matrix_view<const T> residual;  ///< data null: none
+    const T* weight;
+    float epsilon;
+    matrix_view<T> out;
+  };
+
+  static execution::simt::grid plan(const args& a) {
+    return {static_cast<int>(a.x.rows), 1, threads, static_cast<int>(sizeof(float)) * (threads / 32)};
+  }
+
+  template <class Simt>
+  EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
+    const auto scratch = t.template shared<float>(threads / 32);
+    T* const x = a.x.row(t.block());
+    T* const out = a.out.row(t.block());
+    const int size = static_cast<int>(a.x.columns);
+    float sum = 0;
+    for (int e = t.thread(); e < size; e += threads) {
+      if (a.residual.data != nullptr)
+        x[e] = T(static_cast<float>(x[e]) + static_cast<float>(a.residual.row(t.block())[e]));
+      sum += static_cast<float>(x[e]) * static_cast<float>(x[e]);
+    }
+    const float mean = execution::simt::block_sum(t, sum, scratch) / static_cast<float>(size);
+    const float scale = 1.0F / std::sqrt(mean + a.epsilon);
+    for (int e = t.thread(); e < size; e += threads)
+      out[e] = T(static_cast<float>(x[e]) * scale * static_cast<float>(a.weight[e]));
+  }
+
+ private:
+  static constexpr int threads = 256;
+};
+
+}  // namespace effinfer::inline v0::layers::cuda

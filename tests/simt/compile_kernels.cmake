@@ -1,0 +1,33 @@
+# Compiles every CUDA kernel for one architecture and says what each takes; a kernel that spills registers fails.
+#   cmake -D NVCC=nvcc -D ARCHITECTURE=90a -D INCLUDE=include -D SOURCE=instantiations.cu -D OUTPUT=folder -P compile_kernels.cmake
+
+string(TIMESTAMP began "%s")
+execute_process(
+  COMMAND ${NVCC} -std=c++20 -O3 --expt-relaxed-constexpr -Werror cross-execution-space-call -Werror all-warnings
+          -gencode arch=compute_${ARCHITECTURE},code=sm_${ARCHITECTURE} -Xptxas -v -I ${INCLUDE} -c ${SOURCE}
+          -o ${OUTPUT}/kernels_${ARCHITECTURE}.o
+  RESULT_VARIABLE status ERROR_VARIABLE report OUTPUT_VARIABLE report)
+string(TIMESTAMP ended "%s")
+if(status)
+  message(FATAL_ERROR "nvcc: ${status}\n${report}")
+endif()
+math(EXPR seconds "${ended} - ${began}")
+string(REGEX MATCHALL "Used [0-9]+ registers" registers "${report}")
+string(REGEX MATCHALL "[0-9]+ bytes spill (stores|loads)" spills "${report}")
+list(LENGTH registers kernels)
+set(most 0)
+foreach(one IN LISTS registers)
+  string(REGEX MATCH "[0-9]+" count "${one}")
+  if(count GREATER most)
+    set(most ${count})
+  endif()
+endforeach()
+message("sm_${ARCHITECTURE}: ${kernels} kernels, at most ${most} registers, ${seconds} s")
+if(kernels EQUAL 0)
+  message(FATAL_ERROR "the assembler reported nothing:\n${report}")
+endif()
+foreach(one IN LISTS spills)
+  if(NOT one MATCHES "^0 bytes")
+    message(FATAL_ERROR "a kernel spills (${one}):\n${report}")
+  endif()
+endforeach()

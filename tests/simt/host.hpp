@@ -1,0 +1,493 @@
+#pragma once
+// The SIMT context of execution/simt/context.hpp on the host: a block's threads are fibers on one thread of the machine. What CUDA
+// leaves undefined is a `simt_error` that names the threads and the place.
+//
+// A fiber runs until it must wait for others. Barriers and warp operations complete when all they concern have come; where some
+// wait for one thing and some for another, or have ended, threads have diverged. Every byte of shared memory knows who wrote
+// and read it last and since which barrier, so that a missing barrier is found in any order of the threads; the order can be
+// chosen all the same, as a kernel's result may not depend on it.
+
+#include <effinfer/core/dtype.hpp>
+#include <effinfer/execution/simt/context.hpp>
+#include <effinfer/execution/simt/fragments.hpp>
+
+#include <boost/context/fiber.hpp>
+#include <boost/context/fixedsize_stack.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define EFFINFER_FIBERS_TELL_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define EFFINFER_FIBERS_TELL_ASAN 1
+#endif
+#endif
+#ifdef EFFINFER_FIBERS_TELL_ASAN
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+namespace simt_host {
+
+namespace simt = effinfer::execution::simt;
+using simt::warp_size;
+
+/// What CUDA calls undefined behaviour.
+struct simt_error : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+enum class thread_order { forward, reverse, shuffled };
+
+struct launch {
+  int blocks = 1, blocks_y = 1;
+  int threads = 32;
+  int shared_bytes = 0;
+  thread_order order = thread_order::forward;
+  unsigned seed = 1;
+};
+
+class thread_block;
+
+/// An element of shared memory, read and written through the block's checks.
+template <class T>
+class shared_element {
+ public:
+  shared_element(thread_block& of, int thread, std::ptrdiff_t offset) : of_(&of), thread_(thread), offset_(offset) {}
+  operator T() const;  // NOLINT(google-explicit-constructor): stands for a T
+  const shared_element& operator=(T value) const;
+  const shared_element& operator=(const shared_element& other) const { return *this = static_cast<T>(other); }
+  const shared_element& operator+=(T value) const { return *this = static_cast<T>(*this) + value; }
+
+ private:
+  thread_block* of_;
+  int thread_;
+  std::ptrdiff_t offset_;  // in bytes
+};
+
+/// What `shared` returns: a pointer that knows how far it may go.
+template <class T>
+class shared_array {
+ public:
+  shared_array(thread_block& of, int thread, std::ptrdiff_t offset, std::ptrdiff_t begin, std::ptrdiff_t end)
+      : of_(&of), thread_(thread), offset_(offset), begin_(begin), end_(end) {}
+  shared_element<T> operator[](std::ptrdiff_t i) const { return {*of_, thread_, checked(i)}; }
+  shared_array operator+(std::ptrdiff_t i) const {
+    return {*of_, thread_, offset_ + i * std::ptrdiff_t{sizeof(T)}, begin_, end_};
+  }
+  [[nodiscard]] std::ptrdiff_t checked(std::ptrdiff_t i, std::ptrdiff_t bytes = sizeof(T)) const {
+    const std::ptrdiff_t at = offset_ + i * std::ptrdiff_t{sizeof(T)};
+    if (at < begin_ || at + bytes > end_) {
+      throw simt_error("thread " + std::to_string(thread_) + ": shared element " +
+                       std::to_string((at - begin_) / std::ptrdiff_t{sizeof(T)}) + " is outside an array of " +
+                       std::to_string((end_ - begin_) / std::ptrdiff_t{sizeof(T)}));
+    }
+    return at;
+  }
+
+ private:
+  thread_block* of_;
+  int thread_;
+  std::ptrdiff_t offset_, begin_, end_;
+};
+
+/// One block of a grid, while it runs.
+class thread_block {
+ public:
+  thread_block(const launch& l, int x, int y) : launch_(l), x_(x), y_(y), memory_(bytes(l)), shadow_(bytes(l)) {
+    if (l.threads < 1 || l.threads % warp_size != 0) throw simt_error("a block is whole warps");
+    threads_.resize(static_cast<std::size_t>(l.threads));
+    warps_.resize(static_cast<std::size_t>(l.threads / warp_size));
+    std::fill(memory_.begin(), memory_.end(), std::byte{0xff});  // NaN
+  }
+
+  /// Runs kernel(context) in every thread.
+  template <class Kernel>
+  void run(const Kernel& kernel);
+
+ private:
+  friend class context;
+  template <class T>
+  friend class shared_element;
+
+  static constexpr std::size_t stack_bytes = 256 * 1024;
+  static std::size_t bytes(const launch& l) { return static_cast<std::size_t>(l.shared_bytes); }
+
+  struct abandoned {};  // thrown in the threads that are left when one has failed, so that they end too
+  enum class state { ready, at_barrier, at_warp, ended };
+  struct async_copy {
+    std::size_t to;
+    std::array<std::byte, 16> bytes;
+    int group;
+  };
+  struct thread {
+    boost::context::fiber fiber, scheduler;
+    state at = state::ready;
+    std::string operation;  // what a waiting lane called
+    std::array<std::byte, 64> given{};
+    std::size_t shared_used = 0;
+    int group = 0;  // of copies, the one being filled
+    std::vector<async_copy> copies;
+    const void* stack_bottom = nullptr;
+    void* fake_stack = nullptr;
+  };
+  struct warp {
+    std::array<std::array<std::byte, 64>, warp_size> given{};  // of the last operation that completed
+    std::uint32_t epoch = 0;                                   // warp barriers so far
+  };
+  /// Who touched a byte, and when: thread numbers, or none or many.
+  struct byte_state {
+    static constexpr int none = -1, many = -2;
+    int writer = none, reader = none, reader_warp = none;
+    std::uint32_t written_block = 0, written_warp = 0, read_block = 0, read_warp = 0;
+    bool known = false, pending = false;
+  };
+
+  std::size_t index(int t) const { return static_cast<std::size_t>(t); }
+  warp& warp_of(int t) { return warps_[index(t / warp_size)]; }
+
+  /// True where something that happened then is ordered before what thread `t` does now.
+  bool ordered(int t, int who, std::uint32_t block_epoch, std::uint32_t warp_epoch) {
+    return who == t || block_epoch < epoch_ || (who / warp_size == t / warp_size && warp_epoch < warp_of(t).epoch);
+  }
+
+  void note_read(int t, std::size_t at) {
+    byte_state& b = shadow_[at];
+    if (b.pending) fail(t, at, "reads a copy in the background before its wait");
+    if (!b.known) fail(t, at, "reads what nobody has written");
+    if (!ordered(t, b.writer, b.written_block, b.written_warp))
+      fail(t, at, "reads what thread " + std::to_string(b.writer) + " wrote, without a barrier between them");
+    const bool fresh = b.reader == byte_state::none || b.read_block != epoch_;
+    b.reader = fresh || b.reader == t ? t : byte_state::many;
+    b.reader_warp = fresh || b.reader_warp == t / warp_size ? t / warp_size : byte_state::many;
+    b.read_block = epoch_, b.read_warp = warp_of(t).epoch;
+  }
+  void note_write(int t, std::size_t at) {
+    byte_state& b = shadow_[at];
+    if (b.pending) fail(t, at, "writes where a copy in the background is on its way");
+    if (b.known && !ordered(t, b.writer, b.written_block, b.written_warp))
+      fail(t, at, "writes what thread " + std::to_string(b.writer) + " wrote, without a barrier between them");
+    const bool in_warp = b.reader_warp == t / warp_size && b.read_warp < warp_of(t).epoch;
+    if (b.reader != byte_state::none && b.reader != t && b.read_block == epoch_ && !in_warp)
+      fail(t, at, "writes what another thread reads, without a barrier between them");
+    b.known = true, b.writer = t, b.written_block = epoch_, b.written_warp = warp_of(t).epoch;
+    b.reader = b.reader_warp = byte_state::none;
+  }
+  [[noreturn]] void fail(int t, std::size_t at, const std::string& what) const {
+    throw simt_error("block " + std::to_string(x_) + ", thread " + std::to_string(t) + " " + what + " (shared byte " +
+                     std::to_string(at) + ")");
+  }
+
+  /// Gives the machine back until what the thread waits for has come.
+  void wait(int t, state at, const std::string& operation) {
+    thread& self = threads_[index(t)];
+    self.at = at;
+    self.operation = operation;
+#ifdef EFFINFER_FIBERS_TELL_ASAN
+    __sanitizer_start_switch_fiber(&self.fake_stack, main_bottom_, main_size_);
+#endif
+    self.scheduler = std::move(self.scheduler).resume();
+#ifdef EFFINFER_FIBERS_TELL_ASAN
+    __sanitizer_finish_switch_fiber(self.fake_stack, &main_bottom_, &main_size_);
+#endif
+    if (failure_ != nullptr) throw abandoned();
+  }
+  template <class T>
+  void give(int t, const T& value) {
+    static_assert(sizeof(T) <= 64 && std::is_trivially_copyable_v<T>);
+    std::memcpy(threads_[index(t)].given.data(), &value, sizeof value);
+  }
+  template <class T>
+  T given(int t, int lane) {
+    T value;
+    std::memcpy(&value, warp_of(t).given[index(lane)].data(), sizeof value);
+    return value;
+  }
+
+  void resume(thread& t) {
+#ifdef EFFINFER_FIBERS_TELL_ASAN
+    void* fake_stack = nullptr;
+    __sanitizer_start_switch_fiber(&fake_stack, t.stack_bottom, stack_bytes);
+#endif
+    t.fiber = std::move(t.fiber).resume();
+#ifdef EFFINFER_FIBERS_TELL_ASAN
+    __sanitizer_finish_switch_fiber(fake_stack, nullptr, nullptr);
+#endif
+  }
+  std::vector<int> order() const;
+  bool release();
+  [[nodiscard]] simt_error diverged() const;
+
+  launch launch_;
+  int x_, y_;
+  std::vector<std::byte> memory_;
+  std::vector<byte_state> shadow_;
+  std::vector<thread> threads_;
+  std::vector<warp> warps_;
+  std::uint32_t epoch_ = 0;  // block barriers so far
+  std::exception_ptr failure_;
+  const void* main_bottom_ = nullptr;
+  std::size_t main_size_ = 0;
+};
+
+/// The context of one thread.
+class context {
+ public:
+  context(thread_block& of, int thread) : of_(&of), thread_(thread) {}
+
+  [[nodiscard]] int thread() const { return thread_; }
+  [[nodiscard]] int threads() const { return of_->launch_.threads; }
+  [[nodiscard]] int block() const { return of_->x_; }
+  [[nodiscard]] int block_y() const { return of_->y_; }
+  [[nodiscard]] int blocks() const { return of_->launch_.blocks; }
+  [[nodiscard]] int lane() const { return thread_ % warp_size; }
+  [[nodiscard]] int warp() const { return thread_ / warp_size; }
+
+  void barrier() { of_->wait(thread_, thread_block::state::at_barrier, "barrier"); }
+  void warp_barrier() { of_->wait(thread_, thread_block::state::at_warp, "warp_barrier"); }
+
+  template <class T>
+  T shuffle(T v, int lane) {
+    exchange(v, "shuffle");
+    return of_->given<T>(thread_, lane % warp_size);
+  }
+  template <class T>
+  T shuffle_xor(T v, int mask) {
+    exchange(v, "shuffle_xor");
+    return of_->given<T>(thread_, (lane() ^ mask) % warp_size);
+  }
+  template <class T>
+  T shuffle_down(T v, int by) {
+    exchange(v, "shuffle_down");
+    return of_->given<T>(thread_, lane() + by < warp_size ? lane() + by : lane());
+  }
+  std::uint32_t ballot(bool b) {
+    exchange(b, "ballot");
+    std::uint32_t bits = 0;
+    for (int i = 0; i < warp_size; ++i) bits |= of_->given<bool>(thread_, i) ? 1U << i : 0U;
+    return bits;
+  }
+  bool any(bool b) { return ballot(b) != 0; }
+
+  template <class T>
+  shared_array<T> shared(int count) {
+    auto& self = of_->threads_[of_->index(thread_)];
+    const std::size_t begin = (self.shared_used + 15) / 16 * 16,
+                      end = begin + sizeof(T) * static_cast<std::size_t>(count);
+    if (end > of_->memory_.size()) {
+      throw simt_error("the kernel asks for " + std::to_string(end) + " bytes of shared memory, launched with " +
+                       std::to_string(of_->memory_.size()));
+    }
+    self.shared_used = end;
+    return {*of_, thread_, static_cast<std::ptrdiff_t>(begin), static_cast<std::ptrdiff_t>(begin),
+            static_cast<std::ptrdiff_t>(end)};
+  }
+
+  template <class T>
+  void copy_async(const shared_array<T>& to, std::ptrdiff_t i, const T* from) {
+    const auto at = static_cast<std::size_t>(to.checked(i, 16));
+    if (at % 16 != 0 || reinterpret_cast<std::uintptr_t>(from) % 16 != 0)
+      throw simt_error("thread " + std::to_string(thread_) + ": copy_async of an address that isn't 16-byte aligned");
+    auto& self = of_->threads_[of_->index(thread_)];
+    thread_block::async_copy copy{at, {}, self.group};
+    std::memcpy(copy.bytes.data(), from, 16);
+    for (std::size_t b = at; b < at + 16; ++b) {
+      of_->note_write(thread_, b);
+      of_->shadow_[b].pending = true;
+      of_->memory_[b] = std::byte{0xff};
+    }
+    self.copies.push_back(copy);
+  }
+  void commit() { ++of_->threads_[of_->index(thread_)].group; }
+  template <int N>
+  void wait() {
+    auto& self = of_->threads_[of_->index(thread_)];
+    std::vector<thread_block::async_copy> left;
+    for (const auto& c : self.copies) {
+      if (c.group >= self.group - N) {
+        left.push_back(c);
+        continue;
+      }
+      std::copy(c.bytes.begin(), c.bytes.end(), of_->memory_.begin() + static_cast<std::ptrdiff_t>(c.to));
+      for (std::size_t b = c.to; b < c.to + 16; ++b) {
+        of_->shadow_[b].pending = false;
+        of_->note_write(thread_, b);
+      }
+    }
+    self.copies = std::move(left);
+  }
+
+  /// One fused sum an element, ascending k: a tensor core adds in some other order.
+  template <class T>
+  void mma(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], T /*type*/) {
+    struct operands {
+      std::uint32_t a[4], b[2];
+    } own{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
+    exchange(own, "mma");
+    const auto half = [](const std::uint32_t* registers, int i) {
+      return static_cast<float>(T::from_bits(static_cast<std::uint16_t>(registers[i / 2] >> (i % 2 * 16))));
+    };
+    for (int i = 0; i < 4; ++i) {
+      const auto [row, column] = simt::d_element(lane(), i);
+      for (int k = 0; k < 16; ++k) {
+        const auto pa = simt::a_place(row, k), pb = simt::b_place(k, column);
+        d[i] +=
+            half(of_->given<operands>(thread_, pa.lane).a, pa.i) * half(of_->given<operands>(thread_, pb.lane).b, pb.i);
+      }
+    }
+  }
+
+  template <class T>
+  T atomic_add(T* p, T v) {
+    return std::exchange(*p, *p + v);
+  }
+
+ private:
+  template <class T>
+  void exchange(const T& value, const char* operation) {
+    of_->give(thread_, value);
+    of_->wait(thread_, thread_block::state::at_warp, operation);
+  }
+
+  thread_block* of_;
+  int thread_;
+};
+
+template <class T>
+shared_element<T>::operator T() const {
+  T value;
+  for (std::size_t b = 0; b < sizeof(T); ++b) of_->note_read(thread_, static_cast<std::size_t>(offset_) + b);
+  std::memcpy(&value, of_->memory_.data() + offset_, sizeof(T));
+  return value;
+}
+template <class T>
+const shared_element<T>& shared_element<T>::operator=(T value) const {
+  for (std::size_t b = 0; b < sizeof(T); ++b) of_->note_write(thread_, static_cast<std::size_t>(offset_) + b);
+  std::memcpy(of_->memory_.data() + offset_, &value, sizeof(T));
+  return *this;
+}
+
+inline std::vector<int> thread_block::order() const {
+  std::vector<int> all(threads_.size());
+  std::iota(all.begin(), all.end(), 0);
+  if (launch_.order == thread_order::reverse) std::reverse(all.begin(), all.end());
+  if (launch_.order == thread_order::shuffled) std::shuffle(all.begin(), all.end(), std::mt19937(launch_.seed));
+  return all;
+}
+
+/// Lets those go on whose operation is complete. False where there are none.
+inline bool thread_block::release() {
+  bool any = false;
+  for (std::size_t w = 0; w < warps_.size(); ++w) {
+    const std::span<thread> lanes(threads_.data() + w * warp_size, warp_size);
+    const bool complete = std::all_of(lanes.begin(), lanes.end(), [&](const thread& t) {
+      return t.at == state::at_warp && t.operation == lanes[0].operation;
+    });
+    if (!complete) continue;
+    for (std::size_t i = 0; i < lanes.size(); ++i) {
+      warps_[w].given[i] = lanes[i].given;
+      lanes[i].at = state::ready;
+    }
+    if (lanes[0].operation == "warp_barrier") ++warps_[w].epoch;
+    any = true;
+  }
+  if (any) return true;
+  if (!std::all_of(threads_.begin(), threads_.end(), [](const thread& t) { return t.at == state::at_barrier; }))
+    return false;
+  for (thread& t : threads_) t.at = state::ready;
+  ++epoch_;
+  return true;
+}
+
+inline simt_error thread_block::diverged() const {
+  std::string what = "block " + std::to_string(x_) + ": threads have diverged: ";
+  std::string last;
+  for (std::size_t t = 0; t < threads_.size(); ++t) {
+    const std::string now = threads_[t].at == state::ended ? "ended" : "at " + threads_[t].operation;
+    if (now != last) what += (last.empty() ? "" : ", ") + ("from thread " + std::to_string(t) + " on ") + now;
+    last = now;
+  }
+  return simt_error(what);
+}
+
+template <class Kernel>
+void thread_block::run(const Kernel& kernel) {
+  for (std::size_t i = 0; i < threads_.size(); ++i) {
+    thread& t = threads_[i];
+    boost::context::fixedsize_stack stacks(stack_bytes);
+    const boost::context::stack_context stack = stacks.allocate();
+    t.stack_bottom = static_cast<const char*>(stack.sp) - stack.size;
+    t.fiber = boost::context::fiber(
+        std::allocator_arg, boost::context::preallocated(stack.sp, stack.size, stack), stacks,
+        [this, &kernel, &t, i](boost::context::fiber&& scheduler) {
+#ifdef EFFINFER_FIBERS_TELL_ASAN
+          __sanitizer_finish_switch_fiber(nullptr, &main_bottom_, &main_size_);
+#endif
+          t.scheduler = std::move(scheduler);
+          try {
+            if (failure_ != nullptr) throw abandoned();
+            context own(*this, static_cast<int>(i));
+            kernel(own);
+            if (!t.copies.empty())
+              throw simt_error("thread " + std::to_string(i) + " ends with copies it didn't wait for");
+          } catch (const abandoned&) {
+          } catch (...) {
+            if (failure_ == nullptr) failure_ = std::current_exception();
+          }
+          t.at = state::ended;
+#ifdef EFFINFER_FIBERS_TELL_ASAN
+          __sanitizer_start_switch_fiber(nullptr, main_bottom_, main_size_);
+#endif
+          return std::move(t.scheduler);
+        });
+  }
+  const std::vector<int> all = order();
+  while (failure_ == nullptr) {
+    for (const int t : all) {
+      thread& one = threads_[index(t)];
+      if (one.at == state::ready && failure_ == nullptr) resume(one);
+    }
+    if (std::all_of(threads_.begin(), threads_.end(), [](const thread& t) { return t.at == state::ended; })) break;
+    if (failure_ == nullptr && !release()) failure_ = std::make_exception_ptr(diverged());
+  }
+  if (failure_ == nullptr) return;
+  for (thread& t : threads_) {
+    if (t.at != state::ended) resume(t);
+  }
+  std::rethrow_exception(failure_);
+}
+
+/// Runs a kernel: kernel(context) for each thread of each block, the blocks one after the other.
+template <class Kernel>
+void run(const launch& l, const Kernel& kernel) {
+  for (int y = 0; y < l.blocks_y; ++y) {
+    for (int x = 0; x < l.blocks; ++x) thread_block(l, x, y).run(kernel);
+  }
+}
+
+/// The same in each order of the threads, which must not matter: before each `prepare` makes the outputs anew, after it `check` looks.
+template <class Prepare, class Kernel, class Check>
+void run_in_all_orders(launch l, const Prepare& prepare, const Kernel& kernel, const Check& check) {
+  for (const thread_order order : {thread_order::forward, thread_order::reverse, thread_order::shuffled}) {
+    l.order = order;
+    prepare();
+    run(l, kernel);
+    check();
+  }
+}
+
+}  // namespace simt_host

@@ -1,0 +1,254 @@
+// The CUDA kernels on the host context, against the CPU's functions and the attention oracle, on odd shapes.
+
+#include "simt/host.hpp"
+
+#include <effinfer/attention/alibi.hpp>
+#include <effinfer/attention/cuda/softmax.hpp>
+#include <effinfer/attention/sinks.hpp>
+#include <effinfer/attention/sliding_window.hpp>
+#include <effinfer/attention/soft_cap.hpp>
+#include <effinfer/decoding/cuda/greedy.hpp>
+#include <effinfer/layers/cuda/elementwise.hpp>
+#include <effinfer/layers/cuda/rms_norm.hpp>
+#include <effinfer/layers/cuda/rotary_embedding.hpp>
+#include <effinfer/layers/rotary_embedding.hpp>
+#include <effinfer/testing/attention_oracle.hpp>
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstddef>
+#include <limits>
+#include <string>
+#include <vector>
+
+namespace ei = effinfer;
+using namespace simt_host;
+using ei::bf16;
+using ei::f16;
+using ei::testing::numbers;
+
+namespace {
+
+constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
+
+/// Half a unit in the last place of T, relative.
+template <class T>
+constexpr double rounding = std::is_same_v<T, bf16>  ? 0x1p-8
+                            : std::is_same_v<T, f16> ? 0x1p-11
+                                                     : 0x1p-23;
+
+template <class T>
+std::vector<T> as(const std::vector<float>& from) {
+  std::vector<T> to;
+  for (const float x : from) to.push_back(T(x));
+  return to;
+}
+template <class T>
+std::vector<float> floats(const std::vector<T>& from) {
+  std::vector<float> to;
+  for (const T x : from) to.push_back(static_cast<float>(x));
+  return to;
+}
+template <class T>
+ei::matrix_view<T> view(std::vector<T>& v, std::ptrdiff_t rows) {
+  return {v.data(), rows, static_cast<std::ptrdiff_t>(v.size()) / rows};
+}
+template <class T>
+ei::matrix_view<const T> view(const std::vector<T>& v, std::ptrdiff_t rows) {
+  return {v.data(), rows, static_cast<std::ptrdiff_t>(v.size()) / rows};
+}
+
+template <class K>
+void start(const typename K::args& a, thread_order order = thread_order::shuffled) {
+  const auto g = K::plan(a);
+  run({.blocks = g.blocks,
+       .blocks_y = g.blocks_y,
+       .threads = g.threads,
+       .shared_bytes = g.shared_bytes,
+       .order = order},
+      [&](auto& t) { K::run(t, a); });
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("rms_norm, with a residual and without", T, float, bf16, f16) {
+  for (const std::ptrdiff_t size : {1, 31, 256, 515}) {
+    for (const bool with_residual : {false, true}) {
+      const std::ptrdiff_t rows = 3;
+      const auto count = static_cast<std::size_t>(rows * size);
+      std::vector<T> x = as<T>(numbers(count, 1)), out(count, T(not_a_number));
+      const std::vector<T> before = x, residual = as<T>(numbers(count, 2)),
+                           weight = as<T>(numbers(static_cast<std::size_t>(size), 3));
+      start<ei::layers::cuda::rms_norm<T>>({view(x, rows),
+                                            with_residual ? view(residual, rows) : ei::matrix_view<const T>{},
+                                            weight.data(), 1e-5F, view(out, rows)});
+      for (std::size_t r = 0; r < static_cast<std::size_t>(rows); ++r) {
+        const std::size_t at = r * static_cast<std::size_t>(size);
+        double square = 0;
+        for (std::size_t e = 0; e < static_cast<std::size_t>(size); ++e) {
+          const float sum =
+              static_cast<float>(before[at + e]) + (with_residual ? static_cast<float>(residual[at + e]) : 0);
+          CHECK(static_cast<float>(x[at + e]) == static_cast<float>(T(sum)));
+          square += std::pow(static_cast<double>(static_cast<float>(x[at + e])), 2);
+        }
+        const double scale = 1 / std::sqrt(square / static_cast<double>(size) + 1e-5);
+        for (std::size_t e = 0; e < static_cast<std::size_t>(size); ++e) {
+          const double wanted = static_cast<double>(static_cast<float>(x[at + e])) * scale *
+                                static_cast<double>(static_cast<float>(weight[e]));
+          CHECK(std::abs(static_cast<double>(static_cast<float>(out[at + e])) - wanted) <=
+                std::abs(wanted) * (rounding<T> + 1e-6) + 1e-7);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("swiglu", T, float, bf16) {
+  for (const std::ptrdiff_t size : {1, 255, 257}) {
+    const auto count = static_cast<std::size_t>(2 * size);
+    const std::vector<T> gate = as<T>(numbers(count, 4, 30)), up = as<T>(numbers(count, 5));
+    std::vector<T> out(count, T(not_a_number));
+    start<ei::layers::cuda::swiglu<T>>({view(gate, 2), view(up, 2), view(out, 2)});
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto g = static_cast<double>(static_cast<float>(gate[i]));
+      const double wanted = g / (1 + std::exp(-g)) * static_cast<double>(static_cast<float>(up[i]));
+      CHECK(std::abs(static_cast<double>(static_cast<float>(out[i])) - wanted) <=
+            std::abs(wanted) * (rounding<T> + 1e-6) + 1e-10);
+    }
+  }
+}
+
+TEST_CASE("rotary embedding into a ring, as the CPU's, bit for bit up to the order of an fma") {
+  for (const bool interleaved : {false, true}) {
+    for (const int rotary_size : {32, 20}) {
+      const int d = 32, heads = 3, kv_heads = 2, tokens = 5, capacity = 64, first = 61;
+      ei::rotary_settings settings;
+      settings.rotary_size = rotary_size;
+      settings.interleaved = interleaved;
+      const ei::layers::rotary_embedding rotary(settings);
+      std::vector<float> query = numbers(static_cast<std::size_t>(tokens * heads * d), 6), turned_query = query,
+                         key = numbers(static_cast<std::size_t>(tokens * kv_heads * d), 7), turned_key = key;
+      const std::vector<float> value = numbers(key.size(), 8);
+      std::vector<float> turns(static_cast<std::size_t>(tokens * rotary_size));
+      for (int t = 0; t < tokens; ++t) rotary.turns(first + t, first + tokens, turns.data() + t * rotary_size);
+      const ei::execution::cpu::context exec(ei::execution::cpu{.threads = 1});
+      ei::layers::rotate(exec, rotary, view(std::as_const(turns), tokens), d, view(turned_query, tokens));
+      ei::layers::rotate(exec, rotary, view(std::as_const(turns), tokens), d, view(turned_key, tokens));
+
+      std::vector<float> keys(static_cast<std::size_t>(capacity * kv_heads * d), not_a_number), values = keys;
+      start<ei::layers::cuda::rotate_and_store<float, float>>({view(query, tokens), view(std::as_const(key), tokens),
+                                                               view(value, tokens), view(std::as_const(turns), tokens),
+                                                               keys.data(), values.data(), d, kv_heads * d, capacity,
+                                                               first, d, rotary_size, interleaved});
+      for (std::size_t i = 0; i < query.size(); ++i) CHECK(query[i] == doctest::Approx(turned_query[i]).epsilon(1e-6));
+      for (int t = 0; t < tokens; ++t) {
+        for (int i = 0; i < kv_heads * d; ++i) {
+          const auto slot = static_cast<std::size_t>((first + t) % capacity * kv_heads * d + i);
+          const auto from = static_cast<std::size_t>(t * kv_heads * d + i);
+          CHECK(keys[slot] == doctest::Approx(turned_key[from]).epsilon(1e-6));
+          CHECK(values[slot] == value[from]);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("greedy: the lower of equals, never a NaN") {
+  for (const std::size_t v : {std::size_t{1}, std::size_t{100}, std::size_t{257}, std::size_t{1000}}) {
+    std::vector<float> logits = numbers(3 * v, 9);
+    logits[v / 2] = 5, logits[v - 1] = v > 2 ? 5.0F : logits[v - 1];
+    for (std::size_t i = 0; i < v; ++i) logits[v + i] = i + 1 < v ? not_a_number : -7.0F;
+    for (std::size_t i = 0; i < v; ++i) logits[2 * v + i] = not_a_number;
+    for (const thread_order order : {thread_order::forward, thread_order::reverse, thread_order::shuffled}) {
+      std::vector<int> token(3, -9);
+      start<ei::decoding::cuda::greedy<float>>({view(std::as_const(logits), 3), token.data()}, order);
+      CHECK(token[0] == static_cast<int>(v / 2));
+      CHECK(token[1] == static_cast<int>(v) - 1);
+      CHECK(token[2] == -1);
+    }
+  }
+}
+
+namespace {
+
+/// Decode of two sequences of different lengths against the oracle's last row.
+template <int D, class T, class C, class Mixer>
+void check_decode(const Mixer& mixer, int heads, int kv_heads, std::vector<int> lengths) {
+  namespace cuda = ei::attention::cuda;
+  using cache = ei::kv_cache::view<C>;
+  const ei::attention::head_layout h{heads, kv_heads, D, 1 / std::sqrt(static_cast<float>(D))};
+  std::vector<std::vector<C>> keys, values;
+  std::vector<std::vector<T>> queries, outs;
+  std::vector<cuda::decode_sequence<T, cache>> sequences;
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    const auto rows = static_cast<std::size_t>(lengths[i]), columns = static_cast<std::size_t>(kv_heads * D);
+    keys.push_back(as<C>(numbers(rows * columns, 10 + i)));
+    values.push_back(as<C>(numbers(rows * columns, 20 + i)));
+    queries.push_back(as<T>(numbers(static_cast<std::size_t>(heads * D), 30 + i, 3)));
+    outs.emplace_back(queries.back().size(), T(not_a_number));
+  }
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    sequences.push_back(
+        {queries[i].data(), outs[i].data(), cache::of_rows(keys[i].data(), values[i].data(), kv_heads, D, lengths[i])});
+  }
+  const cuda::decode_plan plan = cuda::plan_decode(mixer, h, std::span(sequences));
+  std::vector<float> parts(plan.workspace_bytes / sizeof(float), not_a_number);
+  const cuda::decode_args<Mixer, T, cache> args{mixer, h, sequences.data(), plan, parts.data()};
+  start<cuda::decode_split<Mixer, T, cache, D, 4>>(args);
+  start<cuda::decode_merge<Mixer, T, cache, D>>(args);
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    std::vector<float> query(static_cast<std::size_t>(lengths[i] * heads * D));
+    const std::vector<float> last = floats(queries[i]);
+    std::copy(last.begin(), last.end(), query.end() - static_cast<std::ptrdiff_t>(last.size()));
+    const auto wanted = ei::testing::softmax_attention(mixer, h, last, floats(keys[i]), floats(values[i]),
+                                                       lengths[i] - 1, static_cast<int>(i));
+    double largest = 0, worst = 0;
+    for (std::size_t e = 0; e < wanted.size(); ++e) {
+      const double got = static_cast<double>(static_cast<float>(outs[i][e]));
+      CHECK(!std::isnan(got));
+      largest = std::max(largest, std::abs(wanted[e]));
+      worst = std::max(worst, std::abs(got - wanted[e]));
+    }
+    CHECK(worst <= largest * (rounding<T> + 4e-6) + 1e-7);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("decode attention: variants, head sizes, groups, odd lengths, more than one split") {
+  using namespace ei::attention;
+  check_decode<64, float, float>(full{}, 2, 2, {1, 63, 64, 65, 131});
+  check_decode<64, bf16, bf16>(full{}, 6, 2, {130});
+  check_decode<64, f16, f16>(full{}, 5, 1, {67});  // five heads in chunks of four
+  check_decode<128, bf16, bf16>(full{}, 4, 1, {100});
+  check_decode<96, float, f16>(full{}, 2, 1, {70});
+  check_decode<256, bf16, bf16>(full{}, 2, 1, {33});
+  check_decode<64, float, float>(full{}, 1, 1, {1025, 7});
+  check_decode<64, float, float>(softmax<sliding_window<50>>{}, 2, 1, {120, 30, 1030});
+  check_decode<64, float, float>(softmax<soft_cap>{soft_cap{.cap = 2}}, 2, 1, {66});
+  const std::vector<float> slopes = {0.5F, 0.1F}, sink = {1.5F, -2};
+  check_decode<64, float, float>(softmax<alibi>{alibi{slopes.data()}}, 2, 1, {66});
+  check_decode<64, float, float>(softmax<sinks>{sinks{sink.data()}}, 2, 1, {66, 1});
+}
+
+TEST_CASE("what decode can't do is said by its plan") {
+  using cache = ei::kv_cache::view<float>;
+  std::vector<float> rows(1024);
+  ei::attention::cuda::decode_sequence<float, cache> s{nullptr, nullptr,
+                                                       cache::of_rows(rows.data(), rows.data(), 1, 64, 8)};
+  const auto refused = [&](const ei::attention::head_layout& h, ei::error_code code) {
+    try {
+      (void)ei::attention::cuda::plan_decode(ei::attention::full{}, h, std::span(&s, 1));
+      return false;
+    } catch (const ei::error& e) {
+      return e.code() == code;
+    }
+  };
+  CHECK(refused({3, 2, 64, 1}, ei::error_code::invalid_argument));
+  CHECK(refused({2, 2, 80, 1}, ei::error_code::unsupported));
+  s.cache.keys += 1;
+  CHECK(refused({1, 1, 64, 1}, ei::error_code::unsupported));
+  s.cache.keys -= 1;
+  CHECK(!refused({1, 1, 64, 1}, ei::error_code::unsupported));
+}
