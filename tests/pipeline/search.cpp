@@ -1,5 +1,5 @@
-// Searches on whole models: what transformers and plain references find (tests/reference/make_search_references.py), identities with
-// the strategies that they become, log-probabilities, cascades, and sessions that become others.
+// Searches on whole models: what transformers and plain references find (tests/reference/make_search_references.py), identities
+// with the strategies that they become, log-probabilities, cascades, and sessions that become others.
 
 #include <effinfer/core/json.hpp>
 #include <effinfer/decoding/beam.hpp>
@@ -123,6 +123,20 @@ void check_runner(const Model& model, const Policy& policy) {
   }
 }
 
+/// A search of one's own, which goes on with a row that isn't there.
+struct astray : dec::greedy {
+  struct search {
+    std::vector<dec::continuation> next;
+    std::span<const dec::continuation> advance(ei::matrix_view<const float>) {
+      next = {{1, 5}};
+      return next;
+    }
+    std::vector<dec::hypothesis> hypotheses() const { return {}; }
+  };
+  [[nodiscard]] int sequences() const { return 1; }
+  [[nodiscard]] search begin(const dec::search_request&) const { return {}; }
+};
+
 /// generation.log_probabilities() are log softmax of one pass over prompt and text.
 template <class Pipeline>
 void check_log_probabilities(const Pipeline& llm, typename Pipeline::generate_options options) {
@@ -234,6 +248,7 @@ TEST_CASE("forks in a batch change nothing, on caches and on recurrent states") 
   check_runner(cache, beam);
   check_runner(cache, groups);
   check_runner(cache, drawn);
+  CHECK_THROWS_AS(check_runner(cache, astray{}), ei::error);
   const auto state = ei::model<ei::models::linear_llama>::load(linear_model);
   check_runner(state, beam);
   check_runner(state, drawn);

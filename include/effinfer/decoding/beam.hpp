@@ -1,7 +1,7 @@
 #pragma once
 // Beam search: the sequences that are likeliest so far, a few at a time, instead of one token at a time.
-// Sources: the stopping rules and the length penalty are those of transformers' generate(num_beams=...); groups: Vijayakumar et al.,
-// "Diverse Beam Search" (AAAI 2018), algorithm 1 with the Hamming diversity of section 5.1.
+// Sources: the stopping rules and the length penalty are those of transformers' generate(num_beams=...); groups: Vijayakumar et
+// al., "Diverse Beam Search" (AAAI 2018), algorithm 1 with the Hamming diversity of section 5.1.
 
 #include <effinfer/decoding/chain.hpp>
 #include <effinfer/decoding/greedy.hpp>
@@ -39,12 +39,13 @@ struct beam_settings {
   early_stopping stop = early_stopping::no;
 };
 
-/// Math: score = (sum of log-probabilities) / (tokens ^ length_penalty). With groups > 1 the beams search in groups one after another, and
-/// a token that k beams of earlier groups took at this step counts diversity * k less.
+/// Math: score = (sum of log-probabilities) / (tokens ^ length_penalty). With groups > 1 the beams search in groups one after
+/// another, and a token that k beams of earlier groups took at this step counts diversity * k less.
 ///
 /// One beam is greedy: it ends with its first whole text.
 ///
-/// `Rule` (a logit rule, or a chain of them) changes the log-probabilities before they count, without renormalizing, as in transformers.
+/// `Rule` (a logit rule, or a chain of them) changes the log-probabilities before they count, without renormalizing, as in
+/// transformers.
 /// Example: beam<8>{.length_penalty = 0.8f};  beam<4, no_repeat_ngram>{.rule = {.size = 3}}
 template <int Beams = 4, class Rule = chain<>>
 struct beam {

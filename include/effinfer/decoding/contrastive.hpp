@@ -20,8 +20,8 @@ namespace effinfer::inline v0::decoding {
 
 class contrastive_search;
 
-/// Math: of the k likeliest tokens v the one with the greatest (1 - penalty) p(v | x) - penalty max_j cos(h_v, h_j), where h are the
-/// states behind the final norm: h_v with v read behind the text, h_j of the text's tokens.
+/// Math: of the k likeliest tokens v the one with the greatest (1 - penalty) p(v | x) - penalty max_j cos(h_v, h_j), where h
+/// are the states behind the final norm: h_v with v read behind the text, h_j of the text's tokens.
 ///
 /// Of a session that held tokens before, only the prompt's and those behind it count as text.
 /// Exact: with k = 1 or penalty = 0 it is greedy. Cost: the k tokens are read in one pass, one pass a token.

@@ -1,7 +1,7 @@
 #pragma once
-// Searches: strategies that follow several sequences at once and answer with the best. A search is two things: a policy of the decoding
-// slot (`beam`, `best_of`, `contrastive`), and what it begins, which chooses the sequences to go on with and knows no model; pipeline/search.hpp
-// runs the model for it, all sequences in one batch.
+// Searches: strategies that follow several sequences at once and answer with the best. A search is two things: a policy of the
+// decoding slot (`beam`, `best_of`, `contrastive`), and what it begins, which chooses the sequences to go on with and knows no
+// model; pipeline/search.hpp runs the model for it, all sequences in one batch.
 //
 // To add one: a policy with `begin` and `sequences`, as `best_of` (the shortest) has them; pipeline<your_search> then works.
 
@@ -51,8 +51,8 @@ concept logit_search = requires(S& s, matrix_view<const float> logits) {
   { s.hypotheses() } -> std::same_as<std::vector<hypothesis>>;
 };
 
-/// The same for a search that also wants what the model's output head reads: advance(logits [N, V], states [N, E]); in the first call
-/// the states are those of all tokens of the prompt that were just read.
+/// The same for a search that also wants what the model's output head reads: advance(logits [N, V], states [N, E]); in the
+/// first call the states are those of all tokens of the prompt that were just read.
 template <class S>
 concept state_search = requires(S& s, matrix_view<const float> logits, matrix_view<const float> states) {
   { s.advance(logits, states) } -> std::same_as<std::span<const continuation>>;
@@ -62,8 +62,8 @@ concept state_search = requires(S& s, matrix_view<const float> logits, matrix_vi
 template <class S>
 concept token_search = logit_search<S> || state_search<S>;
 
-/// A strategy that searches: `begin(request)` gives a token_search, `sequences()` how many it follows at most. Its call operator, which
-/// every strategy has, chooses as a search of one sequence would.
+/// A strategy that searches: `begin(request)` gives a token_search, `sequences()` how many it follows at most. Its call
+/// operator, which every strategy has, chooses as a search of one sequence would.
 template <class P>
 concept search_policy = decoding_strategy<P> && requires(const P& p, const search_request& request) {
   { p.begin(request) } -> token_search;

@@ -58,8 +58,8 @@ class positions {
   }
   ~positions() = default;
 
-  /// Becomes a copy of `other`, a cache of the same shape and sizes, whose first `common` tokens were those of this one: what both
-  /// hold of these isn't copied again.
+  /// Becomes a copy of `other`, a cache of the same shape and sizes, whose first `common` tokens were those of this one: what
+  /// both hold of these isn't copied again.
   void become(const positions& other, int common) {
     const int held = first_ <= other.first_ ? std::min(common, length_) : 0;
     first_ = other.first_;

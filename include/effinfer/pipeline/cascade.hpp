@@ -1,6 +1,6 @@
 #pragma once
-// A small model first, a larger one where the small one's answer isn't good enough. Source: Chen, Zaharia, Zou, "FrugalGPT" (2023),
-// section 3, LLM cascade: the answer of the first model whose score reaches its threshold.
+// A small model first, a larger one where the small one's answer isn't good enough. Source: Chen, Zaharia, Zou, "FrugalGPT"
+// (2023), section 3, LLM cascade: the answer of the first model whose score reaches its threshold.
 
 #include <effinfer/core/error.hpp>
 #include <effinfer/pipeline/generation.hpp>
@@ -36,10 +36,11 @@ struct mean_log_probability {
   }
 };
 
-/// Two pipelines as one: `Small` answers, `Score` judges, and below the threshold `Large` answers anew. `Large` may be a cascade itself.
+/// Two pipelines as one: `Small` answers, `Score` judges, and below the threshold `Large` answers anew. `Large` may be a
+/// cascade itself.
 ///
-/// `Score`: double(std::string_view prompt, const cascade_answer&), more is better; a lambda will do. The two may have different
-/// tokenizers. Copying is cheap and shares the models; safe to call from several threads if `Score` is.
+/// `Score`: double(std::string_view prompt, const cascade_answer&), more is better; a lambda will do. The two may have
+/// different tokenizers. Copying is cheap and shares the models; safe to call from several threads if `Score` is.
 /// Exact: with the threshold -infinity the small model's answers, with +infinity the large one's.
 ///
 /// Example:

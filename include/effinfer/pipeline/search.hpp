@@ -1,6 +1,7 @@
 #pragma once
-// Runs a search (decoding/search.hpp) on a model: every sequence is a fork of the session that read the prompt, and all of them read
-// their next token in one pass. A sequence that is given up becomes the fork of another, which copies only what the two don't share.
+// Runs a search (decoding/search.hpp) on a model: every sequence is a fork of the session that read the prompt, and all of them
+// read their next token in one pass. A sequence that is given up becomes the fork of another, which copies only what the two
+// don't share.
 
 #include <effinfer/core/error.hpp>
 #include <effinfer/core/matrix_view.hpp>
@@ -12,6 +13,7 @@
 #include <deque>
 #include <span>
 #include <stop_token>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -25,9 +27,10 @@ struct search_outcome {
 
 /// Searches behind the tokens of `start`, which stays as it is.
 ///
-/// Shapes: logits [V] behind its last token; states [P, E] of its last P tokens, behind the final norm, for a search that wants them
-/// (else empty). request.max_tokens must fit start.room(), see longest_search. Works on caches and recurrent states alike. Memory: a session's
-/// state for each sequence. Errors: `cancelled`.
+/// Shapes: logits [V] behind its last token; states [P, E] of its last P tokens, behind the final norm, for a search that wants
+/// them (else empty). request.max_tokens must fit start.room(), see longest_search. Works on caches and recurrent states alike.
+/// Memory: a session's state for each sequence. Errors: `cancelled`, `invalid_argument` (the search goes on with a row that
+/// isn't there).
 template <decoding::search_policy Policy, class Decoder>
 search_outcome run_search(const Policy& policy, const session<Decoder>& start, std::span<const float> logits,
                           matrix_view<const float> states, const decoding::search_request& request,
@@ -53,6 +56,13 @@ search_outcome run_search(const Policy& policy, const session<Decoder>& start, s
   auto next = advance({logits.data(), 1, static_cast<std::ptrdiff_t>(logits.size())}, states);
   while (!next.empty()) {
     if (cancel.stop_requested()) throw error(error_code::cancelled, "search", "stopped by the caller");
+    const std::size_t parents = std::max<std::size_t>(1, rows.size());
+    for (const decoding::continuation& c : next) {
+      if (c.parent < 0 || static_cast<std::size_t>(c.parent) >= parents) {
+        throw error(error_code::invalid_argument, "search: continuation.parent",
+                    std::to_string(c.parent) + " is not in [0, " + std::to_string(parents) + ")");
+      }
+    }
     // The first child of a sequence goes on with its session, the others with those of sequences that have none.
     next_rows.assign(next.size(), nullptr);
     unused.clear();

@@ -270,8 +270,8 @@ class session {
   /// A copy that goes on independently.
   [[nodiscard]] session fork() const { return *this; }
 
-  /// Becomes a copy of `other`, a session of the same model and options. Cost: where a cache is, what is copied are only the positions
-  /// behind the tokens that both begin with. Errors: `invalid_argument` (another model, or other options).
+  /// Becomes a copy of `other`, a session of the same model and options. Cost: where a cache is, what is copied are only the
+  /// positions behind the tokens that both begin with. Errors: `invalid_argument` (another model, or other options).
   void become(const session& other) {
     if (&other == this) return;
     if (other.model_ != model_ || other.options_.context_tokens != options_.context_tokens ||
