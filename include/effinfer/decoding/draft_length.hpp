@@ -68,7 +68,6 @@ class draft_length {
   /// How long the drafter took for so many guesses.
   void drafted(int guesses, double seconds) {
     if (!measured_ || pass_seconds_ == 0) return;
-    if (++drafts_ == 1) return;  // it read the prompt too
     follow(guess_seconds_, seconds / std::max(guesses, 1));
     guess_cost_ = guess_seconds_ / pass_seconds_;
   }
@@ -100,7 +99,7 @@ class draft_length {
   double row_cost_ = 0.15, guess_cost_ = 0, rate_ = 1;
   double right_ = 1.5, tried_ = 2.5, gained_ = 1, spent_ = 0.5;  // before anything is known
   double pass_seconds_ = 0, row_seconds_ = 0, guess_seconds_ = 0;
-  int idle_ = 0, wait_ = 16, drafts_ = 0, plain_passes_ = 0, since_plain_ = 0;
+  int idle_ = 0, wait_ = 16, plain_passes_ = 0, since_plain_ = 0;
 };
 
 }  // namespace effinfer::inline v0::decoding

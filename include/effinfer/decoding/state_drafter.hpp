@@ -6,7 +6,8 @@
 //     run(const Drafter& drafter, Session& session);
 //     std::span<const tap> taps(int rows);     // the states it wants of the last `rows` tokens of the next pass
 //     void read(int rows, int accepted);       // of that pass the first `rows` rows stay, `accepted` guesses were right
-//     void propose(std::span<const int> history, int most, std::vector<int>& guesses);   // history: with the last token, unread
+//     void propose(std::span<const int> history, int most, std::vector<int>& guesses);   // history: with the last token, unread;
+//                                              // the first call, with `most` = 0, is part of the prefill: to read the prompt
 //   };
 //
 // and, where it has a use for them,

@@ -259,6 +259,7 @@ class generation {
         const auto logits = read_prompt();
         started_ = true;
         if constexpr (!searches) pending_.push_back(choose(logits, random));
+        if constexpr (inner_drafter) show_prompt(random);
         statistics_.prefill_seconds = seconds(begin);
         if constexpr (searches) search(logits);
         return true;
@@ -392,6 +393,24 @@ class generation {
     }
   }
 
+  /// The drafter reads the prompt and the first token too: part of the prefill.
+  void show_prompt(const random_stream& random) {
+    if (options_.decoding.max_draft == 0) return;
+    history_.assign(sequence_->tokens().begin(), sequence_->tokens().end());
+    history_.push_back(pending_.back());
+    ask(0, random);
+    history_.pop_back();
+  }
+  /// Guesses behind history_ into run_, at most `most`.
+  void ask(int most, const random_stream& random) {
+    run_.clear();
+    if constexpr (requires { inner_->propose(history_, most, run_, random); }) {
+      inner_->propose(history_, most, run_, random);
+    } else {
+      inner_->propose(history_, most, run_);
+    }
+  }
+
   /// Fills run_ with guesses, as many as pay.
   void draft(const random_stream& random) requires decoding::is_speculative<Decoding> {
     const Decoding& policy = options_.decoding;
@@ -407,12 +426,10 @@ class generation {
     if (most < 1) return;
     const auto begin = clock::now();
     if constexpr (requires { inner_->expect(length_->least()); }) inner_->expect(length_->least());
-    if constexpr (!inner_drafter) {
-      run_ = policy.drafter.propose(history_, most);
-    } else if constexpr (requires { inner_->propose(history_, most, run_, random); }) {
-      inner_->propose(history_, most, run_, random);
+    if constexpr (inner_drafter) {
+      ask(most, random);
     } else {
-      inner_->propose(history_, most, run_);
+      run_ = policy.drafter.propose(history_, most);
     }
     length_->drafted(static_cast<int>(run_.size()), seconds(begin));
     if (run_.empty()) length_->learn(0, 0);
