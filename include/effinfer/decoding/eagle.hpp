@@ -176,8 +176,10 @@ struct eagle {
       const feature_draft d{*network_, state_, model.weights(), model.execution()};
       if (state_.length() + unread_ > capacity_) state_.truncate(0);  // a sliding session: the drafter begins anew
       const auto fresh = static_cast<std::size_t>(unread_);
-      network_->advance(state_, d.target, d.exec, history.last(fresh),
-                        {states_.data(), unread_, network_->states_width()});
+      if (fresh > 0) {  // none behind the call that reads the prompt
+        network_->advance(state_, d.target, d.exec, history.last(fresh),
+                          {states_.data(), unread_, network_->states_width()});
+      }
       unread_ = 0;
       chain_.begin();
       most = std::min(most, models::feature_drafter::most_nodes - 1);
