@@ -2,6 +2,7 @@
 // one. Also the proof of what it gives: a text that differs from the plain one ends the program with 1.
 //
 //   bench_speculation [prompts [tokens [file.json]]]       200 prompts of 128 tokens; bench/speculation.py draws the file
+//   bench_speculation --repetitive MODEL                   any model, all threads, on prompts that repeat themselves
 //
 // Texts: `greedy`, held-out prompts; `sampled`, the same at temperature 0.8 and top-p 0.9; `copied`, prompts that end in what they
 // began with; `random`, prompts of random tokens continued at temperature 5, where no drafter can know anything.
@@ -95,9 +96,53 @@ std::vector<contender> contenders() {
   };
 }
 
+/// Five prompts of 32 tokens that are repeated eight times, continued by 128, with the drafters that cost nothing.
+bool repetitive(const std::string& model) {
+  const auto alone = plain::load(model);
+  const auto drafted = drafting::load(model);
+  const int vocabulary = drafted.config().vocabulary_size;
+  bool all_same = true;
+  struct {
+    const char* name;
+    drafters drafter;
+  } const all[] = {{"prompt lookup", {dec::prompt_lookup<3>{}}}, {"suffix automaton", {dec::suffix_automaton{}}}};
+  for (const auto& one : all) {
+    std::vector<double> speed_ups, plain_speeds;
+    long passes = 0, tokens = 0;
+    for (std::uint32_t p = 0; p < 5; ++p) {
+      std::vector<int> prompt;
+      for (std::uint64_t i = 0; i < 256; ++i)
+        prompt.push_back(
+            static_cast<int>(ei::random_stream{7}.uniform(i % 32, p) * static_cast<float>(vocabulary - 1)));
+      typename plain::generate_options options{.max_tokens = 128, .decoding = {.temperature = 0}};
+      options.ignore_end_of_text = true;
+      auto reference = alone.generate(alone.start(), prompt, options);
+      (void)reference.text();
+      typename drafting::generate_options with{
+          .max_tokens = 128, .decoding = {.drafter = one.drafter, .rule = {.temperature = 0}, .max_draft = 15}};
+      with.ignore_end_of_text = true;
+      auto generation = drafted.generate(drafted.start(), prompt, with);
+      (void)generation.text();
+      all_same = all_same && std::equal(generation.tokens().begin(), generation.tokens().end(),
+                                        reference.tokens().begin(), reference.tokens().end());
+      speed_ups.push_back(reference.statistics().decode_seconds / generation.statistics().decode_seconds);
+      plain_speeds.push_back(reference.statistics().decode_tokens_per_second());
+      passes += generation.statistics().forward_passes;
+      tokens += generation.statistics().generated_tokens - 1;
+    }
+    const auto [least, most] = std::minmax_element(speed_ups.begin(), speed_ups.end());
+    std::printf("%-20s plain %.1f tokens/s, %.2f tokens a pass, %.2f times as fast (%.2f to %.2f)\n", one.name,
+                median(plain_speeds), static_cast<double>(tokens) / static_cast<double>(passes), median(speed_ups),
+                *least, *most);
+  }
+  std::printf("%s\n", all_same ? "all texts are the plain ones" : "SOME TEXTS DIFFER");
+  return all_same;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) try {
+  if (argc == 3 && std::string(argv[1]) == "--repetitive") return repetitive(argv[2]) ? 0 : 1;
   const int prompts = argc > 1 ? std::atoi(argv[1]) : 200, tokens = argc > 2 ? std::atoi(argv[2]) : 128;
   std::ofstream json;
   if (argc > 3) json.open(argv[3]);
