@@ -7,6 +7,7 @@
 // Texts: `greedy`, held-out prompts; `sampled`, the same at temperature 0.8 and top-p 0.9; `copied`, prompts that end in what they
 // began with; `random`, prompts of random tokens continued at temperature 5, where no drafter can know anything.
 
+#include <effinfer/decoding/chain.hpp>
 #include <effinfer/decoding/draft_model.hpp>
 #include <effinfer/decoding/eagle.hpp>
 #include <effinfer/decoding/either.hpp>
@@ -14,6 +15,7 @@
 #include <effinfer/decoding/medusa.hpp>
 #include <effinfer/decoding/otherwise.hpp>
 #include <effinfer/decoding/prompt_lookup.hpp>
+#include <effinfer/decoding/rule.hpp>
 #include <effinfer/decoding/sample.hpp>
 #include <effinfer/decoding/self_speculation.hpp>
 #include <effinfer/decoding/speculative.hpp>
@@ -96,10 +98,21 @@ std::vector<contender> contenders() {
   };
 }
 
-/// Five prompts of 32 tokens that are repeated eight times, continued by 128, with the drafters that cost nothing.
+/// Makes any model repeat what it said 32 tokens ago: a model of random weights, which has the speed of a real one, doesn't by itself.
+struct repeat {
+  void operator()(std::span<float> logits, std::span<const int> history) const {
+    logits[static_cast<std::size_t>(history[history.size() - 32])] += 1e6F;
+  }
+};
+
+/// Five prompts of 32 tokens that are repeated eight times and go on so for 128, with the drafters that cost nothing.
 bool repetitive(const std::string& model) {
-  const auto alone = plain::load(model);
-  const auto drafted = drafting::load(model);
+  using rule = dec::chain<dec::rule<repeat>, dec::sample>;
+  using repeating = ei::pipeline<rule, ei::execution::cpu>;
+  using repeating_drafted = ei::pipeline<dec::speculative<drafters, rule>, ei::execution::cpu>;
+  const rule greedy{{dec::rule<repeat>{}, dec::sample{.temperature = 0}}};
+  const auto alone = repeating::load(model);
+  const auto drafted = repeating_drafted::load(model);
   const int vocabulary = drafted.config().vocabulary_size;
   bool all_same = true;
   struct {
@@ -114,12 +127,12 @@ bool repetitive(const std::string& model) {
       for (std::uint64_t i = 0; i < 256; ++i)
         prompt.push_back(
             static_cast<int>(ei::random_stream{7}.uniform(i % 32, p) * static_cast<float>(vocabulary - 1)));
-      typename plain::generate_options options{.max_tokens = 128, .decoding = {.temperature = 0}};
+      typename repeating::generate_options options{.max_tokens = 128, .decoding = greedy};
       options.ignore_end_of_text = true;
       auto reference = alone.generate(alone.start(), prompt, options);
       (void)reference.text();
-      typename drafting::generate_options with{
-          .max_tokens = 128, .decoding = {.drafter = one.drafter, .rule = {.temperature = 0}, .max_draft = 15}};
+      typename repeating_drafted::generate_options with{
+          .max_tokens = 128, .decoding = {.drafter = one.drafter, .rule = greedy, .max_draft = 15}};
       with.ignore_end_of_text = true;
       auto generation = drafted.generate(drafted.start(), prompt, with);
       (void)generation.text();
