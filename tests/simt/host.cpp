@@ -39,6 +39,8 @@ TEST_CASE("sums over a warp and a block, in every order of the threads") {
         const auto scratch = t.template shared<float>(3);
         const float own = static_cast<float>(t.thread() + 1000 * t.block());
         const float sum = simt::block_sum(t, own, scratch);
+        const float again = simt::block_sum(t, 1.0F, scratch);  // in the same scratch
+        CHECK(again == 96);
         const float greatest = simt::warp_max(t, own);
         CHECK(greatest == static_cast<float>(t.warp() * 32 + 31 + 1000 * t.block()));
         sums[static_cast<std::size_t>(t.block() * 96 + t.thread())] = sum;

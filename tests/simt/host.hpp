@@ -194,6 +194,7 @@ class thread_block {
 
   /// Gives the machine back until what the thread waits for has come.
   void wait(int t, state at, const std::string& operation) {
+    if (failure_ != nullptr) throw abandoned();  // again: a test's CHECK may have caught the first
     thread& self = threads_[index(t)];
     self.at = at;
     self.operation = operation;
@@ -331,7 +332,7 @@ class context {
     self.copies = std::move(left);
   }
 
-  /// One fused sum an element, ascending k: a tensor core adds in some other order.
+  /// One sum an element, ascending k: a tensor core adds in some other order.
   template <class T>
   void mma(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], T /*type*/) {
     struct operands {

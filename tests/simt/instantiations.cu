@@ -1,4 +1,4 @@
-// Every CUDA kernel for every combination that is supported: compiled for each architecture by tests/simt/compile_kernels.py, which reads
+// Every CUDA kernel for every combination that is supported: compiled for each architecture by tests/simt/compile_kernels.cmake, which reads
 // from the assembler's report what each takes.
 
 #include <effinfer/attention/alibi.hpp>

@@ -16,6 +16,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <limits>
@@ -172,13 +173,13 @@ TEST_CASE("greedy: the lower of equals, never a NaN") {
 
 namespace {
 
-/// Decode of two sequences of different lengths against the oracle's last row.
+/// Decode of sequences of different lengths against the oracle's last row; caches of all tokens, or rings of `ring`.
 template <int D, class T, class C, class Mixer>
-void check_decode(const Mixer& mixer, int heads, int kv_heads, std::vector<int> lengths) {
+void check_decode(const Mixer& mixer, int heads, int kv_heads, std::vector<int> lengths, int ring = 0) {
   namespace cuda = ei::attention::cuda;
   using cache = ei::kv_cache::view<C>;
   const ei::attention::head_layout h{heads, kv_heads, D, 1 / std::sqrt(static_cast<float>(D))};
-  std::vector<std::vector<C>> keys, values;
+  std::vector<std::vector<C>> keys, values, ring_keys, ring_values;
   std::vector<std::vector<T>> queries, outs;
   std::vector<cuda::decode_sequence<T, cache>> sequences;
   for (std::size_t i = 0; i < lengths.size(); ++i) {
@@ -189,8 +190,19 @@ void check_decode(const Mixer& mixer, int heads, int kv_heads, std::vector<int> 
     outs.emplace_back(queries.back().size(), T(not_a_number));
   }
   for (std::size_t i = 0; i < lengths.size(); ++i) {
-    sequences.push_back(
-        {queries[i].data(), outs[i].data(), cache::of_rows(keys[i].data(), values[i].data(), kv_heads, D, lengths[i])});
+    cache view = cache::of_rows(keys[i].data(), values[i].data(), kv_heads, D, lengths[i]);
+    if (ring > 0) {
+      const int columns = kv_heads * D;
+      view.first = std::max(0, lengths[i] - ring), view.capacity = ring;
+      for (auto* of : {&ring_keys, &ring_values})
+        of->emplace_back(static_cast<std::size_t>(ring * columns), C(not_a_number));
+      for (int p = view.first; p < lengths[i]; ++p) {
+        std::copy_n(keys[i].begin() + p * columns, columns, ring_keys[i].begin() + p % ring * columns);
+        std::copy_n(values[i].begin() + p * columns, columns, ring_values[i].begin() + p % ring * columns);
+      }
+      view.keys = ring_keys[i].data(), view.values = ring_values[i].data();
+    }
+    sequences.push_back({queries[i].data(), outs[i].data(), view});
   }
   const cuda::decode_plan plan = cuda::plan_decode(mixer, h, std::span(sequences));
   std::vector<float> parts(plan.workspace_bytes / sizeof(float), not_a_number);
@@ -226,6 +238,8 @@ TEST_CASE("decode attention: variants, head sizes, groups, odd lengths, more tha
   check_decode<256, bf16, bf16>(full{}, 2, 1, {33});
   check_decode<64, float, float>(full{}, 1, 1, {1025, 7});
   check_decode<64, float, float>(softmax<sliding_window<50>>{}, 2, 1, {120, 30, 1030});
+  check_decode<64, float, float>(softmax<sliding_window<50>>{}, 4, 2, {1100, 300, 40}, 128);  // rings
+  check_decode<64, bf16, bf16>(softmax<sliding_window<50>>{}, 5, 1, {90}, 64);
   check_decode<64, float, float>(softmax<soft_cap>{soft_cap{.cap = 2}}, 2, 1, {66});
   const std::vector<float> slopes = {0.5F, 0.1F}, sink = {1.5F, -2};
   check_decode<64, float, float>(softmax<alibi>{alibi{slopes.data()}}, 2, 1, {66});
@@ -233,6 +247,14 @@ TEST_CASE("decode attention: variants, head sizes, groups, odd lengths, more tha
 }
 
 TEST_CASE("what decode can't do is said by its plan") {
+  using other = ei::attention::cuda::decode_args<ei::attention::full, float, ei::kv_cache::view<float>>;
+  const other for_64{{}, {1, 1, 64, 1}, nullptr, {}, nullptr};
+  CHECK_THROWS_AS(
+      (ei::attention::cuda::decode_split<ei::attention::full, float, ei::kv_cache::view<float>, 128>::plan(for_64)),
+      ei::error);
+  CHECK_THROWS_AS(
+      (ei::attention::cuda::decode_merge<ei::attention::full, float, ei::kv_cache::view<float>, 128>::plan(for_64)),
+      ei::error);
   using cache = ei::kv_cache::view<float>;
   std::vector<float> rows(1024);
   ei::attention::cuda::decode_sequence<float, cache> s{nullptr, nullptr,
@@ -251,4 +273,8 @@ TEST_CASE("what decode can't do is said by its plan") {
   CHECK(refused({1, 1, 64, 1}, ei::error_code::unsupported));
   s.cache.keys -= 1;
   CHECK(!refused({1, 1, 64, 1}, ei::error_code::unsupported));
+  s.cache.head_stride = 65;
+  CHECK(refused({2, 2, 64, 1}, ei::error_code::unsupported));
+  s.cache = cache::of_rows(rows.data(), rows.data(), 1, 64, 0);
+  CHECK(refused({1, 1, 64, 1}, ei::error_code::invalid_argument));
 }

@@ -47,7 +47,8 @@ struct decode_plan {
 constexpr int part_floats(int head_size) { return head_size + 2; }
 
 /// Fills in what decode_sequence says that the plan does. Head sizes D of the kernels: 64, 96, 128, 256.
-/// Errors: `invalid_argument` (heads), `unsupported` (a head size, a row of keys that isn't 16-byte aligned).
+/// Errors: `invalid_argument` (heads, a cache that holds no token), `unsupported` (a head size, rows of keys or values
+/// that aren't 16-byte aligned).
 template <class Mixer, class T, class View>
 decode_plan plan_decode(const Mixer& mixer, const head_layout& h, std::span<decode_sequence<T, View>> sequences) {
   if (h.heads < 1 || h.kv_heads < 1 || h.heads % h.kv_heads != 0) {
@@ -61,10 +62,17 @@ decode_plan plan_decode(const Mixer& mixer, const head_layout& h, std::span<deco
   decode_plan plan;
   plan.sequences = static_cast<int>(sequences.size());
   for (decode_sequence<T, View>& s : sequences) {
+    if (s.cache.length < 1) {
+      throw error(error_code::invalid_argument, "attention::cuda::plan_decode",
+                  "the cache of sequence " + std::to_string(&s - sequences.data()) + " holds no token");
+    }
     const auto row_bytes = s.cache.row_stride * static_cast<std::ptrdiff_t>(sizeof(typename View::element_type));
-    const auto address =
-        reinterpret_cast<std::uintptr_t>(s.cache.key(0, 0)) | reinterpret_cast<std::uintptr_t>(s.cache.value(0, 0));
-    if (row_bytes % 16 != 0 || address % 16 != 0) {
+    bool aligned = row_bytes % 16 == 0;
+    for (int k = 0; k < h.kv_heads; ++k) {
+      aligned = aligned && reinterpret_cast<std::uintptr_t>(s.cache.key(k, s.cache.first)) % 16 == 0 &&
+                reinterpret_cast<std::uintptr_t>(s.cache.value(k, s.cache.first)) % 16 == 0;
+    }
+    if (!aligned) {
       throw error(error_code::unsupported, "attention::cuda::plan_decode",
                   "rows of keys or values are not 16-byte aligned");
     }
@@ -92,6 +100,15 @@ struct decode_args {
   float* parts;  ///< [plan.parts, H, part_floats(D)]
 };
 
+/// Error: `mismatch`: a kernel compiled for another head size.
+inline void check_compiled_head_size(const head_layout& h, int compiled) {
+  if (h.head_size != compiled) {
+    throw error(
+        error_code::mismatch, "attention::cuda: decode kernel",
+        "compiled for head_size = " + std::to_string(compiled) + ", the plan is for " + std::to_string(h.head_size));
+  }
+}
+
 /// One split of one sequence for the query heads of one key head, at most Heads of them at a time: block x is the split, y the
 /// sequence, key head and group of heads. D: the head size.
 template <class Mixer, class T, class View, int D, int Heads = 8>
@@ -104,6 +121,7 @@ struct decode_split {
 
   static int groups(const args& a) { return (a.heads.heads / a.heads.kv_heads + Heads - 1) / Heads; }
   static execution::simt::grid plan(const args& a) {
+    check_compiled_head_size(a.heads, D);
     constexpr int tiles = 2 * 2 * tile * row * static_cast<int>(sizeof(element));  // keys and values, two stages
     constexpr int floats = Heads * D + Heads * tile + 3 * Heads;
     return {a.plan.most_splits, a.plan.sequences * a.heads.kv_heads * groups(a), threads,
@@ -253,7 +271,10 @@ struct decode_merge {
   using args = decode_args<Mixer, T, View>;
   static constexpr int threads = D < 128 ? (D + 31) / 32 * 32 : 128;
 
-  static execution::simt::grid plan(const args& a) { return {a.heads.heads, a.plan.sequences, threads, 0}; }
+  static execution::simt::grid plan(const args& a) {
+    check_compiled_head_size(a.heads, D);
+    return {a.heads.heads, a.plan.sequences, threads, 0};
+  }
 
   template <class Simt>
   EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {

@@ -6,8 +6,8 @@
 //     for (int i = t.block() * t.threads() + t.thread(); i < n; i += t.blocks() * t.threads()) x[i] *= by;
 //   }
 //
-// On a GPU the context is empty and its members are the intrinsics (device_context.cuh). In tests it is testing::simt_host: the
-// threads of a block are fibers, and what CUDA leaves undefined is an error that says who did it: a barrier that not all reach,
+// On a GPU the context is empty and its members are the intrinsics (device_context.cuh). In tests it is that of
+// tests/simt/host.hpp: the threads of a block are fibers, and what CUDA leaves undefined is an error that says who did it: a barrier that not all reach,
 // shared memory read before it was written, out of bounds, or without a barrier between two threads, a copy read before its wait.
 //
 //   t.thread(), t.threads()       in the block, and how many; whole warps
