@@ -113,15 +113,15 @@ void prefill(benchmark::State& state, eq::storage s) {
 
 void in_cache(benchmark::State& state, eq::storage s) {
   static const ei::execution::cpu::context one({.threads = 1});
-  const std::ptrdiff_t tokens = 96, rows = 128, columns = 2048;
-  const matrix m = random_matrix(s, rows, columns);
-  std::vector<float> x(static_cast<std::size_t>(tokens * columns)), y(static_cast<std::size_t>(tokens * rows));
+  const std::ptrdiff_t tokens = 96, rows = 128, depth = 2048;
+  const matrix m = random_matrix(s, rows, depth);
+  std::vector<float> x(static_cast<std::size_t>(tokens * depth)), y(static_cast<std::size_t>(tokens * rows));
   for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 17) - 8.0f;
-  std::vector<std::byte> workspace(eq::matmul_workspace_bytes(tokens, columns));
+  std::vector<std::byte> workspace(eq::matmul_workspace_bytes(tokens, depth));
   const auto packed = eq::pack(one, m.view);
   eq::activation_kinds kinds;
   kinds.add(packed.view().format, one.set());
-  const auto prepared = eq::prepare(one, ei::matrix_view<const float>(x.data(), tokens, columns), workspace, kinds);
+  const auto prepared = eq::prepare(one, ei::matrix_view<const float>(x.data(), tokens, depth), workspace, kinds);
   const eq::product out{&packed.view(), ei::matrix_view<float>(y.data(), tokens, rows), nullptr};
   const bool is_float = s.format == weight_format::f32 || s.format == weight_format::f16;
   const auto peak = [&] {
@@ -129,7 +129,7 @@ void in_cache(benchmark::State& state, eq::storage s) {
     return s.format == weight_format::bf16 ? machine_limits::bf16_dot_peak(one, 20)
                                            : machine_limits::byte_dot_peak(one, 20);
   };
-  const double operations = 2.0 * static_cast<double>(tokens * rows * columns);
+  const double operations = 2.0 * static_cast<double>(tokens * rows * depth);
   std::vector<double> ratios;
   double limit = 0;
   for (auto _ : state) {
