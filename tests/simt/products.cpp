@@ -1,0 +1,252 @@
+// The products of quantization/cuda on the host context, against sums in double of the numbers that the weights stand for.
+
+#include "simt/host.hpp"
+
+#include <effinfer/quantization/cuda/pack.hpp>
+#include <effinfer/quantization/cuda/product.hpp>
+#include <effinfer/testing/attention_oracle.hpp>
+
+#include <doctest/doctest.h>
+
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+namespace ei = effinfer;
+namespace cuda = ei::quantization::cuda;
+using namespace simt_host;
+using ei::bf16;
+using ei::f16;
+using ei::testing::numbers;
+
+namespace {
+
+constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
+
+template <class T>
+constexpr double rounding = std::is_same_v<T, bf16> ? 0x1p-8 : 0x1p-11;
+
+template <class T>
+std::vector<T> as(const std::vector<float>& from) {
+  std::vector<T> to;
+  for (const float x : from) to.push_back(T(x));
+  return to;
+}
+
+constexpr thread_order orders[] = {thread_order::forward, thread_order::reverse, thread_order::shuffled};
+
+template <class K>
+void start(const typename K::args& a, thread_order order = thread_order::shuffled) {
+  const auto g = K::plan(a);
+  run({.blocks = g.blocks,
+       .blocks_y = g.blocks_y,
+       .threads = g.threads,
+       .shared_bytes = g.shared_bytes,
+       .order = order},
+      [&](auto& t) { K::run(t, a); });
+}
+
+/// A matrix in one of the layouts, and what it stands for [rows, columns].
+template <class Weights>
+struct matrix {
+  Weights view;
+  std::vector<double> values;
+  std::vector<cuda::words> units;
+  std::vector<float> scales;
+  std::vector<f16> group_scales;
+  std::vector<std::uint8_t> zeros;
+  std::vector<bf16> as_bf16;
+  std::vector<f16> as_f16;
+};
+
+template <class Weights>
+matrix<Weights> make(int rows, int columns, std::uint64_t seed, bool with_zeros = false) {
+  matrix<Weights> m;
+  const auto count = static_cast<std::size_t>(rows * columns);
+  const std::vector<float> random = numbers(count, seed);
+  if constexpr (std::is_same_v<Weights, cuda::float_weights<bf16>> ||
+                std::is_same_v<Weights, cuda::float_weights<f16>>) {
+    const auto fill = [&](auto& to) {
+      using T = typename std::remove_reference_t<decltype(to)>::value_type;
+      to = as<T>(random);
+      to.insert(to.end(), 8, T(not_a_number));
+      for (std::size_t i = 0; i < count; ++i) m.values.push_back(static_cast<double>(static_cast<float>(to[i])));
+      m.view = {reinterpret_cast<decltype(m.view.data)>(to.data()), columns, rows, columns};
+    };
+    if constexpr (std::is_same_v<Weights, cuda::float_weights<bf16>>) {
+      fill(m.as_bf16);
+    } else {
+      fill(m.as_f16);
+    }
+  } else if constexpr (std::is_same_v<Weights, cuda::int8_weights>) {
+    std::vector<std::int8_t> codes;
+    for (const float v : random) codes.push_back(static_cast<std::int8_t>(std::floor(v * 128)));
+    m.scales = numbers(static_cast<std::size_t>(rows), seed + 1);
+    for (std::size_t i = 0; i < count; ++i)
+      m.values.push_back(double{m.scales[i / static_cast<std::size_t>(columns)]} * codes[i]);
+    m.units.resize(cuda::int8_sizes(rows, columns).words);
+    cuda::pack_int8(codes, rows, columns, m.units);
+    m.view = {m.units.data(), m.scales.data(), rows, columns};
+  } else {
+    constexpr int group = Weights::group;
+    const cuda::packed_sizes sizes = cuda::int4_sizes(rows, columns, group);
+    m.units.resize(sizes.words);
+    m.group_scales.resize(sizes.scales);
+    if (with_zeros) m.zeros.resize(sizes.scales);
+    const auto groups = columns / group;
+    const std::vector<f16> scales = as<f16>(numbers(static_cast<std::size_t>(rows * groups), seed + 1));
+    const auto code = [&](std::ptrdiff_t r, std::ptrdiff_t c) {
+      return static_cast<int>((random[static_cast<std::size_t>(r * columns + c)] + 1) * 8);
+    };
+    const auto scale = [&](std::ptrdiff_t r, std::ptrdiff_t g) {
+      return scales[static_cast<std::size_t>(r * groups + g)];
+    };
+    const auto zero = [&](std::ptrdiff_t r, std::ptrdiff_t g) {
+      return with_zeros ? static_cast<int>((r * 5 + g * 3) % 17) : 8;
+    };
+    for (int r = 0; r < rows; ++r) {
+      for (int c = 0; c < columns; ++c)
+        m.values.push_back(static_cast<double>(static_cast<float>(scale(r, c / group))) *
+                           (code(r, c) - zero(r, c / group)));
+    }
+    cuda::pack_int4(code, scale, zero, rows, columns, group, std::span(m.units), std::span(m.group_scales),
+                    std::span(m.zeros));
+    m.view = {m.units.data(), m.group_scales.data(), with_zeros ? m.zeros.data() : nullptr, rows, columns};
+  }
+  return m;
+}
+
+/// |got - wanted| <= a rounding to T and what sums in float of the products' magnitudes may lose.
+template <class T>
+void check_product(const std::vector<T>& out, const std::vector<T>& x, const std::vector<double>& w, int tokens,
+                   int rows, int columns) {
+  for (int t = 0; t < tokens; ++t) {
+    for (int r = 0; r < rows; ++r) {
+      double wanted = 0, magnitude = 0;
+      for (int c = 0; c < columns; ++c) {
+        const double product = static_cast<double>(static_cast<float>(x[static_cast<std::size_t>(t * columns + c)])) *
+                               w[static_cast<std::size_t>(r * columns + c)];
+        wanted += product;
+        magnitude += std::abs(product);
+      }
+      const auto got = static_cast<double>(static_cast<float>(out[static_cast<std::size_t>(t * rows + r)]));
+      const double allowed = std::abs(wanted) * rounding<T> + magnitude * columns * 0x1p-24;
+      CHECK_MESSAGE(std::abs(got - wanted) <= allowed, "token ", t, " output ", r, ": ", got, " for ", wanted);
+    }
+  }
+}
+
+template <class Weights, class T>
+std::vector<T> skinny(const Weights& w, const std::vector<T>& x, int tokens, int multiprocessors,
+                      thread_order order = thread_order::shuffled) {
+  std::vector<T> out(static_cast<std::size_t>(tokens * w.rows), T(not_a_number));
+  cuda::product_args<Weights, T> a{{x.data(), tokens, w.columns}, w, {out.data(), tokens, w.rows}, {}, nullptr};
+  a.plan = cuda::plan_skinny(a.x, w, a.out, multiprocessors);
+  std::vector<float> workspace(a.plan.workspace_bytes / sizeof(float), not_a_number);
+  a.workspace = workspace.data();
+  if (a.plan.tiles == 1) {
+    start<cuda::skinny_product<Weights, T, 1>>(a, order);
+    start<cuda::sum_chunks<Weights, T, 1>>(a, order);
+  } else {
+    start<cuda::skinny_product<Weights, T, 2>>(a, order);
+    start<cuda::sum_chunks<Weights, T, 2>>(a, order);
+  }
+  return out;
+}
+
+template <class T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+}
+
+template <class Weights, class T>
+void check_skinny(bool with_zeros = false) {
+  for (const auto& [tokens, rows, columns] :
+       {std::array{1, 16, 128}, std::array{3, 40, 640}, std::array{8, 17, 1152}, std::array{13, 33, 256}}) {
+    const matrix<Weights> m = make<Weights>(rows, columns, 7, with_zeros);
+    const std::vector<T> x = as<T>(numbers(static_cast<std::size_t>(tokens * columns), 3));
+    const std::vector<T> out = skinny(m.view, x, tokens, 1);
+    check_product(out, x, m.values, tokens, rows, columns);
+    for (const thread_order order : orders) CHECK(same_bits(out, skinny(m.view, x, tokens, 1, order)));
+    CHECK(same_bits(out, skinny(m.view, x, tokens, 132)));  // split
+    const std::vector<T> last(x.end() - columns, x.end());
+    const std::vector<T> alone = skinny(m.view, last, 1, 132);
+    CHECK(same_bits(alone, std::vector<T>(out.end() - rows, out.end())));  // whatever else is in the batch
+  }
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("skinny products: 16-bit weights", T, bf16, f16) { check_skinny<cuda::float_weights<T>, T>(); }
+
+TEST_CASE_TEMPLATE("skinny products: int8 a channel", T, bf16, f16) { check_skinny<cuda::int8_weights, T>(); }
+
+TEST_CASE_TEMPLATE("skinny products: int4 in groups, with zeros and without", T, bf16, f16) {
+  for (const bool with_zeros : {false, true}) {
+    check_skinny<cuda::int4_weights<32>, T>(with_zeros);
+    check_skinny<cuda::int4_weights<64>, T>(with_zeros);
+    check_skinny<cuda::int4_weights<128>, T>(with_zeros);
+  }
+}
+
+TEST_CASE_TEMPLATE("all int8 and int4 codes are unpacked exactly", T, bf16, f16) {
+  for (int code = -128; code < 128; ++code) {
+    const auto byte = static_cast<std::uint32_t>(code) & 255U;
+    const std::uint32_t pair = cuda::int8_weights::pair<T>(byte | byte << 16 | 0x5a00a500U);
+    CHECK(static_cast<float>(T::from_bits(static_cast<std::uint16_t>(pair))) == static_cast<float>(code));
+    CHECK((pair >> 16) == (pair & 0xffffU));
+  }
+  for (int zero = 0; zero <= 16; ++zero) {
+    const f16 scale(1);
+    const auto zero_code = static_cast<std::uint8_t>(zero);
+    const cuda::int4_weights<32> w{nullptr, &scale, &zero_code, 1, 64};
+    const std::uint32_t centers[2] = {w.center<T>(0, 0, 0), w.center<T>(0, 0, 0)};
+    for (std::uint32_t code = 0; code < 16; ++code) {
+      const cuda::words raw{{code * 0x11111111U, code * 0x11111111U, 0, 0}};
+      std::uint32_t a[4];
+      cuda::int4_weights<32>::unpack<T>(&raw, 1, centers, a);
+      for (const std::uint32_t pair : a) {
+        CHECK(static_cast<float>(T::from_bits(static_cast<std::uint16_t>(pair))) ==
+              static_cast<float>(static_cast<int>(code) - zero));
+        CHECK((pair >> 16) == (pair & 0xffffU));
+      }
+    }
+  }
+}
+
+TEST_CASE("what a skinny product can't do is said by its plan") {
+  std::vector<cuda::words> units(4096);
+  std::vector<float> scales(64);
+  std::vector<bf16> x(32 * 256), out(32 * 64);
+  const auto refused = [&](int tokens, int rows, int columns, int x_columns, int shift, ei::error_code code) {
+    const cuda::int8_weights w{units.data(), scales.data(), rows, columns};
+    try {
+      (void)cuda::plan_skinny(ei::matrix_view<const bf16>(x.data() + shift, tokens, x_columns), w,
+                              ei::matrix_view<bf16>(out.data(), tokens, rows), 132);
+      return false;
+    } catch (const ei::error& e) {
+      return e.code() == code;
+    }
+  };
+  using enum ei::error_code;
+  CHECK(!refused(4, 64, 128, 128, 0, unsupported));
+  CHECK(refused(17, 64, 128, 128, 0, invalid_argument));
+  CHECK(refused(4, 0, 128, 128, 0, invalid_argument));
+  CHECK(refused(4, 64, 128, 192, 0, mismatch));
+  CHECK(refused(4, 64, 96, 96, 0, unsupported));
+  CHECK(refused(4, 64, 128, 128, 1, unsupported));
+  const cuda::int4_weights<128> w{units.data(), nullptr, nullptr, 16, 192};
+  CHECK_THROWS_AS((void)cuda::plan_skinny(ei::matrix_view<const bf16>(x.data(), 1, 192), w,
+                                          ei::matrix_view<bf16>(out.data(), 1, 16), 132),
+                  ei::error);
+  CHECK_THROWS_AS((void)cuda::int4_sizes(16, 128, 16), ei::error);
+  CHECK_THROWS_AS((void)cuda::int4_sizes(16, 192, 128), ei::error);
+  CHECK_THROWS_AS((void)cuda::int8_sizes(16, 100), ei::error);
+  CHECK_THROWS_AS(cuda::pack_int8({}, 16, 64, units), ei::error);
+}
