@@ -4,6 +4,7 @@
 
 #include <effinfer/quantization/cuda/pack.hpp>
 #include <effinfer/quantization/cuda/product.hpp>
+#include <effinfer/quantization/cuda/tiled_product.hpp>
 #include <effinfer/testing/attention_oracle.hpp>
 
 #include <doctest/doctest.h>
@@ -181,6 +182,44 @@ void check_skinny(bool with_zeros = false) {
   }
 }
 
+template <class Weights, class T>
+std::vector<T> tiled(const Weights& w, const std::vector<T>& x, int tokens, const cuda::device_limits& device,
+                     int tiles, thread_order order = thread_order::shuffled) {
+  std::vector<T> out(static_cast<std::size_t>(tokens * w.rows), T(not_a_number));
+  cuda::product_args<Weights, T> a{{x.data(), tokens, w.columns}, w, {out.data(), tokens, w.rows}, {}, nullptr};
+  a.plan = cuda::plan_tiled(a.x, w, a.out, device);
+  CHECK(a.plan.tiles == tiles);
+  std::vector<float> workspace(a.plan.workspace_bytes / sizeof(float), not_a_number);
+  a.workspace = workspace.data();
+  if (a.plan.tiles == 4) start<cuda::tiled_product<Weights, T, 32>>(a, order);
+  if (a.plan.tiles == 8) start<cuda::tiled_product<Weights, T, 64>>(a, order);
+  if (a.plan.tiles == 16) start<cuda::tiled_product<Weights, T, 128>>(a, order);
+  start<cuda::sum_tiled_chunks<Weights, T>>(a, order);
+  return out;
+}
+
+template <class Weights, class T>
+void check_tiled(bool with_zeros = false) {
+  struct shape {
+    int tokens, rows, columns, tiles;
+  };
+  for (const auto& [tokens, rows, columns, tiles] :
+       {shape{9, 16, 128, 4}, shape{33, 150, 640, 8}, shape{67, 17, 1152, 16}, shape{130, 40, 128, 16}}) {
+    const matrix<Weights> m = make<Weights>(rows, columns, 7, with_zeros);
+    const std::vector<T> x = as<T>(numbers(static_cast<std::size_t>(tokens * columns), 3));
+    const cuda::device_limits one{1, 1 << 18}, many{132, 1 << 18};
+    const std::vector<T> out = tiled(m.view, x, tokens, one, tiles);
+    check_product(out, x, m.values, tokens, rows, columns);
+    if (tokens == 33) {
+      for (const thread_order order : orders) CHECK(same_bits(out, tiled(m.view, x, tokens, one, tiles, order)));
+    }
+    CHECK(same_bits(out, tiled(m.view, x, tokens, many, tiles)));  // split
+    const std::vector<T> last(x.end() - 3 * columns, x.end());
+    const std::vector<T> alone = skinny(m.view, last, 3, 132);
+    CHECK(same_bits(alone, std::vector<T>(out.end() - 3 * rows, out.end())));  // whatever else is in the batch
+  }
+}
+
 }  // namespace
 
 TEST_CASE_TEMPLATE("skinny products: 16-bit weights", T, bf16, f16) { check_skinny<cuda::float_weights<T>, T>(); }
@@ -206,7 +245,7 @@ TEST_CASE_TEMPLATE("all int8 and int4 codes are unpacked exactly", T, bf16, f16)
     const f16 scale(1);
     const auto zero_code = static_cast<std::uint8_t>(zero);
     const cuda::int4_weights<32> w{nullptr, &scale, &zero_code, 1, 64};
-    const std::uint32_t centers[2] = {w.center<T>(0, 0, 0), w.center<T>(0, 0, 0)};
+    const std::uint32_t centers[2] = {w.center<T>(w.zero(0, 0, 0)), w.center<T>(zero)};
     for (std::uint32_t code = 0; code < 16; ++code) {
       const cuda::words raw{{code * 0x11111111U, code * 0x11111111U, 0, 0}};
       std::uint32_t a[4];
@@ -249,4 +288,40 @@ TEST_CASE("what a skinny product can't do is said by its plan") {
   CHECK_THROWS_AS((void)cuda::int4_sizes(16, 192, 128), ei::error);
   CHECK_THROWS_AS((void)cuda::int8_sizes(16, 100), ei::error);
   CHECK_THROWS_AS(cuda::pack_int8({}, 16, 64, units), ei::error);
+}
+
+TEST_CASE_TEMPLATE("tiled products: 16-bit weights", T, bf16, f16) { check_tiled<cuda::float_weights<T>, T>(); }
+
+TEST_CASE_TEMPLATE("tiled products: int8 a channel", T, bf16, f16) { check_tiled<cuda::int8_weights, T>(); }
+
+TEST_CASE("tiled products: int4 in groups, with zeros and without") {
+  for (const bool with_zeros : {false, true}) {
+    check_tiled<cuda::int4_weights<32>, bf16>(with_zeros);
+    check_tiled<cuda::int4_weights<64>, bf16>(with_zeros);
+    check_tiled<cuda::int4_weights<128>, bf16>(with_zeros);
+    check_tiled<cuda::int4_weights<128>, f16>(with_zeros);
+  }
+}
+
+TEST_CASE("what a tiled product can't do is said by its plan, and what a device can't hold is made smaller") {
+  using weights = cuda::float_weights<bf16>;
+  std::vector<bf16> w(64 * 64), x(200 * 64), out(200 * 64);
+  const cuda::product_args<weights, bf16> a{
+      {x.data(), 200, 64}, {w.data(), 64, 64, 64}, {out.data(), 200, 64}, {}, nullptr};
+  const auto tiles = [&](int shared_bytes) {
+    return cuda::plan_tiled(a.x, a.weights, a.out, {132, shared_bytes}).tiles;
+  };
+  CHECK(tiles(227 * 1024) == 16);  // sm_90
+  CHECK(tiles(163 * 1024) == 16);  // sm_80
+  CHECK(tiles(99 * 1024) == 4);    // sm_86, sm_89
+  CHECK_THROWS_AS((void)tiles(48 * 1024), ei::error);
+  auto other = a;
+  other.plan.tiles = 8;
+  CHECK_THROWS_AS((cuda::tiled_product<weights, bf16, 128>::plan(other)), ei::error);
+  other.x.rows = 40'000'000, other.out.rows = 40'000'000;
+  CHECK_THROWS_AS((void)cuda::plan_tiled(other.x, other.weights, other.out, {132, 227 * 1024}), ei::error);
+  other.x.rows = 0, other.out.rows = 0;
+  other.plan = cuda::plan_tiled(other.x, other.weights, other.out, {132, 227 * 1024});
+  CHECK(other.plan.workspace_bytes == 0);
+  CHECK((cuda::tiled_product<weights, bf16, 32>::plan(other).blocks_y == 0));
 }

@@ -67,7 +67,10 @@ void check_product(const char* who, const matrix_view<const T>& x, const Weights
   const auto aligned = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; };
   bool all_aligned = aligned(x.data) && x.stride % 8 == 0 && aligned(w.piece(0, 0, 0, 0));
   if constexpr (requires { w.stride; }) all_aligned = all_aligned && w.stride % 8 == 0;
-  if (!all_aligned) fail(error_code::unsupported, "rows of x or of the weights are not 16-byte aligned");
+  if constexpr (Weights::group > 0) all_aligned = all_aligned && aligned(w.scales) && aligned(w.zeros);
+  if (!all_aligned) {
+    fail(error_code::unsupported, "rows of x or of the weights, or the scales of groups, are not 16-byte aligned");
+  }
 }
 
 }  // namespace detail
@@ -196,8 +199,8 @@ struct skinny_product {
       const int input = unit * unit_inputs + 16 * j, row = t.lane() / 4;
       if constexpr (Weights::group > 0) {
         if (16 * j % Weights::group == 0) {
-          centers[0] = a.weights.template center<T>(strip, input / Weights::group, row);
-          centers[1] = a.weights.template center<T>(strip, input / Weights::group, row + 8);
+          centers[0] = Weights::template center<T>(a.weights.zero(strip, input / Weights::group, row));
+          centers[1] = Weights::template center<T>(a.weights.zero(strip, input / Weights::group, row + 8));
         }
       }
       std::uint32_t weights[4];

@@ -168,10 +168,12 @@ struct int4_weights {
   EFFINFER_HOST_DEVICE float scale(int strip, int g, int row) const {
     return static_cast<float>(scales[group_place(strip, g, row)]);
   }
+  EFFINFER_HOST_DEVICE int zero(int strip, int g, int row) const {
+    return zeros != nullptr ? static_cast<int>(zeros[group_place(strip, g, row)]) : 8;
+  }
   /// What is added to 128 + q (bf16) or 1024 + q (f16) for q - zero, twice.
   template <class X>
-  EFFINFER_HOST_DEVICE std::uint32_t center(int strip, int g, int row) const {
-    const int zero = zeros != nullptr ? static_cast<int>(zeros[group_place(strip, g, row)]) : 8;
+  EFFINFER_HOST_DEVICE static std::uint32_t center(int zero) {
     return pair_of<X>(-integer_base<X> - static_cast<float>(zero));
   }
   /// `centers`: of the lane's rows g and g + 8.
