@@ -126,6 +126,14 @@ struct tiled_product {
 
     float sum[shape::warp_strips][shape::tiles][4] = {};   // of a chunk
     float part[shape::warp_strips][shape::tiles][4] = {};  // of a group
+    const auto add_group = [&](int tile, const float(&scale)[shape::warp_strips][2]) {
+      EFFINFER_UNROLL
+      for (int i = 0; i < shape::warp_strips * 4; ++i) {
+        float& one = part[i / 4][tile][i % 4];
+        sum[i / 4][tile][i % 4] = std::fma(one, scale[i / 4][i % 4 / 2], sum[i / 4][tile][i % 4]);
+        one = 0;
+      }
+    };
     for (int unit = begin; unit < end; ++unit) {
       t.template wait<shape::stages - 2>();
       t.barrier();  // all see the stage, and are done with the one that is filled next
@@ -134,6 +142,8 @@ struct tiled_product {
       const auto stage_x = x + stage * shape::x_words;
       EFFINFER_UNROLL
       for (int half = 0; half < 2; ++half) {
+        // Keeps the loads of the second half behind the products of the first: with a group's sums there are no registers for both.
+        if constexpr (Weights::group > 0) t.warp_barrier();
         std::uint32_t w[shape::warp_strips][2][4];
         float scale[shape::warp_strips][2];
         EFFINFER_UNROLL
@@ -169,50 +179,31 @@ struct tiled_product {
             for (int s = 0; s < shape::warp_strips; ++s)
               t.mma(Weights::group > 0 ? part[s][tile] : sum[s][tile], w[s][j], column, T{});
           }
+          if constexpr (Weights::group == 32) add_group(tile, scale);  // at once: it takes no registers beyond the tile
         }
-        if constexpr (Weights::group > 0) {
+        if constexpr (Weights::group > 32) {
           if ((unit * unit_inputs + half * 32 + 32) % Weights::group != 0) continue;
           EFFINFER_UNROLL
-          for (int s = 0; s < shape::warp_strips; ++s) {
-            EFFINFER_UNROLL
-            for (int i = 0; i < shape::tiles * 4; ++i) {
-              float& one = part[s][i / 4][i % 4];
-              sum[s][i / 4][i % 4] = std::fma(one, scale[s][i % 4 / 2], sum[s][i / 4][i % 4]);
-              one = 0;
-            }
-          }
+          for (int tile = 0; tile < shape::tiles; ++tile) add_group(tile, scale);
         }
       }
       if ((unit + 1) % chunk_units != 0 && unit + 1 != end) continue;
-      const bool first_chunk = unit < begin + chunk_units, last_chunk = unit + 1 == end;
+      const bool alone = a.plan.splits > 1 || unit < begin + chunk_units;  // nothing to add to
       EFFINFER_UNROLL
-      for (int s = 0; s < shape::warp_strips; ++s) {
+      for (int i = 0; i < shape::warp_strips * shape::tiles; ++i) {
+        float(&now)[4] = sum[i / shape::tiles][i % shape::tiles];
+        words next{};
+        if (!alone) next = total[i * shape::threads + t.thread()];
         EFFINFER_UNROLL
-        for (int tile = 0; tile < shape::tiles; ++tile) {
-          float(&now)[4] = sum[s][tile];
-          const int row = (t.block() * shape::strips + warp_strip + s) * strip_rows + g;
-          const int token = first_token + warp_token + tile * 8 + 2 * c;
-          if (a.plan.splits > 1) {
-            store_sum(a, unit / chunk_units, row, token, now);
-          } else {
-            const int slot = (s * shape::tiles + tile) * shape::threads + t.thread();
-            words old{};
-            if (!first_chunk) old = total[slot];
-            EFFINFER_UNROLL
-            for (int i = 0; i < 4; ++i) now[i] = std::bit_cast<float>(old.w[i]) + now[i];
-            if (last_chunk) {
-              store_out(a, row, token, now);
-            } else {
-              EFFINFER_UNROLL
-              for (int i = 0; i < 4; ++i) old.w[i] = std::bit_cast<std::uint32_t>(now[i]);
-              total[slot] = old;
-            }
-          }
-          EFFINFER_UNROLL
-          for (int i = 0; i < 4; ++i) now[i] = 0;
+        for (int e = 0; e < 4; ++e) {
+          next.w[e] = std::bit_cast<std::uint32_t>(std::bit_cast<float>(next.w[e]) + now[e]);
+          now[e] = 0;
         }
+        total[i * shape::threads + t.thread()] = next;
       }
+      if (a.plan.splits > 1) store(t, a, unit / chunk_units, first_token, total);
     }
+    if (a.plan.splits == 1) store(t, a, 0, first_token, total);
     t.template wait<0>();
   }
 
@@ -265,18 +256,28 @@ struct tiled_product {
     }
   }
 
-  EFFINFER_HOST_DEVICE static void store_sum(const args& a, int chunk, int row, int token, const float (&v)[4]) {
-    EFFINFER_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const std::ptrdiff_t r = row + i / 2 * 8, to = token + i % 2;
-      if (r < a.weights.rows && to < a.x.rows) a.workspace[(chunk * a.x.rows + to) * a.weights.rows + r] = v[i];
-    }
-  }
-  EFFINFER_HOST_DEVICE static void store_out(const args& a, int row, int token, const float (&v)[4]) {
-    EFFINFER_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const int r = row + i / 2 * 8, to = token + i % 2;
-      if (r < a.weights.rows && to < a.x.rows) a.out.row(to)[r] = T(v[i] * a.weights.row_scale(r));
+  /// The thread's own totals: to the workspace as a chunk's where there are splits, else to out. A loop of few registers, as it
+  /// stands in the loop of products or behind it.
+  template <class Simt, class Shared>
+  EFFINFER_HOST_DEVICE static void store(Simt& t, const args& a, int chunk, int first_token, Shared total) {
+    const int first_row =
+        (t.block() * shape::strips + t.warp() / shape::warps_across * shape::warp_strips) * strip_rows;
+    first_token += t.warp() % shape::warps_across * (shape::tiles * 8);
+    EFFINFER_KEEP_ROLLED
+    for (int i = 0; i < shape::warp_strips * shape::tiles; ++i) {
+      const words sums = total[i * shape::threads + t.thread()];
+      EFFINFER_UNROLL
+      for (int e = 0; e < 4; ++e) {
+        const int row = first_row + i / shape::tiles * strip_rows + t.lane() / 4 + e / 2 * 8;
+        const int token = first_token + i % shape::tiles * 8 + t.lane() % 4 * 2 + e % 2;
+        if (row >= a.weights.rows || token >= a.x.rows) continue;
+        const auto sum = std::bit_cast<float>(sums.w[e]);
+        if (a.plan.splits > 1) {
+          a.workspace[(chunk * a.x.rows + token) * a.weights.rows + row] = sum;
+        } else {
+          a.out.row(token)[row] = T(sum * a.weights.row_scale(row));
+        }
+      }
     }
   }
 };
