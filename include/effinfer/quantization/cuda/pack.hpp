@@ -6,14 +6,11 @@
 #include <effinfer/core/error.hpp>
 #include <effinfer/quantization/cuda/weights.hpp>
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <numeric>
 #include <span>
 #include <string>
-#include <vector>
 
 namespace effinfer::inline v0::quantization::cuda {
 
