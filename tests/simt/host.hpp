@@ -352,6 +352,24 @@ class context {
     }
   }
 
+  void mma(std::int32_t (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], std::int8_t /*type*/) {
+    struct operands {
+      std::uint32_t a[4], b[2];
+    } own{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
+    exchange(own, "mma of 8 bits");
+    const auto byte = [](const std::uint32_t* registers, int i) {
+      return static_cast<std::int32_t>(static_cast<std::int8_t>(registers[i / 4] >> (i % 4 * 8)));
+    };
+    for (int i = 0; i < 4; ++i) {
+      const auto [row, column] = simt::d_element(lane(), i);
+      for (int k = 0; k < 32; ++k) {
+        const auto pa = simt::a_place_8_bit(row, k), pb = simt::b_place_8_bit(k, column);
+        d[i] +=
+            byte(of_->given<operands>(thread_, pa.lane).a, pa.i) * byte(of_->given<operands>(thread_, pb.lane).b, pb.i);
+      }
+    }
+  }
+
   template <class T>
   T atomic_add(T* p, T v) {
     return std::exchange(*p, *p + v);

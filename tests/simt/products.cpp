@@ -2,6 +2,9 @@
 
 #include "simt/host.hpp"
 
+#include <effinfer/quantization/cuda/activations.hpp>
+#include <effinfer/quantization/cuda/checkpoint_layouts.hpp>
+#include <effinfer/quantization/cuda/integer_product.hpp>
 #include <effinfer/quantization/cuda/pack.hpp>
 #include <effinfer/quantization/cuda/product.hpp>
 #include <effinfer/quantization/cuda/tiled_product.hpp>
@@ -9,6 +12,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstddef>
@@ -324,4 +328,140 @@ TEST_CASE("what a tiled product can't do is said by its plan, and what a device 
   other.plan = cuda::plan_tiled(other.x, other.weights, other.out, {132, 227 * 1024});
   CHECK(other.plan.workspace_bytes == 0);
   CHECK((cuda::tiled_product<weights, bf16, 32>::plan(other).blocks_y == 0));
+}
+
+TEST_CASE("GPTQ and AWQ tensors, with zeros of both GPTQ formats and inputs in any order") {
+  const int rows = 40, columns = 192, group = 64, groups = 3, tokens = 3;
+  const auto n = [](std::ptrdiff_t i) { return static_cast<std::size_t>(i); };
+  const std::vector<float> random = numbers(n(rows * columns), 21);
+  std::vector<int> q(n(rows * columns)), zero(n(groups * rows));  // [K, N], [G, N]
+  for (std::size_t i = 0; i < q.size(); ++i) q[i] = static_cast<int>((random[i] + 1) * 8);
+  const std::vector<f16> scales = as<f16>(numbers(n(groups * rows), 22));
+  const std::vector<bf16> x = as<bf16>(numbers(n(tokens * columns), 23));
+  std::vector<std::int32_t> group_of(n(columns));
+  for (int k = 0; k < columns; ++k) group_of[n(k)] = k * 5 % columns / group;  // a permutation of the inputs
+
+  const cuda::packed_sizes sizes = cuda::int4_sizes(rows, columns, group);
+  std::vector<cuda::words> units(sizes.words);
+  std::vector<f16> packed_scales(sizes.scales);
+  std::vector<std::uint8_t> packed_zeros(sizes.scales);
+  const cuda::int4_weights<group> w{units.data(), packed_scales.data(), packed_zeros.data(), rows, columns};
+  const auto check = [&](const std::vector<bf16>& input, bool permuted) {
+    std::vector<double> values(n(rows * columns));
+    for (int k = 0; k < columns; ++k) {
+      const int g = permuted ? group_of[n(k)] : k / group;
+      for (int r = 0; r < rows; ++r)
+        values[n(r * columns + k)] = static_cast<double>(static_cast<float>(scales[n(g * rows + r)])) *
+                                     (q[n(k * rows + r)] - zero[n(g * rows + r)]);
+    }
+    check_product(skinny(w, input, tokens, 1), x, values, tokens, rows, columns);
+  };
+
+  std::vector<std::uint32_t> codes(n(rows * columns / 8)), zeros(n(groups * rows / 8));
+  for (const int offset : {0, 1}) {
+    for (std::size_t i = 0; i < zero.size(); ++i) zero[i] = static_cast<int>(i * 7 % 16) + offset;
+    std::fill(codes.begin(), codes.end(), 0U), std::fill(zeros.begin(), zeros.end(), 0U);
+    for (int k = 0; k < columns; ++k) {
+      for (int r = 0; r < rows; ++r)
+        codes[n(k / 8 * rows + r)] |= static_cast<std::uint32_t>(q[n(k * rows + r)]) << (k % 8 * 4);
+    }
+    for (int i = 0; i < groups * rows; ++i)
+      zeros[n(i / 8)] |= static_cast<std::uint32_t>(zero[n(i)] - offset) << (i % 8 * 4);
+    for (const bool permuted : {false, true}) {
+      cuda::gptq_tensors tensors{codes, zeros, scales, {}, rows, columns, group, offset};
+      if (permuted) tensors.group_of = group_of;
+      const std::vector<std::int32_t> order = cuda::gptq_input_order(tensors);
+      cuda::pack_gptq(tensors, order, units, packed_scales, packed_zeros);
+      std::vector<bf16> input(x.size(), bf16(not_a_number));
+      start<cuda::reorder_columns<bf16>>({{x.data(), tokens, columns}, order.data(), {input.data(), tokens, columns}});
+      CHECK(same_bits(input, x) == !permuted);
+      check(input, permuted);
+    }
+  }
+
+  for (std::size_t i = 0; i < zero.size(); ++i) zero[i] = static_cast<int>(i * 7 % 16);
+  constexpr int order[8] = {0, 2, 4, 6, 1, 3, 5, 7};
+  std::fill(codes.begin(), codes.end(), 0U), std::fill(zeros.begin(), zeros.end(), 0U);
+  for (std::size_t i = 0; i < codes.size(); ++i) {
+    for (int p = 0; p < 8; ++p) codes[i] |= static_cast<std::uint32_t>(q[i * 8 + n(order[p])]) << (p * 4);
+  }
+  for (std::size_t i = 0; i < zeros.size(); ++i) {
+    for (int p = 0; p < 8; ++p) zeros[i] |= static_cast<std::uint32_t>(zero[i * 8 + n(order[p])]) << (p * 4);
+  }
+  cuda::pack_awq({codes, zeros, scales, rows, columns, group}, units, packed_scales, packed_zeros);
+  check(x, false);
+
+  group_of[0] = group_of[1] + 1;
+  const cuda::gptq_tensors bad{codes, zeros, scales, group_of, rows, columns, group, 1};
+  CHECK_THROWS_AS((void)cuda::gptq_input_order(bad), ei::error);
+  CHECK_THROWS_AS(cuda::pack_awq({std::span(codes).first(3), zeros, scales, rows, columns, group}, units, packed_scales,
+                                 packed_zeros),
+                  ei::error);
+}
+
+TEST_CASE_TEMPLATE("activations in 8 bits", T, bf16, f16, float) {
+  const int tokens = 5, columns = 320;
+  std::vector<T> x = as<T>(numbers(tokens * columns, 31, 3));
+  std::fill(x.begin() + columns, x.begin() + 2 * columns, T(0.0F));
+  x[2 * columns + 7] = T(not_a_number);
+  x[3 * columns + 9] = T(std::numeric_limits<float>::infinity());
+  std::vector<std::int8_t> codes(x.size(), 99);
+  for (const thread_order order : orders) {
+    std::vector<float> scales(tokens, not_a_number);
+    start<cuda::quantize_rows<T>>({{x.data(), tokens, columns}, {codes.data(), tokens, columns}, scales.data()}, order);
+    CHECK(scales[1] == 0);
+    CHECK(std::isinf(scales[2]));
+    CHECK(std::isinf(scales[3]));
+    for (const int t : {0, 1, 4}) {
+      float greatest = 0;
+      for (int i = 0; i < columns; ++i)
+        greatest = std::max(greatest, std::abs(static_cast<float>(x[static_cast<std::size_t>(t * columns + i)])));
+      CHECK(scales[static_cast<std::size_t>(t)] == greatest / 127);
+      for (int i = 0; i < columns; ++i) {
+        const float code = codes[static_cast<std::size_t>(t * columns + cuda::code_place(i))];
+        const float off = code * scales[static_cast<std::size_t>(t)] -
+                          static_cast<float>(x[static_cast<std::size_t>(t * columns + i)]);
+        CHECK(std::abs(off) <= scales[static_cast<std::size_t>(t)] * 0.5001F);
+      }
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("products of 8-bit codes with 8-bit codes are exact, whatever the splits", T, bf16, f16) {
+  for (const auto& [tokens, rows, columns] :
+       {std::array{1, 16, 64}, std::array{5, 40, 640}, std::array{35, 130, 1152}, std::array{67, 17, 256}}) {
+    const matrix<cuda::int8_weights> m = make<cuda::int8_weights>(rows, columns, 7);
+    const std::vector<T> x = as<T>(numbers(static_cast<std::size_t>(tokens * columns), 3));
+    std::vector<std::int8_t> codes(x.size());
+    std::vector<float> scales(static_cast<std::size_t>(tokens));
+    start<cuda::quantize_rows<T>>({{x.data(), tokens, columns}, {codes.data(), tokens, columns}, scales.data()});
+    std::vector<T> first;
+    for (const int multiprocessors : {1, 132}) {
+      std::vector<T> out(static_cast<std::size_t>(tokens * rows), T(not_a_number));
+      cuda::integer_product_args<T> a{
+          {codes.data(), tokens, columns}, scales.data(), m.view, {out.data(), tokens, rows}, {}, nullptr};
+      a.plan = cuda::plan_integer(a.x, a.weights, a.out, {multiprocessors, 1 << 18});
+      CHECK((a.plan.splits > 1) == (multiprocessors > 1 && columns > 512));
+      std::vector<std::int32_t> workspace(a.plan.workspace_bytes / 4, 1 << 30);
+      a.workspace = workspace.data();
+      if (a.plan.tiles == 4) start<cuda::integer_product<T, 32>>(a);
+      if (a.plan.tiles == 8) start<cuda::integer_product<T, 64>>(a);
+      if (a.plan.tiles == 16) start<cuda::integer_product<T, 128>>(a);
+      start<cuda::sum_integer_splits<T>>(a);
+      if (first.empty()) first = out;
+      CHECK(same_bits(out, first));
+      for (int t = 0; t < tokens; ++t) {
+        for (int r = 0; r < rows; ++r) {
+          double wanted = 0;
+          for (int c = 0; c < columns; ++c)
+            wanted += codes[static_cast<std::size_t>(t * columns + cuda::code_place(c))] *
+                      m.values[static_cast<std::size_t>(r * columns + c)];
+          wanted *= double{scales[static_cast<std::size_t>(t)]};
+          const auto got = static_cast<double>(static_cast<float>(out[static_cast<std::size_t>(t * rows + r)]));
+          CHECK(std::abs(got - wanted) <=
+                std::abs(wanted) * (rounding<T> + 0x1p-21) + (std::is_same_v<T, f16> ? 0x1p-25 : 0));
+        }
+      }
+    }
+  }
 }

@@ -1,6 +1,8 @@
 // Every quantized product for every combination that is supported, compiled as instantiations.cu is.
 
 #include <effinfer/execution/simt/launch.cuh>
+#include <effinfer/quantization/cuda/activations.hpp>
+#include <effinfer/quantization/cuda/integer_product.hpp>
 #include <effinfer/quantization/cuda/product.hpp>
 #include <effinfer/quantization/cuda/tiled_product.hpp>
 
@@ -33,7 +35,19 @@ void use_all_weights() {
   use_products<cuda::int4_weights<128>, T>();
 }
 
+template <class T>
+void use_integer_products() {
+  use<cuda::reorder_columns<T>>();
+  use<cuda::quantize_rows<T>>();
+  use<cuda::integer_product<T, 32>>();
+  use<cuda::integer_product<T, 64>>();
+  use<cuda::integer_product<T, 128>>();
+  use<cuda::sum_integer_splits<T>>();
+}
+
 void use_all_products() {
+  use_integer_products<ei::bf16>();
+  use_integer_products<ei::f16>();
   use_all_weights<ei::bf16>();
   use_all_weights<ei::f16>();
 }
