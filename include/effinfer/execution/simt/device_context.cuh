@@ -84,6 +84,10 @@ class device_context {
   __device__ T atomic_add(T* p, T v) {
     return atomicAdd(p, v);
   }
+  template <class T>
+  __device__ void atomic_add(T* a, std::ptrdiff_t i, T v) {
+    atomicAdd(a + i, v);
+  }
 
  private:
   static constexpr unsigned all = 0xffffffffU;
