@@ -4,10 +4,8 @@
 
 #include <effinfer/quantization/cuda/activations.hpp>
 #include <effinfer/quantization/cuda/checkpoint_layouts.hpp>
-#include <effinfer/quantization/cuda/integer_product.hpp>
+#include <effinfer/quantization/cuda/matmul.hpp>
 #include <effinfer/quantization/cuda/pack.hpp>
-#include <effinfer/quantization/cuda/product.hpp>
-#include <effinfer/quantization/cuda/tiled_product.hpp>
 #include <effinfer/testing/attention_oracle.hpp>
 
 #include <doctest/doctest.h>
@@ -55,6 +53,13 @@ void start(const typename K::args& a, thread_order order = thread_order::shuffle
        .shared_bytes = g.shared_bytes,
        .order = order},
       [&](auto& t) { K::run(t, a); });
+}
+
+/// All kernels of a product.
+template <class Args>
+void start_all(const Args& a, thread_order order) {
+  cuda::start_matmul(a,
+                     [order](auto kernel, const Args& args) { start<typename decltype(kernel)::type>(args, order); });
 }
 
 /// A matrix in one of the layouts, and what it stands for [rows, columns].
@@ -163,13 +168,7 @@ std::vector<T> skinny(const Weights& w, const std::vector<T>& x, int tokens, int
   a.plan = cuda::plan_skinny(a.x, w, a.out, multiprocessors);
   std::vector<float> workspace(a.plan.workspace_bytes / sizeof(float), not_a_number);
   a.workspace = workspace.data();
-  if (a.plan.tiles == 1) {
-    start<cuda::skinny_product<Weights, T, 1>>(a, order);
-    start<cuda::sum_chunks<Weights, T, 1>>(a, order);
-  } else {
-    start<cuda::skinny_product<Weights, T, 2>>(a, order);
-    start<cuda::sum_chunks<Weights, T, 2>>(a, order);
-  }
+  start_all(a, order);
   return out;
 }
 
@@ -203,10 +202,7 @@ std::vector<T> tiled(const Weights& w, const std::vector<T>& x, int tokens, cons
   CHECK(a.plan.tiles == tiles);
   std::vector<float> workspace(a.plan.workspace_bytes / sizeof(float), not_a_number);
   a.workspace = workspace.data();
-  if (a.plan.tiles == 4) start<cuda::tiled_product<Weights, T, 32>>(a, order);
-  if (a.plan.tiles == 8) start<cuda::tiled_product<Weights, T, 64>>(a, order);
-  if (a.plan.tiles == 16) start<cuda::tiled_product<Weights, T, 128>>(a, order);
-  start<cuda::sum_tiled_chunks<Weights, T>>(a, order);
+  start_all(a, order);
   return out;
 }
 
@@ -315,6 +311,16 @@ TEST_CASE("tiled products: int4 in groups, with zeros and without") {
   }
 }
 
+TEST_CASE("few rows go to the skinny kernels, many to the tiled ones") {
+  std::vector<bf16> w(64 * 64), x(17 * 64), out(17 * 64);
+  const cuda::float_weights<bf16> weights{w.data(), 64, 64, 64};
+  for (const auto& [rows, tiles] : {std::array{1, 1}, std::array{8, 1}, std::array{16, 2}, std::array{17, 4}}) {
+    const cuda::product_plan plan = cuda::plan_matmul(ei::matrix_view<const bf16>(x.data(), rows, 64), weights,
+                                                      ei::matrix_view<bf16>(out.data(), rows, 64), {132, 227 * 1024});
+    CHECK(plan.tiles == tiles);
+  }
+}
+
 TEST_CASE("what a tiled product can't do is said by its plan, and what a device can't hold is made smaller") {
   using weights = cuda::float_weights<bf16>;
   std::vector<bf16> w(64 * 64), x(200 * 64), out(200 * 64);
@@ -330,6 +336,8 @@ TEST_CASE("what a tiled product can't do is said by its plan, and what a device 
   auto other = a;
   other.plan.tiles = 8;
   CHECK_THROWS_AS((cuda::tiled_product<weights, bf16, 128>::plan(other)), ei::error);
+  other.plan.tiles = 3;
+  CHECK_THROWS_AS(start_all(other, thread_order::forward), ei::error);
   other.x.rows = 40'000'000, other.out.rows = 40'000'000;
   CHECK_THROWS_AS((void)cuda::plan_tiled(other.x, other.weights, other.out, {132, 227 * 1024}), ei::error);
   other.x.rows = 0, other.out.rows = 0;
@@ -452,10 +460,7 @@ TEST_CASE_TEMPLATE("products of 8-bit codes with 8-bit codes are exact, whatever
       CHECK((a.plan.splits > 1) == (multiprocessors > 1 && columns > 512));
       std::vector<std::int32_t> workspace(a.plan.workspace_bytes / 4, 1 << 30);
       a.workspace = workspace.data();
-      if (a.plan.tiles == 4) start<cuda::integer_product<T, 32>>(a);
-      if (a.plan.tiles == 8) start<cuda::integer_product<T, 64>>(a);
-      if (a.plan.tiles == 16) start<cuda::integer_product<T, 128>>(a);
-      start<cuda::sum_integer_splits<T>>(a);
+      start_all(a, thread_order::shuffled);
       if (first.empty()) first = out;
       CHECK(same_bits(out, first));
       for (int t = 0; t < tokens; ++t) {
