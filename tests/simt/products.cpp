@@ -478,3 +478,27 @@ TEST_CASE_TEMPLATE("products of 8-bit codes with 8-bit codes are exact, whatever
     }
   }
 }
+
+TEST_CASE("a product of 8-bit fragments is the product of the matrices") {
+  const auto a_of = [](int row, int k) { return static_cast<std::int8_t>((row * 37 + k * 11) % 256 - 128); };
+  const auto b_of = [](int k, int column) { return static_cast<std::int8_t>((k * 29 + column * 53) % 256 - 128); };
+  run({.threads = 32}, [&](auto& t) {
+    std::uint32_t a[4] = {}, b[2] = {};
+    std::int32_t d[4] = {5, 5, 5, 5};
+    for (int i = 0; i < 16; ++i) {
+      const auto e = simt::a_element_8_bit(t.lane(), i);
+      a[i / 4] |= static_cast<std::uint32_t>(static_cast<std::uint8_t>(a_of(e.row, e.column))) << (i % 4 * 8);
+    }
+    for (int i = 0; i < 8; ++i) {
+      const auto e = simt::b_element_8_bit(t.lane(), i);
+      b[i / 4] |= static_cast<std::uint32_t>(static_cast<std::uint8_t>(b_of(e.row, e.column))) << (i % 4 * 8);
+    }
+    t.mma(d, a, b, std::int8_t{});
+    for (int i = 0; i < 4; ++i) {
+      const auto e = simt::d_element(t.lane(), i);
+      std::int32_t sum = 5;
+      for (int k = 0; k < 32; ++k) sum += a_of(e.row, k) * b_of(k, e.column);
+      CHECK(d[i] == sum);
+    }
+  });
+}

@@ -2,6 +2,7 @@
 
 #include "simt/host.hpp"
 
+#include <effinfer/core/dtype.hpp>
 #include <effinfer/decoding/cuda/sample.hpp>
 #include <effinfer/decoding/cuda/weight.hpp>
 #include <effinfer/decoding/sample.hpp>
@@ -36,15 +37,17 @@ std::vector<float> logits(std::size_t count, std::uint64_t seed, float spread) {
   return out;
 }
 
-std::vector<int> drawn(const std::vector<float>& row, const std::vector<decoding::cuda::sample_row>& rows,
+template <class T = float, int Threads = 128>
+std::vector<int> drawn(const std::vector<T>& row, const std::vector<decoding::cuda::sample_row>& rows,
                        thread_order order) {
-  using kernel = decoding::cuda::sample<float, 128>;
-  std::vector<float> all;
+  using kernel = decoding::cuda::sample<T, Threads>;
+  std::vector<T> all;
   for (std::size_t i = 0; i < rows.size(); ++i) all.insert(all.end(), row.begin(), row.end());
   std::vector<int> token(rows.size(), -9);
-  const kernel::args a{{all.data(), static_cast<std::ptrdiff_t>(rows.size()), static_cast<std::ptrdiff_t>(row.size())},
-                       rows.data(),
-                       token.data()};
+  const typename kernel::args a{
+      {all.data(), static_cast<std::ptrdiff_t>(rows.size()), static_cast<std::ptrdiff_t>(row.size())},
+      rows.data(),
+      token.data()};
   const auto g = kernel::plan(a);
   run({.blocks = g.blocks, .threads = g.threads, .shared_bytes = g.shared_bytes, .order = order},
       [&](auto& t) { kernel::run(t, a); });
@@ -60,7 +63,7 @@ void check_same(const std::vector<float>& row, const decoding::sample& rule, int
   for (int i = 0; i < draws; ++i)
     rows.push_back(decoding::cuda::row_of(rule, ei::random_stream{static_cast<std::uint64_t>(i) * 77},
                                           static_cast<std::uint64_t>(i)));
-  const std::vector<int> token = drawn(row, rows, order);
+  const std::vector<int> token = drawn<>(row, rows, order);
   decoding::workspace scratch;
   for (int i = 0; i < draws; ++i) {
     std::vector<float> copy = row;
@@ -132,8 +135,28 @@ TEST_CASE("sampling with equals, infinities and NaN") {
     for (const thread_order order : {thread_order::forward, thread_order::reverse})
       check_same(row, {.top_k = 100, .top_p = 0.6F}, 4, order);
   }
-  CHECK(drawn(std::vector<float>(64, -infinity), {{}}, thread_order::shuffled) == std::vector<int>{-1});
-  CHECK(drawn(std::vector<float>(64, not_a_number), {{.top_k = 2}}, thread_order::shuffled) == std::vector<int>{-1});
+  CHECK(drawn<>(std::vector<float>(64, -infinity), {{}}, thread_order::shuffled) == std::vector<int>{-1});
+  CHECK(drawn<>(std::vector<float>(64, not_a_number), {{.top_k = 2}}, thread_order::shuffled) == std::vector<int>{-1});
+}
+
+TEST_CASE_TEMPLATE("sampling from 16-bit logits, which share few values, with the threads of a GPU", T, ei::bf16,
+                   ei::f16) {
+  if (!weights_agree()) return;
+  std::vector<T> row;
+  std::vector<float> floats;
+  for (const float v : logits(32003, 5, 4)) {
+    row.push_back(T(v));
+    floats.push_back(static_cast<float>(row.back()));
+  }
+  const decoding::sample rule{.temperature = 0.9F, .top_k = 3000, .top_p = 0.95F, .min_p = 1e-4F};
+  std::vector<decoding::cuda::sample_row> rows;
+  for (std::uint64_t i = 0; i < 3; ++i) rows.push_back(decoding::cuda::row_of(rule, ei::random_stream{i}, 40 + i));
+  const std::vector<int> token = drawn<T, 512>(row, rows, thread_order::shuffled);
+  decoding::workspace scratch;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    std::vector<float> copy = floats;
+    CHECK(token[i] == rule(copy, {}, rows[i].random, rows[i].position, scratch));
+  }
 }
 
 TEST_CASE("what sampling can't do is said before it runs") {
