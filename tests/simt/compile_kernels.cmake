@@ -1,11 +1,12 @@
 # Compiles every CUDA kernel for one architecture and says what each takes; a kernel that spills registers fails.
 #   cmake -D NVCC=nvcc -D ARCHITECTURE=90a -D INCLUDE=include -D SOURCE=instantiations.cu -D OUTPUT=folder -P compile_kernels.cmake
 
+cmake_path(GET SOURCE STEM kernels_of)
 string(TIMESTAMP began "%s")
 execute_process(
   COMMAND ${NVCC} -std=c++20 -O3 --expt-relaxed-constexpr -Werror cross-execution-space-call -Werror all-warnings
           -gencode arch=compute_${ARCHITECTURE},code=sm_${ARCHITECTURE} -Xptxas -v -I ${INCLUDE} -c ${SOURCE}
-          -o ${OUTPUT}/kernels_${ARCHITECTURE}.o
+          -o ${OUTPUT}/${kernels_of}_${ARCHITECTURE}.o
   RESULT_VARIABLE status ERROR_VARIABLE report OUTPUT_VARIABLE report)
 string(TIMESTAMP ended "%s")
 if(status)
@@ -22,7 +23,7 @@ foreach(one IN LISTS registers)
     set(most ${count})
   endif()
 endforeach()
-message("sm_${ARCHITECTURE}: ${kernels} kernels, at most ${most} registers, ${seconds} s")
+message("${kernels_of}, sm_${ARCHITECTURE}: ${kernels} kernels, at most ${most} registers, ${seconds} s")
 if(kernels EQUAL 0)
   message(FATAL_ERROR "the assembler reported nothing:\n${report}")
 endif()

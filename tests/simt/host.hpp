@@ -152,6 +152,7 @@ class thread_block {
   /// Who touched a byte, and when: thread numbers, or none or many.
   struct byte_state {
     static constexpr int none = -1, many = -2;
+    static constexpr int atomics = -2 * warp_size;  // as a writer: no thread's, and of no warp
     int writer = none, reader = none, reader_warp = none;
     std::uint32_t written_block = 0, written_warp = 0, read_block = 0, read_warp = 0;
     bool known = false, pending = false;
@@ -186,6 +187,16 @@ class thread_block {
       fail(t, at, "writes what another thread reads, without a barrier between them");
     b.known = true, b.writer = t, b.written_block = epoch_, b.written_warp = warp_of(t).epoch;
     b.reader = b.reader_warp = byte_state::none;
+  }
+  /// Atomic additions are ordered among themselves, and before or after all else by a barrier of the block.
+  void note_atomic(int t, std::size_t at) {
+    byte_state& b = shadow_[at];
+    if (b.writer == byte_state::atomics && b.written_block == epoch_ && b.reader == byte_state::none) return;
+    const bool own =
+        b.known && b.writer == t && b.written_block == epoch_;  // a plain write, which others must not miss
+    note_read(t, at);
+    note_write(t, at);
+    if (!own) b.writer = byte_state::atomics;
   }
   [[noreturn]] void fail(int t, std::size_t at, const std::string& what) const {
     throw simt_error("block " + std::to_string(x_) + ", thread " + std::to_string(t) + " " + what + " (shared byte " +
@@ -352,9 +363,36 @@ class context {
     }
   }
 
+  void mma(std::int32_t (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], std::int8_t /*type*/) {
+    struct operands {
+      std::uint32_t a[4], b[2];
+    } own{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
+    exchange(own, "mma of 8 bits");
+    const auto byte = [](const std::uint32_t* registers, int i) {
+      return static_cast<std::int32_t>(static_cast<std::int8_t>(registers[i / 4] >> (i % 4 * 8)));
+    };
+    for (int i = 0; i < 4; ++i) {
+      const auto [row, column] = simt::d_element(lane(), i);
+      for (int k = 0; k < 32; ++k) {
+        const auto pa = simt::a_place_8_bit(row, k), pb = simt::b_place_8_bit(k, column);
+        d[i] +=
+            byte(of_->given<operands>(thread_, pa.lane).a, pa.i) * byte(of_->given<operands>(thread_, pb.lane).b, pb.i);
+      }
+    }
+  }
+
   template <class T>
   T atomic_add(T* p, T v) {
     return std::exchange(*p, *p + v);
+  }
+  template <class T>
+  void atomic_add(const shared_array<T>& a, std::ptrdiff_t i, T v) {
+    const auto at = static_cast<std::size_t>(a.checked(i));
+    for (std::size_t b = at; b < at + sizeof(T); ++b) of_->note_atomic(thread_, b);
+    T now;
+    std::memcpy(&now, of_->memory_.data() + at, sizeof(T));
+    now = static_cast<T>(now + v);
+    std::memcpy(of_->memory_.data() + at, &now, sizeof(T));
   }
 
  private:

@@ -17,3 +17,13 @@
 /// Forces inlining: a plain C++ kernel body takes on the instruction set of the wrapper that it is
 /// inlined into (see execution/instruction_set.hpp).
 #define EFFINFER_ALWAYS_INLINE inline __attribute__((always_inline))
+
+/// Before a loop of a constant number of rounds whose arrays must end up in a GPU's registers: nvcc unrolls it, whatever is inside; or
+/// leaves it, where unrolling would take registers from a loop around it.
+#if defined(__CUDACC__)
+#define EFFINFER_UNROLL _Pragma("unroll")
+#define EFFINFER_KEEP_ROLLED _Pragma("unroll 1")
+#else
+#define EFFINFER_UNROLL
+#define EFFINFER_KEEP_ROLLED
+#endif

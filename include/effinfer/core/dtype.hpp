@@ -16,6 +16,12 @@ struct bf16 {
   bf16() = default;
   /// Rounds to nearest, ties to even; a NaN stays a NaN.
   EFFINFER_HOST_DEVICE constexpr explicit bf16(float value) : bits(0) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    if (!__builtin_is_constant_evaluated()) {
+      asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+      return;
+    }
+#endif
     const auto u = std::bit_cast<std::uint32_t>(value);
     if ((u & 0x7fffffffu) > 0x7f800000u) {
       bits = static_cast<std::uint16_t>((u >> 16) | 0x40u);
@@ -41,6 +47,12 @@ struct f16 {
   f16() = default;
   /// Rounds to nearest, ties to even; overflows to infinity; a NaN stays a NaN.
   EFFINFER_HOST_DEVICE constexpr explicit f16(float value) : bits(0) {
+#if defined(__CUDA_ARCH__)
+    if (!__builtin_is_constant_evaluated()) {
+      asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+      return;
+    }
+#endif
     const auto u = std::bit_cast<std::uint32_t>(value);
     const std::uint32_t sign = (u >> 16) & 0x8000u;
     const std::uint32_t magnitude = u & 0x7fffffffu;
@@ -63,6 +75,13 @@ struct f16 {
     bits = static_cast<std::uint16_t>(sign | half);
   }
   EFFINFER_HOST_DEVICE constexpr explicit operator float() const {
+#if defined(__CUDA_ARCH__)
+    if (!__builtin_is_constant_evaluated()) {
+      float value;
+      asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+      return value;
+    }
+#endif
     const std::uint32_t sign = (bits & 0x8000u) << 16;
     const std::uint32_t exponent = (bits >> 10) & 0x1fu;
     const std::uint32_t fraction = bits & 0x3ffu;

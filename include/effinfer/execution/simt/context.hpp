@@ -23,7 +23,9 @@
 //   t.commit(); t.wait<N>()       a thread's copies form groups; wait until all but the last N groups are there. A barrier must
 //                                 follow before other threads read them
 //   t.mma(d, a, b, T{})           d += a b of matrices 16 x 16 and 16 x 8 of bf16 or f16, spread over a warp: fragments.hpp
+//   t.mma(d, a, b, std::int8_t{}) the same of 16 x 32 and 32 x 8 of 8-bit integers, exact in 32 bits
 //   t.atomic_add(p, v)            on global memory
+//   t.atomic_add(a, i, v)         on shared memory; no result. Barriers stand between these and other reads and writes
 
 #include <effinfer/core/config.hpp>
 

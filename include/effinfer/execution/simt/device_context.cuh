@@ -74,9 +74,19 @@ class device_context {
     }
   }
 
+  __device__ void mma(std::int32_t (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], std::int8_t) {
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  }
+
   template <class T>
   __device__ T atomic_add(T* p, T v) {
     return atomicAdd(p, v);
+  }
+  template <class T>
+  __device__ void atomic_add(T* a, std::ptrdiff_t i, T v) {
+    atomicAdd(a + i, v);
   }
 
  private:

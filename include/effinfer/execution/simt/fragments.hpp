@@ -37,7 +37,38 @@ EFFINFER_HOST_DEVICE constexpr lane_place b_place(int k, int column) {
   return {column * 4 + k % 8 / 2, k % 2 + k / 8 * 2};
 }
 
+/// The same for mma.m16n8k32 with 8-bit operands, four elements a register; D lies as above. Source: there, "Matrix Fragments for
+/// mma.m16n8k32".
+EFFINFER_HOST_DEVICE constexpr element_place a_element_8_bit(int lane, int i) {
+  return {lane / 4 + (i / 4 % 2) * 8, lane % 4 * 4 + i % 4 + (i / 8) * 16};
+}
+EFFINFER_HOST_DEVICE constexpr element_place b_element_8_bit(int lane, int i) {
+  return {lane % 4 * 4 + i % 4 + (i / 4) * 16, lane / 4};
+}
+EFFINFER_HOST_DEVICE constexpr lane_place a_place_8_bit(int row, int k) {
+  return {row % 8 * 4 + k % 16 / 4, k % 4 + row / 8 * 4 + k / 16 * 8};
+}
+EFFINFER_HOST_DEVICE constexpr lane_place b_place_8_bit(int k, int column) {
+  return {column * 4 + k % 16 / 4, k % 4 + k / 16 * 4};
+}
+
 namespace detail {
+constexpr bool places_agree_8_bit() {
+  for (int k = 0; k < 32; ++k) {
+    for (int row = 0; row < 16; ++row) {
+      const lane_place p = a_place_8_bit(row, k);
+      const element_place e = a_element_8_bit(p.lane, p.i);
+      if (e.row != row || e.column != k) return false;
+    }
+    for (int column = 0; column < 8; ++column) {
+      const lane_place p = b_place_8_bit(k, column);
+      const element_place e = b_element_8_bit(p.lane, p.i);
+      if (e.row != k || e.column != column) return false;
+    }
+  }
+  return true;
+}
+static_assert(places_agree_8_bit());
 constexpr bool places_agree() {
   for (int row = 0; row < 16; ++row) {
     for (int k = 0; k < 16; ++k) {

@@ -1,0 +1,307 @@
+#pragma once
+// out = x w^T for many rows of x: tiles of 128 outputs by up to 128 rows, through shared memory in stages that are filled in the
+// background. Integer weights stay packed until they are in the registers of the warp that multiplies them.
+//
+// Sums are formed in the order of product.hpp, so a row's result has the same bits as alone. That takes a third accumulator beside
+// those of the group and of the chunk; it is touched once a chunk and stands in shared memory, each thread's part in reach of that thread only.
+
+#include <effinfer/core/error.hpp>
+#include <effinfer/execution/simt/context.hpp>
+#include <effinfer/execution/simt/grid.hpp>
+#include <effinfer/quantization/cuda/product.hpp>
+#include <effinfer/quantization/cuda/weights.hpp>
+
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace effinfer::inline v0::quantization::cuda {
+
+/// What a plan must know of a device.
+struct device_limits {
+  int multiprocessors = 1;
+  int shared_bytes = 48 * 1024;  ///< that a block may have (cudaDevAttrMaxSharedMemoryPerBlockOptin)
+};
+
+/// The sizes of a tile for Tokens rows of x.
+template <class Weights, int Tokens>
+struct tile_shape {
+  static_assert(Tokens == 32 || Tokens == 64 || Tokens == 128);
+  static constexpr int outputs = 128, threads = 256;
+  static constexpr int strips = outputs / strip_rows;
+  static constexpr int warp_strips = 2, warps_across = 2;  // of a warp's 32 outputs; warps that share them
+  static constexpr int tiles = Tokens / warps_across / 8;  // of eight rows of x, a warp
+  static constexpr int stages = Weights::pieces == 4 ? 3 : 4;
+  static constexpr int x_words = Tokens * 8, weight_words = strips * Weights::pieces * 32;  // a stage
+  static constexpr int unit_groups = Weights::group == 0            ? 0
+                                     : Weights::group < unit_inputs ? unit_inputs / Weights::group
+                                                                    : 1;
+  static constexpr int scales = strips * unit_groups * strip_rows;  // a stage, and as many zeros
+  static constexpr int total_words = threads * warp_strips * tiles;
+  static constexpr int shared_bytes = (stages * (x_words + weight_words) + total_words) * 16 + stages * scales * 3;
+};
+
+/// A plan for any number of rows of x: the largest tile that the rows fill and the device holds; few tiles are split along the inputs.
+/// Errors: as plan_skinny's; `unsupported`, where the device's blocks have too little shared memory; `limit` (65535 tiles of rows).
+template <class Weights, class T>
+product_plan plan_tiled(const matrix_view<const T>& x, const Weights& w, const matrix_view<T>& out,
+                        const device_limits& device) {
+  const char* const who = "quantization::cuda::plan_tiled";
+  detail::check_product(who, x, w, out);
+  if (device.multiprocessors < 1) throw error(error_code::invalid_argument, who, "a device without multiprocessors");
+  constexpr int needed[3] = {tile_shape<Weights, 32>::shared_bytes, tile_shape<Weights, 64>::shared_bytes,
+                             tile_shape<Weights, 128>::shared_bytes};
+  int size = x.rows > 64 ? 2 : x.rows > 32 ? 1 : 0;
+  while (size > 0 && needed[size] > device.shared_bytes) --size;
+  if (needed[size] > device.shared_bytes) {
+    throw error(error_code::unsupported, who,
+                "a block needs " + std::to_string(needed[size]) + " bytes of shared memory, the device has " +
+                    std::to_string(device.shared_bytes));
+  }
+  product_plan plan;
+  plan.tiles = 4 << size;
+  const std::ptrdiff_t across = (x.rows + plan.tiles * 8 - 1) / (plan.tiles * 8), along = (w.rows + 127) / 128;
+  const std::ptrdiff_t chunks = detail::chunks(w.columns);
+  if (across > 0 && across * along < device.multiprocessors) {
+    const std::ptrdiff_t wanted = (device.multiprocessors + across * along - 1) / (across * along);
+    plan.splits = static_cast<int>(wanted < chunks ? wanted : chunks);
+  }
+  if (across * plan.splits > 65535) {
+    throw error(error_code::limit, who, std::to_string(x.rows) + " rows of x are more than a grid holds");
+  }
+  if (plan.splits > 1) {
+    plan.workspace_bytes = static_cast<std::size_t>(chunks) * static_cast<std::size_t>(x.rows) *
+                           static_cast<std::size_t>(w.rows) * sizeof(float);
+  }
+  return plan;
+}
+
+/// The product in tiles: block x is the tile of outputs, y the tile of rows and the split. With more than one split the chunks' sums go to the
+/// workspace, for sum_tiled_chunks; else out is written.
+template <class Weights, class T, int Tokens>
+struct tiled_product {
+  using args = product_args<Weights, T>;
+  using shape = tile_shape<Weights, Tokens>;
+
+  /// Errors: `unsupported`, where the plan is for other Tokens.
+  static execution::simt::grid plan(const args& a) {
+    if (a.plan.tiles * 8 != Tokens) {
+      throw error(error_code::unsupported, "quantization::cuda::tiled_product",
+                  "a plan for tiles of " + std::to_string(a.plan.tiles * 8) + " rows with a kernel for " +
+                      std::to_string(Tokens));
+    }
+    return {(a.weights.rows + shape::outputs - 1) / shape::outputs, tiles_across(a) * a.plan.splits, shape::threads,
+            shape::shared_bytes};
+  }
+
+  template <class Simt>
+  EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
+    const auto x = t.template shared<words>(shape::stages * shape::x_words);
+    const auto weights = t.template shared<words>(shape::stages * shape::weight_words);
+    const auto total = t.template shared<words>(shape::total_words);
+    const auto scales = t.template shared<f16>(shape::stages * shape::scales);
+    const auto zeros = t.template shared<std::uint8_t>(shape::stages * shape::scales);
+
+    const int split = t.block_y() / tiles_across(a), first_token = t.block_y() % tiles_across(a) * Tokens;
+    const int chunks = detail::chunks(a.weights.columns), units = a.weights.columns / unit_inputs;
+    const int each = (chunks + a.plan.splits - 1) / a.plan.splits;
+    const int begin = split * each * chunk_units, past = begin + each * chunk_units;
+    const int end = past < units ? past : units;
+    const int warp_strip = t.warp() / shape::warps_across * shape::warp_strips;
+    const int warp_token = t.warp() % shape::warps_across * (shape::tiles * 8);
+    const int g = t.lane() / 4, c = t.lane() % 4;
+
+    const auto fetch = [&](int unit) {
+      if (unit < end) {
+        const int stage = (unit - begin) % shape::stages;
+        fetch_x(t, a, first_token, unit, x + stage * shape::x_words);
+        fetch_weights(t, a, unit, weights + stage * shape::weight_words, scales + stage * shape::scales,
+                      zeros + stage * shape::scales);
+      }
+      t.commit();  // an empty group too, so that the count of groups is that of units
+    };
+    for (int s = 0; s + 1 < shape::stages; ++s) fetch(begin + s);
+
+    float sum[shape::warp_strips][shape::tiles][4] = {};   // of a chunk
+    float part[shape::warp_strips][shape::tiles][4] = {};  // of a group
+    const auto add_group = [&](int tile, const float(&scale)[shape::warp_strips][2]) {
+      EFFINFER_UNROLL
+      for (int i = 0; i < shape::warp_strips * 4; ++i) {
+        float& one = part[i / 4][tile][i % 4];
+        sum[i / 4][tile][i % 4] = std::fma(one, scale[i / 4][i % 4 / 2], sum[i / 4][tile][i % 4]);
+        one = 0;
+      }
+    };
+    for (int unit = begin; unit < end; ++unit) {
+      t.template wait<shape::stages - 2>();
+      t.barrier();  // all see the stage, and are done with the one that is filled next
+      fetch(unit + shape::stages - 1);
+      const int stage = (unit - begin) % shape::stages;
+      const auto stage_x = x + stage * shape::x_words;
+      EFFINFER_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        // Keeps the loads of the second half behind the products of the first: with a group's sums there are no registers for both.
+        if constexpr (Weights::group > 0) t.warp_barrier();
+        std::uint32_t w[shape::warp_strips][2][4];
+        float scale[shape::warp_strips][2];
+        EFFINFER_UNROLL
+        for (int s = 0; s < shape::warp_strips; ++s) {
+          const int strip = warp_strip + s;
+          constexpr int pieces = Weights::pieces;
+          words raw[pieces];
+          EFFINFER_UNROLL
+          for (int p = 0; p < pieces; ++p)
+            raw[p] = weights[stage * shape::weight_words + (strip * pieces + p) * 32 + t.lane()];
+          std::uint32_t centers[2] = {};
+          if constexpr (Weights::group > 0) {
+            const int in_unit = half * 32 / (unit_inputs / shape::unit_groups);
+            const int at = stage * shape::scales + (strip * shape::unit_groups + in_unit) * strip_rows + g;
+            EFFINFER_UNROLL
+            for (int r = 0; r < 2; ++r) {
+              const int zero =
+                  a.weights.zeros != nullptr ? static_cast<int>(static_cast<std::uint8_t>(zeros[at + 8 * r])) : 8;
+              centers[r] = Weights::template center<T>(zero);
+              scale[s][r] = static_cast<float>(static_cast<f16>(scales[at + 8 * r]));
+            }
+          }
+          EFFINFER_UNROLL
+          for (int j = 0; j < 2; ++j) Weights::template unpack<T>(raw, half * 2 + j, centers, w[s][j]);
+        }
+        EFFINFER_UNROLL
+        for (int tile = 0; tile < shape::tiles; ++tile) {
+          const words in = stage_x[x_place(warp_token + tile * 8 + g, half * 4 + c)];
+          EFFINFER_UNROLL
+          for (int j = 0; j < 2; ++j) {
+            const std::uint32_t column[2] = {in.w[j * 2], in.w[j * 2 + 1]};
+            EFFINFER_UNROLL
+            for (int s = 0; s < shape::warp_strips; ++s)
+              t.mma(Weights::group > 0 ? part[s][tile] : sum[s][tile], w[s][j], column, T{});
+          }
+          if constexpr (Weights::group == 32) add_group(tile, scale);  // at once: it takes no registers beyond the tile
+        }
+        if constexpr (Weights::group > 32) {
+          if ((unit * unit_inputs + half * 32 + 32) % Weights::group != 0) continue;
+          EFFINFER_UNROLL
+          for (int tile = 0; tile < shape::tiles; ++tile) add_group(tile, scale);
+        }
+      }
+      if ((unit + 1) % chunk_units != 0 && unit + 1 != end) continue;
+      const bool alone = a.plan.splits > 1 || unit < begin + chunk_units;  // nothing to add to
+      EFFINFER_UNROLL
+      for (int i = 0; i < shape::warp_strips * shape::tiles; ++i) {
+        float(&now)[4] = sum[i / shape::tiles][i % shape::tiles];
+        words next{};
+        if (!alone) next = total[i * shape::threads + t.thread()];
+        EFFINFER_UNROLL
+        for (int e = 0; e < 4; ++e) {
+          next.w[e] = std::bit_cast<std::uint32_t>(std::bit_cast<float>(next.w[e]) + now[e]);
+          now[e] = 0;
+        }
+        total[i * shape::threads + t.thread()] = next;
+      }
+      if (a.plan.splits > 1) store(t, a, unit / chunk_units, first_token, total);
+    }
+    if (a.plan.splits == 1) store(t, a, 0, first_token, total);
+    t.template wait<0>();
+  }
+
+ private:
+  EFFINFER_HOST_DEVICE static int tiles_across(const args& a) {
+    return static_cast<int>((a.x.rows + Tokens - 1) / Tokens);
+  }
+
+  /// Where piece q in [0, 8) of a row of x stands: rows take turns in which half comes first, so that the eight lanes that are served at once
+  /// (two rows, four pieces) find theirs in all banks.
+  EFFINFER_HOST_DEVICE static constexpr int x_place(int token, int q) { return token * 8 + (q ^ token % 2 * 4); }
+
+  template <class Simt, class Shared>
+  EFFINFER_HOST_DEVICE static void fetch_x(Simt& t, const args& a, int first_token, int unit, Shared to) {
+    EFFINFER_UNROLL
+    for (int i = 0; i < Tokens * 8 / shape::threads; ++i) {
+      const int at = i * shape::threads + t.thread(), last = static_cast<int>(a.x.rows) - 1;
+      const int token =
+          first_token + at / 8 < last ? first_token + at / 8 : last;  // past the end: any, it isn't stored
+      const T* const from = a.x.row(token) + unit * unit_inputs + at % 8 * 8;
+      t.copy_async(to, x_place(at / 8, at % 8), reinterpret_cast<const words*>(from));
+    }
+  }
+
+  template <class Simt, class Shared, class Scales, class Zeros>
+  EFFINFER_HOST_DEVICE static void fetch_weights(Simt& t, const args& a, int unit, Shared to, Scales scales,
+                                                 Zeros zeros) {
+    const int last = detail::strips_of(a.weights.rows) - 1;
+    const auto strip_of = [&](int s) {
+      const int strip = t.block() * shape::strips + s;
+      return strip < last ? strip : last;
+    };
+    EFFINFER_UNROLL
+    for (int i = 0; i < shape::weight_words / shape::threads; ++i) {
+      const int at = i * shape::threads + t.thread(), s = at / (Weights::pieces * 32), p = at / 32 % Weights::pieces;
+      t.copy_async(to, at, static_cast<const words*>(a.weights.piece(strip_of(s), unit, p, at % 32)));
+    }
+    if constexpr (Weights::group > 0) {
+      // Per strip and group 16 scales, two copies, and 16 zeros, one.
+      const int groups = shape::strips * shape::unit_groups;
+      for (int i = t.thread(); i < 3 * groups; i += shape::threads) {
+        const int of = i / 3, kind = i % 3, g = unit * unit_inputs / Weights::group + of % shape::unit_groups;
+        const std::ptrdiff_t from = a.weights.group_place(strip_of(of / shape::unit_groups), g, 0);
+        if (kind < 2) {
+          t.copy_async(scales, of * strip_rows + kind * 8, a.weights.scales + from + kind * 8);
+        } else if (a.weights.zeros != nullptr) {
+          t.copy_async(zeros, of * strip_rows, a.weights.zeros + from);
+        }
+      }
+    }
+  }
+
+  /// The thread's own totals: to the workspace as a chunk's where there are splits, else to out. A loop of few registers, as it
+  /// stands in the loop of products or behind it.
+  template <class Simt, class Shared>
+  EFFINFER_HOST_DEVICE static void store(Simt& t, const args& a, int chunk, int first_token, Shared total) {
+    const int first_row =
+        (t.block() * shape::strips + t.warp() / shape::warps_across * shape::warp_strips) * strip_rows;
+    first_token += t.warp() % shape::warps_across * (shape::tiles * 8);
+    EFFINFER_KEEP_ROLLED
+    for (int i = 0; i < shape::warp_strips * shape::tiles; ++i) {
+      const words sums = total[i * shape::threads + t.thread()];
+      EFFINFER_UNROLL
+      for (int e = 0; e < 4; ++e) {
+        const int row = first_row + i / shape::tiles * strip_rows + t.lane() / 4 + e / 2 * 8;
+        const int token = first_token + i % shape::tiles * 8 + t.lane() % 4 * 2 + e % 2;
+        if (row >= a.weights.rows || token >= a.x.rows) continue;
+        const auto sum = std::bit_cast<float>(sums.w[e]);
+        if (a.plan.splits > 1) {
+          a.workspace[(chunk * a.x.rows + token) * a.weights.rows + row] = sum;
+        } else {
+          a.out.row(token)[row] = T(sum * a.weights.row_scale(row));
+        }
+      }
+    }
+  }
+};
+
+/// The second kernel where a plan has more than one split: the sums of the chunks, added in rising order.
+template <class Weights, class T>
+struct sum_tiled_chunks {
+  using args = product_args<Weights, T>;
+  static constexpr int threads = 256;
+
+  static execution::simt::grid plan(const args& a) {
+    if (a.plan.splits < 2) return {};
+    return {(a.weights.rows + threads - 1) / threads, static_cast<int>(a.x.rows), threads, 0};
+  }
+
+  template <class Simt>
+  EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
+    const int row = t.block() * threads + t.thread();
+    if (row >= a.weights.rows) return;
+    float total = 0;
+    for (int chunk = 0; chunk < detail::chunks(a.weights.columns); ++chunk)
+      total += a.workspace[(chunk * a.x.rows + t.block_y()) * a.weights.rows + row];
+    a.out.row(t.block_y())[row] = T(total * a.weights.row_scale(row));
+  }
+};
+
+}  // namespace effinfer::inline v0::quantization::cuda

@@ -1,0 +1,192 @@
+#pragma once
+// Matrices of weights as the products of a GPU read them, and how 16 bytes of one become operands of a matrix instruction.
+//
+// The order in which a sum runs over the inputs is free, as long as weights and activations agree on it. Here lane 4 g + c of a
+// warp (g in [0, 8), c in [0, 4)) holds the inputs 8 c ... 8 c + 7 of each 32, which two instructions mma.m16n8k16 consume: the first
+// takes inputs 8 c ... + 3 of each lane, the second the rest. So 16 bytes of activations are two operands as they lie in memory, 16
+// bytes of 16-bit weights likewise, and nothing is moved between lanes. Integer codes are put offline into the order that makes unpacking
+// a mask and an addition (pack.hpp).
+//
+// A strip is 16 rows of the matrix (outputs), a unit 64 inputs of a strip. A lane's share of a unit is `pieces` times 16 bytes.
+//
+// Source of the conversions: Kim et al., "Who Says Elephants Can't Run: Bringing Large Scale MoE Models into Cloud Scale
+// Production" (2022), section 3.3: a code put into the low bits of a float's fraction is that float plus the code.
+
+#include <effinfer/core/config.hpp>
+#include <effinfer/core/dtype.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+namespace effinfer::inline v0::quantization::cuda {
+
+inline constexpr int strip_rows = 16;
+inline constexpr int unit_inputs = 64;
+
+/// Sixteen bytes, as they are loaded at once.
+struct alignas(16) words {
+  std::uint32_t w[4];
+};
+
+/// 16 bytes of global memory at a multiple of 16 that will be read again.
+EFFINFER_HOST_DEVICE inline words load_words(const void* p) {
+#if defined(__CUDA_ARCH__)
+  return *static_cast<const words*>(p);
+#else
+  words v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+#endif
+}
+
+/// The same, of memory that is read once: it passes the first-level cache by.
+EFFINFER_HOST_DEVICE inline words load_words_once(const void* p) {
+#if defined(__CUDA_ARCH__)
+  words v;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.w[0]), "=r"(v.w[1]), "=r"(v.w[2]), "=r"(v.w[3])
+               : "l"(p));
+  return v;
+#else
+  return load_words(p);
+#endif
+}
+
+/// The sums of two pairs of T.
+template <class T>
+EFFINFER_HOST_DEVICE inline std::uint32_t add_pairs(std::uint32_t a, std::uint32_t b) {
+  static_assert(std::is_same_v<T, bf16> || std::is_same_v<T, f16>);
+#if defined(__CUDA_ARCH__)
+  std::uint32_t sum;
+  if constexpr (std::is_same_v<T, bf16>) {
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(0x3f803f80U), "r"(b));  // sm_80 has no add
+  } else {
+    asm("add.rn.f16x2 %0, %1, %2;" : "=r"(sum) : "r"(a), "r"(b));
+  }
+  return sum;
+#else
+  const auto half = [](std::uint32_t v, int shift) {
+    return static_cast<float>(T::from_bits(static_cast<std::uint16_t>(v >> shift)));
+  };
+  return static_cast<std::uint32_t>(T(half(a, 0) + half(b, 0)).bits) |
+         static_cast<std::uint32_t>(T(half(a, 16) + half(b, 16)).bits) << 16;
+#endif
+}
+
+/// T, twice.
+template <class T>
+EFFINFER_HOST_DEVICE inline std::uint32_t pair_of(float v) {
+  return T(v).bits * 0x00010001U;
+}
+
+/// A float whose last fraction bit counts one, so that its lower bits are an integer to be added.
+template <class T>
+inline constexpr float integer_base = std::is_same_v<T, bf16> ? 128.0F : 1024.0F;
+template <class T>
+inline constexpr std::uint32_t integer_base_bits = std::is_same_v<T, bf16> ? 0x43004300U : 0x64006400U;
+
+/// bf16 or f16 as checkpoints have them: row r at data + r * stride. 16-byte aligned rows.
+template <class T>
+struct float_weights {
+  static constexpr int pieces = 4;
+  static constexpr int group = 0;  ///< inputs that share a scale; 0: nothing to scale within a row
+  template <class X>
+  static constexpr bool multiplies = std::is_same_v<X, T>;
+
+  const T* data = nullptr;
+  std::ptrdiff_t stride = 0;  ///< in elements
+  int rows = 0, columns = 0;
+
+  EFFINFER_HOST_DEVICE const void* piece(int strip, int unit, int p, int lane) const {
+    const int row = strip * strip_rows + lane / 4 + p % 2 * 8;
+    return data + (row < rows ? row : rows - 1) * stride + unit * unit_inputs + p / 2 * 32 + lane % 4 * 8;
+  }
+  /// The A operand of step j in [0, 4) of a unit.
+  template <class X>
+  EFFINFER_HOST_DEVICE static void unpack(const words* raw, int j, const std::uint32_t*, std::uint32_t (&a)[4]) {
+    const words &upper = raw[j / 2 * 2], &lower = raw[j / 2 * 2 + 1];
+    a[0] = upper.w[j % 2 * 2], a[1] = lower.w[j % 2 * 2], a[2] = upper.w[j % 2 * 2 + 1], a[3] = lower.w[j % 2 * 2 + 1];
+  }
+  EFFINFER_HOST_DEVICE float row_scale(int) const { return 1; }
+};
+
+/// int8 codes with one scale a row: w = scale[row] * q. Packed by pack_int8; rows are filled up to whole strips with zeros.
+struct int8_weights {
+  static constexpr int pieces = 2;
+  static constexpr int group = 0;
+  template <class X>
+  static constexpr bool multiplies = std::is_same_v<X, bf16> || std::is_same_v<X, f16>;
+
+  const words* units = nullptr;   ///< [strips][columns / 64][2][32]
+  const float* scales = nullptr;  ///< [rows]
+  int rows = 0, columns = 0;
+
+  EFFINFER_HOST_DEVICE const void* piece(int strip, int unit, int p, int lane) const {
+    return units + ((std::ptrdiff_t{strip} * (columns / unit_inputs) + unit) * pieces + p) * 32 + lane;
+  }
+  /// Two codes in the lower bytes of 16-bit halves.
+  template <class X>
+  EFFINFER_HOST_DEVICE static std::uint32_t pair(std::uint32_t codes) {
+    if constexpr (std::is_same_v<X, bf16>) {
+      // Seven fraction bits hold the lower bits of the code; its sign is worth -128, one bit of the exponent of 128.
+      const std::uint32_t low = (codes & 0x007f007fU) | 0x43004300U, sign = (codes & 0x00800080U) | 0xc300c300U;
+      return add_pairs<bf16>(low, sign);  // (128 + low) - (sign set ? 256 : 128)
+    } else {
+      return add_pairs<f16>((codes & 0x00ff00ffU) ^ 0x64806480U, pair_of<f16>(-1152.0F));  // 1024 + (code + 128)
+    }
+  }
+  template <class X>
+  EFFINFER_HOST_DEVICE static void unpack(const words* raw, int j, const std::uint32_t*, std::uint32_t (&a)[4]) {
+    const std::uint32_t upper = raw[j / 2].w[j % 2], lower = raw[j / 2].w[2 + j % 2];
+    a[0] = pair<X>(upper), a[1] = pair<X>(lower), a[2] = pair<X>(upper >> 8), a[3] = pair<X>(lower >> 8);
+  }
+  EFFINFER_HOST_DEVICE float row_scale(int row) const { return scales[row]; }
+};
+
+/// int4 codes q in [0, 15] in groups of Group inputs: w = scale[group] * (q - zero[group]), the zero 8 where there are no zeros. Packed by
+/// pack_int4; rows are filled up to whole strips with scales of zero.
+template <int Group>
+struct int4_weights {
+  static_assert(Group == 32 || Group == 64 || Group == 128, "effinfer: int4 groups have 32, 64 or 128 inputs");
+  static constexpr int pieces = 1;
+  static constexpr int group = Group;
+  template <class X>
+  static constexpr bool multiplies = std::is_same_v<X, bf16> || std::is_same_v<X, f16>;
+
+  const words* units = nullptr;         ///< [strips][columns / 64][32]
+  const f16* scales = nullptr;          ///< [strips][columns / Group][16]
+  const std::uint8_t* zeros = nullptr;  ///< the same shape, each in [0, 16]; null: 8
+  int rows = 0, columns = 0;
+
+  EFFINFER_HOST_DEVICE const void* piece(int strip, int unit, int, int lane) const {
+    return units + (std::ptrdiff_t{strip} * (columns / unit_inputs) + unit) * 32 + lane;
+  }
+  [[nodiscard]] EFFINFER_HOST_DEVICE std::ptrdiff_t group_place(int strip, int g, int row) const {
+    return (std::ptrdiff_t{strip} * (columns / Group) + g) * strip_rows + row;
+  }
+  EFFINFER_HOST_DEVICE float scale(int strip, int g, int row) const {
+    return static_cast<float>(scales[group_place(strip, g, row)]);
+  }
+  EFFINFER_HOST_DEVICE int zero(int strip, int g, int row) const {
+    return zeros != nullptr ? static_cast<int>(zeros[group_place(strip, g, row)]) : 8;
+  }
+  /// What is added to 128 + q (bf16) or 1024 + q (f16) for q - zero, twice.
+  template <class X>
+  EFFINFER_HOST_DEVICE static std::uint32_t center(int zero) {
+    return pair_of<X>(-integer_base<X> - static_cast<float>(zero));
+  }
+  /// `centers`: of the lane's rows g and g + 8.
+  template <class X>
+  EFFINFER_HOST_DEVICE static void unpack(const words* raw, int j, const std::uint32_t* centers,
+                                          std::uint32_t (&a)[4]) {
+    for (int r = 0; r < 2; ++r) {
+      const std::uint32_t codes = raw->w[j / 2 * 2 + r] >> (j % 2 * 8);
+      a[r] = add_pairs<X>((codes & 0x000f000fU) | integer_base_bits<X>, centers[r]);
+      a[2 + r] = add_pairs<X>((codes >> 4 & 0x000f000fU) | integer_base_bits<X>, centers[r]);
+    }
+  }
+  EFFINFER_HOST_DEVICE float row_scale(int) const { return 1; }
+};
+
+}  // namespace effinfer::inline v0::quantization::cuda
