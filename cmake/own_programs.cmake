@@ -15,7 +15,8 @@ endif()
 
 # effinfer_own_program(target): links the library and asks for the warnings that the headers promise to be free of.
 function(effinfer_own_program target)
-  target_link_libraries(${target} PRIVATE $<IF:$<TARGET_EXISTS:effinfer::effinfer>,effinfer::effinfer,effinfer::kernels>)
+  target_link_libraries(${target} PRIVATE $<IF:$<TARGET_EXISTS:effinfer::effinfer>,effinfer::effinfer,effinfer::kernels>
+                                          effinfer::compiled)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wconversion -Wshadow
                                            $<$<BOOL:${EFFINFER_WARNINGS_AS_ERRORS}>:-Werror>)
   set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF)
