@@ -83,6 +83,8 @@ class session {
   [[nodiscard]] int position() const { return static_cast<int>(tokens_.size()); }
   /// The most tokens this session holds; a sliding one (ring cache, recurrent state) holds any number.
   [[nodiscard]] int context_tokens() const { return options_.context_tokens; }
+  /// The most tokens of one pass.
+  [[nodiscard]] int pass_tokens() const { return options_.prefill_chunk; }
   /// How many more tokens fit.
   [[nodiscard]] int room() const {
     return Decoder::slides ? (1 << 30) - position() : options_.context_tokens - position();
