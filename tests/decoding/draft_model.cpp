@@ -184,6 +184,9 @@ TEST_CASE("lookahead verifies n-grams of the text, and iterates behind them") {
   run.propose(ids{1, 2, 3, 4, 1}, 4, guesses);
   CHECK(guesses.tokens == ids{2, 3, 4, 1});
   lookahead::run<toy_session> iterated({.ngram = 2}, t.target);
+  guesses.clear();
+  iterated.propose(ids{1}, 2, guesses);
+  REQUIRE(guesses.size() == 2);
   std::vector<float> row(v, 0.0F);
   for (const int token : {5, 6, 8}) {  // behind the last token and two guesses, the first of them wrong
     row.assign(v, 0.0F);

@@ -149,8 +149,8 @@ struct k_sequential {
       return std::min(sum, 1.0);
     };
     const auto some_stays = [&](double b) { return -std::expm1(k * std::log1p(-b)); };  // 1 - (1 - b)^k
-    double rho = k, below = 1;  // the sum of what is accepted may not exceed p: it doesn't at the upper end
-    for (int i = 0; i < 50; ++i) {
+    double rho = k, below = 1;  // from the root on it is exact, at the root it accepts most: the upper end counts
+    for (int i = 0; i < 20; ++i) {
       const double middle = (rho + below) / 2, b = overlap(middle);
       (some_stays(b) <= middle * b ? rho : below) = middle;
     }

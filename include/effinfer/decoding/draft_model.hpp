@@ -78,7 +78,8 @@ struct draft_model {
     }
 
     std::span<const tap> taps(int /*rows*/) { return {}; }
-    void expect(least_chances least) { pays_.expect(least); }
+    void expect(const least_chances& least) { pays_.expect(least); }
+    [[nodiscard]] bool chooses() const { return true; }
     void read(std::span<const int> rows) { pays_.learn(rows); }
     /// What a guess costs, in passes of the target: by the products of a token.
     [[nodiscard]] double guess_cost() const { return cost_; }
@@ -124,7 +125,7 @@ struct draft_model {
         for (const other& o : others_)
           if (o.parent == parent && tree.size() < most) tree.add(o.token, parent, o.probability);
       }
-      pays_.propose(tree);
+      pays_.propose(tree, drafter_.temperature > 0);
     }
 
    private:

@@ -110,7 +110,7 @@ inline draft_tree grow_dynamic(const feature_draft& d, int depth, int top_k, int
     const std::vector<std::size_t> chosen = likeliest(std::exchange(frontier, {}), top_k);
     double together = 0;
     for (const std::size_t c : chosen) together += all[c].joint;
-    if (chosen.empty() || (pays != nullptr && together < pays->to_guess())) break;
+    if (chosen.empty() || (pays != nullptr && together < pays->to_guess(static_cast<int>(all.size())))) break;
     std::vector<int> tokens, parents;
     for (const std::size_t c : chosen) {
       tokens.push_back(all[c].token);
@@ -146,7 +146,7 @@ struct eagle {
   float least_chance = 0;  ///< no further guess where the chance that all hold is below, even if it paid
   int branches = 4;        ///< guesses for a place, and nodes of a level that are gone on from, at most; 1: a chain
   int depth = 8;           ///< levels at most
-  int most_unread = 16;    ///< after a longer pause the drafter reads only so many of the tokens that it missed
+  int most_unread = 8;     ///< after a longer pause the drafter reads only so many of the tokens that it missed
 
   void validate() const {
     check_parameter(branches >= 1 && branches <= 64, "eagle.branches", branches, "[1, 64]");
@@ -186,7 +186,8 @@ struct eagle {
         taps_.push_back({layer, {first + static_cast<std::ptrdiff_t>(taps_.size()) * e, rows, e, stride}});
       return taps_;
     }
-    void expect(least_chances least) { pays_.expect(least); }
+    void expect(const least_chances& least) { pays_.expect(least); }
+    [[nodiscard]] bool chooses() const { return true; }
     void read(std::span<const int> rows) {
       const std::ptrdiff_t width = network_->states_width();
       float* to = states_.data() + unread_ * width;

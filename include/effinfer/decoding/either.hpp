@@ -79,7 +79,15 @@ struct either {
     void read(std::span<const int> rows) {
       std::visit([&](auto& r) { r.read(rows); }, run_);
     }
-    void expect(least_chances least) {
+    [[nodiscard]] bool chooses() const {
+      return std::visit(
+          [](const auto& r) {
+            if constexpr (requires { r.chooses(); }) return r.chooses();
+            return false;
+          },
+          run_);
+    }
+    void expect(const least_chances& least) {
       std::visit(
           [&](auto& r) {
             if constexpr (requires { r.expect(least); }) r.expect(least);

@@ -52,7 +52,7 @@ struct lookahead {
       top_tokens(session_->model().execution().set(), logits, {&best, 1});
       next_.push_back(best.id);
     }
-    void expect(least_chances least) { pays_.expect(least); }
+    void expect(const least_chances& least) { pays_.expect(least); }
     void read(std::span<const int> rows) {
       // Of the first branch next_[i] is the guess for place (first row) + 1 + i; those behind the tokens that stay are the new trajectory.
       const auto first = std::min(next_.size(), static_cast<std::size_t>(first_branch_) + 1), stay = rows.size();
@@ -84,7 +84,7 @@ struct lookahead {
       first_branch_ = tree.size();
       if (copied > 0) add_branches(pool_[history.back()], most, tree);
       tree.sort_depth_first();
-      pays_.propose(tree);
+      pays_.propose(tree, true);  // what the iteration goes through needn't pay by itself
     }
 
    private:
@@ -112,7 +112,7 @@ struct lookahead {
           if (node < 0) {
             const float p = differs ? 0.9F : 0.5F / static_cast<float>(branches);
             joint *= pays_.chance(differs ? 0 : 1, p);
-            if (joint < pays_.to_verify() || tree.size() >= most) break;
+            if (joint < pays_.to_verify(tree.size()) || tree.size() >= most) break;
             differs = true;
             node = tree.size();
             tree.add(token, parent, p);

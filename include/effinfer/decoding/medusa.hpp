@@ -76,7 +76,8 @@ struct medusa {
       tap_ = {session_->model().config().layers, {states_.data(), rows, e}};
       return {&tap_, 1};
     }
-    void expect(least_chances least) { pays_.expect(least); }
+    void expect(const least_chances& least) { pays_.expect(least); }
+    [[nodiscard]] bool chooses() const { return true; }
     void read(std::span<const int> rows) {
       last_ = rows.back();
       pays_.learn(rows);

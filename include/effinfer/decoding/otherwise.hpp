@@ -42,9 +42,16 @@ struct otherwise {
       second_.read(rows);
       from_first_ = false;
     }
-    void expect(least_chances least) {
-      if constexpr (requires { first_.expect(least); }) first_.expect({least.to_verify, least.to_verify});
+    void expect(const least_chances& least) {
+      if constexpr (requires { first_.expect(least); }) {
+        least_chances free = least;
+        free.a_level = 0;
+        first_.expect(free);
+      }
       if constexpr (requires { second_.expect(least); }) second_.expect(least);
+    }
+    [[nodiscard]] bool chooses() const {
+      return requires { first_.chooses(); } && requires { second_.chooses(); };
     }
     [[nodiscard]] double guess_cost() const {
       if constexpr (requires { second_.guess_cost(); }) return second_.guess_cost();

@@ -42,7 +42,8 @@ struct self_speculation {
         : layers_(drafter.layers), maps_(drafter.maps), session_(&session), pays_(drafter.least_chance) {}
 
     std::span<const tap> taps(int /*rows*/) { return {}; }
-    void expect(least_chances least) { pays_.expect(least); }
+    void expect(const least_chances& least) { pays_.expect(least); }
+    [[nodiscard]] bool chooses() const { return true; }
     void read(std::span<const int> rows) { pays_.learn(rows); }
     [[nodiscard]] double guess_cost() const {
       int used = 0;

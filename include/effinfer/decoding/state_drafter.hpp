@@ -17,6 +17,7 @@
 //     void row(std::span<const float> logits);   // behind each token of a pass that verifies, the refused ones' too; before read
 //     double guess_cost() const;                 // what a level of guesses takes, in passes of the model, until it is measured
 //     void expect(least_chances least);          // which guesses pay, before propose (draft_length.hpp)
+//     bool chooses() const;                      // true: it proposes what pays of max_draft nodes; else `most` is what pays
 //     matrix_view<const float> distributions() const;   // what the last tree's nodes were drawn from, [nodes, V]
 //     void propose(history, most, tree, random_stream random);
 //
@@ -33,6 +34,7 @@
 #include <array>
 #include <cstddef>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace effinfer::inline v0::decoding {
@@ -85,24 +87,33 @@ class paying_guesses {
   void expect(least_chances least) { pays_ = least; }
   /// The chance that a guess of probability p is right; `rank`: how many guesses for its place are likelier.
   [[nodiscard]] double chance(int rank, float p) const { return rank == 0 ? first_.chance(p) : second_.chance(p); }
-  /// The least chance of a path that should be verified, and of one that more should be guessed behind.
-  [[nodiscard]] double to_verify() const { return std::max(static_cast<double>(least_), pays_.to_verify); }
-  [[nodiscard]] double to_guess() const { return pays_.to_guess; }
+  /// The least chance of a path that may be worth a row behind `guesses` others, and that of several together that are worth another
+  /// level of guesses.
+  [[nodiscard]] double to_verify(int guesses = 0) const {
+    return std::max(static_cast<double>(least_), pays_.to_verify(guesses));
+  }
+  [[nodiscard]] double to_guess(int guesses) const { return pays_.to_verify(guesses) + pays_.a_level; }
 
   /// A chain of guesses begins, one behind the other.
-  void begin() { joint_ = 1; }
+  void begin() {
+    joint_ = 1;
+    length_ = 0;
+  }
   /// True if the chain's next guess, of probability p, should be verified.
   bool take(float p) {
     joint_ *= chance(0, p);
-    return joint_ >= to_verify();
+    return joint_ >= to_verify(length_++);
   }
   /// True if another guess should be made.
-  [[nodiscard]] bool goes_on() const { return joint_ >= to_guess(); }
+  [[nodiscard]] bool goes_on() const { return joint_ >= to_guess(length_); }
   /// The chance that all of the chain so far is right.
   [[nodiscard]] double joint() const { return joint_; }
 
-  /// `tree`, depth first, will be verified.
-  void propose(const draft_tree& tree) { tree_ = tree; }
+  /// Of `tree`, depth first, all but the nodes that are worth their rows together are dropped. What was drawn stays.
+  void propose(draft_tree& tree, bool drawn = false) {
+    if (!drawn) drop_what_is_too_dear(tree);
+    tree_ = tree;
+  }
   /// Of that verification these rows stay (state_drafter.hpp): the nodes behind them were right or wrong.
   void learn(std::span<const int> rows) {
     if (tree_.size() == 0) return;
@@ -119,9 +130,46 @@ class paying_guesses {
   }
 
  private:
+  void drop_what_is_too_dear(draft_tree& tree) const {
+    if (pays_.price.back() == 0 || tree.size() == 0) return;
+    std::vector<double> joint;
+    std::vector<int> children(tree.tokens.size() + 1, 0), order;  // so far, by row
+    for (int i = 0; i < tree.size(); ++i) {
+      const auto at = static_cast<std::size_t>(i);
+      const auto row = static_cast<std::size_t>(tree.parents[at] + 1);
+      const double above = row == 0 ? 1 : joint[row - 1];
+      joint.push_back(above * chance(children[row]++, tree.probability[at]));
+      order.push_back(i);
+    }
+    const auto of = [&](int i) { return joint[static_cast<std::size_t>(i)]; };
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return of(a) > of(b); });
+    double won = 0, best = 0;
+    std::size_t kept = 0;
+    for (std::size_t n = 1; n <= order.size(); ++n) {
+      won += of(order[n - 1]);
+      const std::size_t last = pays_.price.size() - 1;
+      const double price = n <= last ? pays_.price[n]
+                                     : pays_.price[last] + static_cast<double>(n - last) *
+                                                               (pays_.price[last] - pays_.price[last - 1]);
+      if (won - price > best) best = won - price, kept = n;
+    }
+    if (kept == order.size()) return;
+    std::vector<int> now(tree.tokens.size(), -1);
+    std::sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(kept));
+    draft_tree rest;
+    for (std::size_t n = 0; n < kept; ++n) {  // a node is never likelier than its parent, which comes first
+      const auto at = static_cast<std::size_t>(order[n]);
+      now[at] = rest.size();
+      rest.add(tree.tokens[at], tree.parents[at] < 0 ? -1 : now[static_cast<std::size_t>(tree.parents[at])],
+               tree.probability[at]);
+    }
+    tree = std::move(rest);
+  }
+
   float least_;
   least_chances pays_;
   double joint_ = 1;
+  int length_ = 0;  // of the chain
   acceptance_estimate first_{0.4F, 0.6F}, second_{0.0F, 0.7F};  // of the likeliest guess for a place, and of the others
   draft_tree tree_;
 };

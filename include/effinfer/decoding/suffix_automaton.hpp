@@ -43,7 +43,8 @@ struct suffix_automaton {
           pays_(drafter.least_chance) {}
 
     std::span<const tap> taps(int /*rows*/) { return {}; }
-    void expect(least_chances least) { pays_.expect(least); }
+    void expect(const least_chances& least) { pays_.expect(least); }
+    [[nodiscard]] bool chooses() const { return true; }
     void read(std::span<const int> rows) { pays_.learn(rows); }
     void propose(std::span<const int> history, int most, draft_tree& tree) {
       for (auto i = static_cast<std::size_t>(text_.size()); i < history.size(); ++i) {

@@ -422,19 +422,28 @@ class generation {
     if (!length_) length_.emplace(policy.max_draft, policy.row_cost);
     double cost = 0;
     if constexpr (requires { inner_->guess_cost(); }) cost = inner_->guess_cost();
-    const int most = std::min({length_->next(cost), sequence_->room() - 1, sequence_->pass_tokens() - 1,
-                               options_.max_tokens - static_cast<int>(generated_.size()) - 1});
+    int most = length_->next(cost);
+    if constexpr (requires { inner_->expect(length_->least()); }) {
+      if (most > 0) inner_->expect(length_->least());
+    }
+    if constexpr (requires { inner_->chooses(); }) {
+      if (most > 0 && length_->pays() && inner_->chooses()) most = policy.max_draft;
+    }
+    most = std::min({most, sequence_->room() - 1, sequence_->pass_tokens() - 1,
+                     options_.max_tokens - static_cast<int>(generated_.size()) - 1});
     if (most < 1) return;
     const auto begin = clock::now();
-    if constexpr (requires { inner_->expect(length_->least()); }) inner_->expect(length_->least());
     if constexpr (inner_drafter) {
       ask(most, random);
     } else {
       tree_ = decoding::draft_tree::chain(policy.drafter.propose(history_, most));
     }
     depths_ = tree_.depths();
-    length_->drafted(depths_.empty() ? 0 : 1 + *std::max_element(depths_.begin(), depths_.end()), seconds(begin));
-    if (depths_.empty()) length_->learn(0, 0);
+    length_->drafted(levels(), seconds(begin));
+    if (depths_.empty()) length_->learn(0, 0, 0);
+  }
+  [[nodiscard]] int levels() const {
+    return depths_.empty() ? 0 : 1 + *std::max_element(depths_.begin(), depths_.end());
   }
 
   /// Reads the last token alone: there are no guesses.
@@ -459,6 +468,7 @@ class generation {
                                   options_.decoding.accept, drawn_from);
     run_.assign(1, history_.back());
     run_.insert(run_.end(), tree_.tokens.begin(), tree_.tokens.end());
+    const int levels = this->levels();
     for (int& depth : depths_) ++depth;
     depths_.insert(depths_.begin(), 0);
     const auto sink = [&](int row, std::span<const float> logits) {
@@ -476,7 +486,7 @@ class generation {
     }
     pending_.assign(walk.accepted().begin(), walk.accepted().end());
     const int kept = static_cast<int>(pending_.size()) - 1;
-    length_->learn(tree_.size(), kept);
+    length_->learn(tree_.size(), levels, kept);
     // What follows an end isn't read: a recurrent state couldn't let it go.
     const auto end = std::find_if(pending_.begin(), pending_.end(), [this](int token) { return is_stop(token); });
     if (end != pending_.end()) pending_.erase(end + 1, pending_.end());
