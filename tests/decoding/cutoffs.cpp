@@ -206,7 +206,8 @@ TEST_CASE("mirostat goes back with the history, in a chain too, and a draft chan
         expected.begin() + static_cast<std::ptrdiff_t>(history.size()),
         expected.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(history.size() + 3, 60)));
     drafts.back() = history.size() % 2 == 0 ? drafts.back() : 199 - drafts.back();
-    verification<mirostat> verify(rule, drafts, history, {4}, history.size(), scratch);
+    const draft_tree tree = draft_tree::chain(drafts);
+    verification<mirostat> verify(rule, tree, history, {4}, history.size(), scratch);
     std::size_t row = history.size();
     for (bool more = true; more; ++row) {
       auto logits = logits_at(row);

@@ -127,13 +127,14 @@ void follow_a_text(const Drafter& drafter, toys& t, int steps) {
   typename Drafter::template run<toy_session> run(drafter, t.target);
   ids history{1, 2, 3};
   for (int step = 0; step < steps; ++step) {
-    ids guesses;
+    draft_tree guesses;
     run.propose(history, 5, guesses, {1});
-    REQUIRE(guesses == own_text(history, 5));
+    REQUIRE(guesses.tokens == own_text(history, 5));
     const int kept = static_cast<int>(random_stream{4}.uniform(static_cast<std::uint64_t>(step)) * 6.0F);
-    history.insert(history.end(), guesses.begin(), guesses.begin() + kept);
+    history.insert(history.end(), guesses.tokens.begin(), guesses.tokens.begin() + kept);
     history.push_back(step % 3 == 0 ? best_behind(history) : step % v);
-    run.read(kept + 1, kept);
+    const ids rows{0, 1, 2, 3, 4, 5};
+    run.read(std::span(rows).first(static_cast<std::size_t>(kept) + 1));
   }
 }
 
@@ -163,7 +164,8 @@ TEST_CASE("a draft model begins anew where the text outgrows its context") {
 TEST_CASE("drawn guesses come with what they were drawn from") {
   toys t;
   draft_model<toy_model>::run<toy_session> run({.model = t.small, .least_chance = 0, .temperature = 1}, t.target);
-  ids history{1, 2, 3}, guesses;
+  ids history{1, 2, 3};
+  draft_tree guesses;
   run.propose(history, 4, guesses, {7});
   REQUIRE(guesses.size() == 4);
   const auto q = run.distributions();
@@ -171,27 +173,30 @@ TEST_CASE("drawn guesses come with what they were drawn from") {
   for (int i = 0; i < 4; ++i) {
     const auto p = reference::probabilities(logits_behind(history));
     for (int id = 0; id < v; ++id) CHECK(q.row(i)[id] == doctest::Approx(p[static_cast<std::size_t>(id)]));
-    history.push_back(guesses[static_cast<std::size_t>(i)]);
+    history.push_back(guesses.tokens[static_cast<std::size_t>(i)]);
   }
 }
 
 TEST_CASE("lookahead verifies n-grams of the text, and iterates behind them") {
   toys t;
   lookahead::run<toy_session> run({.ngram = 3, .jacobi = false}, t.target);
-  ids guesses;
+  draft_tree guesses;
   run.propose(ids{1, 2, 3, 4, 1}, 4, guesses);
-  CHECK(guesses == ids{2, 3, 4, 1});
+  CHECK(guesses.tokens == ids{2, 3, 4, 1});
   lookahead::run<toy_session> iterated({.ngram = 2}, t.target);
+  guesses.clear();
+  iterated.propose(ids{1}, 2, guesses);
+  REQUIRE(guesses.size() == 2);
   std::vector<float> row(v, 0.0F);
   for (const int token : {5, 6, 8}) {  // behind the last token and two guesses, the first of them wrong
     row.assign(v, 0.0F);
     row[static_cast<std::size_t>(token)] = 1;
     iterated.row(row);
   }
-  iterated.read(1, 0);
+  iterated.read(ids{0});
   guesses.clear();
   iterated.propose(ids{1, 5}, 2, guesses);
-  CHECK(guesses == ids{6, 8});
+  CHECK(guesses.tokens == ids{6, 8});
 }
 
 TEST_CASE("either is the drafter that was chosen") {
@@ -199,9 +204,9 @@ TEST_CASE("either is the drafter that was chosen") {
   using two = either<prompt_lookup<3>, draft_model<toy_model>>;
   follow_a_text(two{{draft_model<toy_model>{.model = t.small, .least_chance = 0}}}, t, 20);
   two::run<toy_session> run({prompt_lookup<3>{}}, t.target);
-  ids guesses;
+  draft_tree guesses;
   run.propose(ids{1, 2, 3, 1, 2}, 1, guesses, {1});
-  CHECK(guesses == ids{3});
+  CHECK(guesses.tokens == ids{3});
   CHECK(run.guess_cost() == 0);
   CHECK(run.distributions().rows == 0);
   CHECK_THROWS_AS((two{{draft_model<toy_model>{}}}.validate()), error);

@@ -66,9 +66,9 @@ run speculated(const Policy& policy, tokens history, std::uint64_t seed, int max
       rows.insert(rows.end(), row.begin(), row.end());
       if (i < drafts.size()) assumed.push_back(drafts[i]);
     }
-    const auto accepted =
-        policy.verify(drafts, {rows.data(), static_cast<std::ptrdiff_t>(drafts.size()) + 1, vocabulary}, history,
-                      {seed}, history.size(), scratch);
+    const auto accepted = policy.verify(draft_tree::chain(drafts),
+                                        {rows.data(), static_cast<std::ptrdiff_t>(drafts.size()) + 1, vocabulary},
+                                        history, {seed}, history.size(), scratch);
     ++r.passes;
     REQUIRE(accepted.size() >= 1);
     REQUIRE(accepted.size() <= drafts.size() + 1);
@@ -142,8 +142,8 @@ TEST_CASE("an end token inside an accepted draft ends the text there") {
   }
   const speculative<fixed_drafter> policy{.drafter = {{1, end_of_text, 5}}};
   workspace scratch;
-  const auto accepted =
-      policy.verify(policy.drafter.propose({}, 3), {rows.data(), 4, vocabulary}, tokens{0}, {1}, 1, scratch);
+  const auto accepted = policy.verify(draft_tree::chain(policy.drafter.propose({}, 3)), {rows.data(), 4, vocabulary},
+                                      tokens{0}, {1}, 1, scratch);
   CHECK(accepted == tokens{1, end_of_text, 5, 6});  // what stands behind the end is the caller's to drop
 }
 
@@ -153,9 +153,10 @@ TEST_CASE("verification stops at the first wrong draft, and keeps the token in i
   const speculative<fixed_drafter> policy;
   workspace scratch;
   const matrix_view<float> logits(rows.data(), 4, vocabulary);
-  CHECK(policy.verify(tokens{10, 11, 12}, logits, tokens{0}, {1}, 1, scratch) == tokens{10, 11, 12, 13});
-  CHECK(policy.verify(tokens{10, 3, 12}, logits, tokens{0}, {1}, 1, scratch) == tokens{10, 11});
-  CHECK(policy.verify(tokens{3, 11, 12}, logits, tokens{0}, {1}, 1, scratch) == tokens{10});
+  CHECK(policy.verify(draft_tree::chain(tokens{10, 11, 12}), logits, tokens{0}, {1}, 1, scratch) ==
+        tokens{10, 11, 12, 13});
+  CHECK(policy.verify(draft_tree::chain(tokens{10, 3, 12}), logits, tokens{0}, {1}, 1, scratch) == tokens{10, 11});
+  CHECK(policy.verify(draft_tree::chain(tokens{3, 11, 12}), logits, tokens{0}, {1}, 1, scratch) == tokens{10});
   CHECK(policy.verify({}, {rows.data(), 1, vocabulary}, tokens{0}, {1}, 1, scratch) == tokens{10});
 }
 
@@ -163,8 +164,9 @@ TEST_CASE("a wrong number of rows and parameters out of range are refused by nam
   std::vector<float> rows(3 * vocabulary, 0.0f);
   workspace scratch;
   const speculative<prompt_lookup<3>> policy;
-  CHECK_THROWS_WITH_AS((void)policy.verify(tokens{1}, {rows.data(), 3, vocabulary}, tokens{0}, {1}, 1, scratch),
-                       "decoding::speculative.verify: logits: 3 rows for 1 drafts: there must be one more", error);
+  CHECK_THROWS_WITH_AS(
+      (void)policy.verify(draft_tree::chain(tokens{1}), {rows.data(), 3, vocabulary}, tokens{0}, {1}, 1, scratch),
+      "decoding::speculative.verify: logits: 3 rows for 1 drafts: there must be one more", error);
   CHECK_THROWS_WITH_AS((speculative<prompt_lookup<3>>{.max_draft = -1}.validate()),
                        "decoding::speculative.max_draft: -1 is not in [0, 1024]", error);
   CHECK_THROWS_WITH_AS((speculative<prompt_lookup<3>, top_p>{.rule = {.p = 3}}.validate()),

@@ -41,9 +41,9 @@ struct no_session {
 tokens drafted(const suffix_automaton& drafter, const tokens& history, int most) {
   no_session session;
   suffix_automaton::run<no_session> run(drafter, session);
-  tokens guesses;
+  draft_tree guesses;
   run.propose(history, most, guesses);
-  return guesses;
+  return guesses.tokens;
 }
 
 /// How often `what` stands in `text`, and where its first place ends.

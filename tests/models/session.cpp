@@ -204,6 +204,87 @@ TEST_CASE_TEMPLATE("logits asked for of many tokens are those that each would en
   }
 }
 
+TEST_CASE_TEMPLATE("a tree gives each token what its path alone gives, and keeps one path", Model, ei::model<>,
+                   windowed, linear, capped, small_cache) {
+  const Model m = load<Model>();
+  const std::vector<int> text = some_tokens(45), guesses = some_tokens(12, 7), after = some_tokens(3, 9);
+  const std::vector<std::vector<int>> trees = {{0, 1, 2, 2, 3, 1, 1, 2, 3, 4, 5, 1},
+                                               {0, 0, 1, 1, 2, 0},
+                                               {0, 1, 2, 3, 4},
+                                               {0},
+                                               {0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}};
+  for (const std::vector<int>& depths : trees) {
+    for (const int before : {1, 15, 44, 45}) {
+      CAPTURE(before);
+      CAPTURE(depths.size());
+      const std::size_t count = depths.size();
+      auto tree = m.start({.context_tokens = 64, .prefill_chunk = 13});
+      tree.append(std::span(text).first(static_cast<std::size_t>(before)));
+      const auto root = tree.fork();
+      std::vector<std::vector<float>> logits(count);
+      const auto read = [&] {
+        tree.append_tree(std::span(guesses).first(count), depths, {},
+                         [&](int row, std::span<const float> l) { logits[static_cast<std::size_t>(row)] = copy(l); });
+      };
+      for (int row = 0; row < static_cast<int>(count); ++row) {
+        std::vector<int> path;  // from the token up
+        for (int r = row, depth = depths[static_cast<std::size_t>(row)]; r >= 0; --r) {
+          if (depths[static_cast<std::size_t>(r)] != depth) continue;
+          path.insert(path.begin(), r);
+          --depth;
+        }
+        std::vector<int> tokens;
+        for (const int r : path) tokens.push_back(guesses[static_cast<std::size_t>(r)]);
+        auto alone = root.fork();
+        std::vector<float> expected;
+        for (const int token : tokens) expected = copy(alone.append(std::span(&token, 1)));
+        tree = root.fork();
+        read();
+        CHECK(tree.position() == before);
+        CHECK(same_bits(logits[static_cast<std::size_t>(row)], expected));
+        tree.keep(path);
+        CHECK(std::equal(tree.tokens().begin(), tree.tokens().end(), alone.tokens().begin(), alone.tokens().end()));
+        CHECK(same_bits(copy(tree.append(after)), copy(alone.append(after))));
+      }
+      // A tree that nobody keeps leaves nothing behind.
+      tree = root.fork();
+      read();
+      auto alone = root.fork();
+      CHECK(same_bits(copy(tree.append(after)), copy(alone.append(after))));
+      CHECK_THROWS_AS(tree.keep(std::vector<int>{0}), ei::error);
+    }
+  }
+}
+
+TEST_CASE("trees and paths that are none are refused, and nothing changes") {
+  const auto m = load<ei::model<>>();
+  auto s = m.start({.context_tokens = 8, .prefill_chunk = 6});
+  s.append(some_tokens(5));
+  const auto none = [](int, std::span<const float>) {};
+  const auto read = [&](const std::vector<int>& depths, std::size_t tokens) {
+    return code_of([&] { s.append_tree(some_tokens(static_cast<int>(tokens)), depths, {}, none); });
+  };
+  CHECK(read({}, 0) == ei::error_code::invalid_argument);
+  CHECK(read({0, 1}, 3) == ei::error_code::invalid_argument);
+  CHECK(read({1, 2}, 2) == ei::error_code::invalid_argument);
+  CHECK(read({0, 2}, 2) == ei::error_code::invalid_argument);
+  CHECK(read({0, -1}, 2) == ei::error_code::invalid_argument);
+  CHECK(read({0, 1, 2, 3}, 4) == ei::error_code::context_overflow);
+  CHECK(read({0, 0, 0, 0, 0, 0, 0}, 7) == ei::error_code::invalid_argument);
+  const auto keep = [&](const std::vector<int>& path) { return code_of([&] { s.keep(path); }); };
+  CHECK(keep({0}) == ei::error_code::invalid_argument);
+  s.append_tree(some_tokens(6), std::vector<int>{0, 1, 2, 1, 2, 0}, {}, none);  // three deep: as many as fit
+  CHECK(keep({1}) == ei::error_code::invalid_argument);
+  CHECK(keep({0, 2}) == ei::error_code::invalid_argument);
+  CHECK(keep({0, 1, 4}) == ei::error_code::invalid_argument);
+  CHECK(keep({5, 3}) == ei::error_code::invalid_argument);
+  CHECK(keep({0, 6}) == ei::error_code::invalid_argument);
+  CHECK(s.position() == 5);
+  s.keep(std::vector<int>{0, 3, 4});
+  CHECK(s.position() == 8);
+  CHECK(keep({}) == ei::error_code::invalid_argument);
+}
+
 TEST_CASE("a cache of 8 bits changes what the shipped model predicts by little") {
   const std::string shipped = std::string(EFFINFER_SHIPPED_MODELS) + "/shakespeare-llama";
   const auto log_probabilities = [&](const auto& model) {

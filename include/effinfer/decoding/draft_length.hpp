@@ -4,19 +4,32 @@
 // Source: Leviathan, Kalman, Matias (2023), sections 3.3 and 3.5.
 
 #include <algorithm>
+#include <array>
+#include <cstddef>
 #include <optional>
 
 namespace effinfer::inline v0::decoding {
 
-/// The least chance that all guesses so far hold at which one more pays. Both 0: as many as may be.
+/// The chances at which guesses pay. All 0: as many as may be.
 struct least_chances {
-  double to_verify = 0;  ///< a guess that has been made
-  double to_guess = 0;   ///< another guess
+  static constexpr int most_rows = 32;
+  /// What so many guesses together must win, in tokens, to be worth their rows; those above go on by the last step.
+  std::array<double, most_rows> price{};
+  double a_level = 0;  ///< what another level of guesses must win besides, to be worth making it
+
+  /// What the guess behind `guesses` others must win, where it may be the first of several that are cheaper together.
+  [[nodiscard]] double to_verify(int guesses) const {
+    const int from = std::clamp(guesses, 0, most_rows - 2);
+    double least = price[static_cast<std::size_t>(from) + 1] - price[static_cast<std::size_t>(from)];
+    for (int to = from + 2; to < most_rows; ++to)
+      least = std::min(least, (price[static_cast<std::size_t>(to)] - price[static_cast<std::size_t>(from)]) / (to - from));
+    return least;
+  }
 };
 
-/// Math: with a the share of guesses that were right and c what one costs, in passes of one token, k guesses give
-/// (1 - a^(k+1)) / (1 - a) tokens for 1 + c k passes; k is the one that gives most tokens a pass. While guesses gain less than they
-/// cost there are none, but for a try after 16, 32, 64 ... and then every 1024 passes.
+/// Math: with a the share of guesses that were right, r(k) what k more rows cost and c what a guess does, in passes of one token, k
+/// guesses give (1 - a^(k+1)) / (1 - a) tokens for 1 + r(k) + c k passes; k is the one that gives most tokens a pass. While guesses
+/// gain less than they cost there are none, but for a try now and then, at least 16 and at most 1024 passes apart.
 class draft_length {
  public:
   /// `row_cost`: what one more row of a pass costs, in passes of one token; 0: drafts are always as long as they may be; nothing:
@@ -31,44 +44,63 @@ class draft_length {
     if (row_cost_ <= 0) return most_;
     // Passes of one token are measured first, and again now and then: the rest is judged by what they take.
     if (measured_ && (plain_passes_ < 2 || ++since_plain_ >= 32)) return 0;
-    const double a = right_ / tried_, c = row_cost_ + guess_cost_;
-    double tokens = 1, chance = 1;
+    const double a = right_ / tried_;
+    double tokens = 1, chance = 1, best = 1;
     int length = 0;
-    rate_ = 1;
     for (int k = 1; k <= most_; ++k) {
       chance *= a;
       tokens += chance;
-      const double rate = tokens / (1 + c * k);
-      if (rate <= rate_ && k > 1) break;  // it rises up to one point and falls from there
-      if (rate > rate_) rate_ = rate, length = k;
+      const double rate = tokens / (1 + rows_cost(k) + guess_cost_ * k);
+      if (rate > best) best = rate, length = k;
     }
     const bool pays = length > 0 && gained_ >= spent_;
     if (pays) wait_ = 16;
     if (!pays && ++idle_ < wait_) return 0;
-    if (!pays) wait_ = std::min(2 * wait_, 1024);
+    tries_ = !pays;
     idle_ = 0;
     return std::max(length, std::min(most_, 1));
   }
 
+  /// A guess pays where its chance is above its cost times the tokens that a pass's time gives: these are the ones won so far
+  /// (Dinkelbach 1967: the rate that is won with the rate so far as the price rises to the best there is).
   [[nodiscard]] least_chances least() const {
-    if (row_cost_ <= 0) return {};
-    return {row_cost_ * rate_, (row_cost_ + guess_cost_) * rate_};
+    least_chances least;
+    if (row_cost_ <= 0) return least;
+    const double rate = std::max(tokens_ / cost_, 1.0);
+    for (int k = 0; k < least_chances::most_rows; ++k) least.price[static_cast<std::size_t>(k)] = rate * rows_cost(k);
+    least.a_level = rate * guess_cost_;
+    return least;
   }
+  /// False of a draft that is a try only: it should cost little.
+  [[nodiscard]] bool pays() const { return !tries_; }
 
-  /// The drafter was asked and made `guessed` guesses, `accepted` of them right.
-  void learn(int guessed, int accepted) {
+  /// The drafter was asked and made `guessed` guesses, at most `levels` one behind the other, `accepted` of them right.
+  void learn(int guessed, int levels, int accepted) {
     right_ += accepted;
-    tried_ += std::min(accepted + 1, guessed);
+    tried_ += std::min(accepted + 1, levels);
     gained_ += accepted;
-    spent_ += row_cost_ * guessed + guess_cost_ * std::max(guessed, 1);
+    const double spent = rows_cost(guessed) + guess_cost_ * std::max(levels, 1);
+    spent_ += spent;
+    tokens_ += 1 + accepted;
+    cost_ += 1 + spent;
     if (tried_ > 48) right_ /= 2, tried_ /= 2;
     if (gained_ + spent_ > 12) gained_ /= 2, spent_ /= 2;
+    if (cost_ > 32) tokens_ /= 2, cost_ /= 2;
+    if (!tries_) return;
+    // Tries take at most a fortieth of the time, and the less the longer they fail.
+    const double took = std::max(try_seconds_ > 0 ? try_seconds_ / pass_seconds_ : 0, spent);
+    wait_ = std::clamp(2 * wait_, static_cast<int>(40 * std::min(took, 25.0)), 1024);
+    tries_ = false;
+    try_seconds_ = 0;
   }
 
-  /// How long the drafter took for so many guesses.
-  void drafted(int guesses, double seconds) {
+  /// How long the drafter took for so many levels of guesses.
+  void drafted(int levels, double seconds) {
     if (!measured_ || pass_seconds_ == 0) return;
-    follow(guess_seconds_, seconds / std::max(guesses, 1));
+    const double one = seconds / std::max(levels, 1);
+    if (tries_) try_seconds_ = seconds;
+    // After a pause the drafter first reads what it missed, which guesses pass after pass needn't.
+    if (!tries_ || guess_seconds_ == 0 || one < guess_seconds_) follow(guess_seconds_, one);
     guess_cost_ = guess_seconds_ / pass_seconds_;
   }
   /// How long a pass of so many rows took.
@@ -85,10 +117,29 @@ class draft_length {
       pass_seconds_ = std::min(pass_seconds_, seconds);  // more rows never take less
       follow(row_seconds_, std::max(seconds - pass_seconds_, 0.0) / (rows - 1));
       row_cost_ = std::clamp(row_seconds_ / pass_seconds_, 1e-3, 1.0);
+      if (rows > least_chances::most_rows) return;
+      follow(rows_seconds_[static_cast<std::size_t>(rows - 1)], std::max(seconds - pass_seconds_, 0.0));
     }
   }
 
  private:
+  /// What so many rows more than one cost, in passes. Products take rows in blocks, so that some cost next to nothing and the next one
+  /// much: each number of rows has its own time, those not seen yet the mean of a row beyond the last one that was.
+  [[nodiscard]] double rows_cost(int rows) const {
+    if (!measured_ || pass_seconds_ == 0) return row_cost_ * rows;
+    double below = 0;  // of the greatest number seen, not above `rows`
+    int seen = 0;
+    for (int n = 1; n < least_chances::most_rows; ++n) {
+      const double seconds = rows_seconds_[static_cast<std::size_t>(n)];
+      if (seconds == 0) continue;
+      const double cost = std::max(seconds / pass_seconds_, below);
+      if (n >= rows) return below + (cost - below) * (rows - seen) / (n - seen);
+      below = cost;
+      seen = n;
+    }
+    return below + row_cost_ * (rows - seen);
+  }
+
   /// A mean of the last few values; those that something else on the machine made long count little.
   static void follow(double& mean, double value) {
     mean = mean == 0 ? value : mean + 0.2 * (std::min(value, 1.5 * mean) - mean);
@@ -96,9 +147,12 @@ class draft_length {
 
   int most_;
   bool measured_;
-  double row_cost_ = 0.15, guess_cost_ = 0, rate_ = 1;
+  double row_cost_ = 0.15, guess_cost_ = 0;
   double right_ = 1.5, tried_ = 2.5, gained_ = 1, spent_ = 0.5;  // before anything is known
-  double pass_seconds_ = 0, row_seconds_ = 0, guess_seconds_ = 0;
+  double tokens_ = 1, cost_ = 1;
+  std::array<double, least_chances::most_rows> rows_seconds_{};  // by rows beyond the first: above a pass of one
+  double pass_seconds_ = 0, row_seconds_ = 0, guess_seconds_ = 0, try_seconds_ = 0;
+  bool tries_ = false;  // this draft isn't one that should pay
   int idle_ = 0, wait_ = 16, plain_passes_ = 0, since_plain_ = 0;
 };
 

@@ -43,6 +43,8 @@ struct draft_model {
   std::shared_ptr<const Model> model = nullptr;
   float least_chance = 0;  ///< no further guess where the chance that all hold is below, even if it paid
   float temperature = 0;   ///< 0: the likeliest token
+  int siblings = 1;        ///< guesses for a place; behind the first of them the draft goes on
+  bool replaced = false;   ///< several drawn for a place may be equal: for acceptance::k_sequential
   First first = {};        ///< drafts for the smaller model
   int most_first = 4;      ///< tokens at once
 
@@ -53,6 +55,7 @@ struct draft_model {
     }
     check_parameter(least_chance >= 0 && least_chance <= 1, "draft_model.least_chance", least_chance, "[0, 1]");
     check_temperature(temperature, "draft_model.temperature");
+    check_parameter(siblings >= 1 && siblings <= 64, "draft_model.siblings", siblings, "[1, 64]");
     check_parameter(most_first >= 0 && most_first <= 1024, "draft_model.most_first", most_first, "[0, 1024]");
     first.validate();
   }
@@ -64,7 +67,7 @@ struct draft_model {
     run(const draft_model& drafter, Session& target)
         : drafter_(drafter),
           session_(drafter.model->start({.context_tokens = target.context_tokens()})),
-          chain_(drafter.least_chance),
+          pays_(drafter.least_chance),
           cost_(passes(drafter.model->config()) / passes(target.model().config())) {
       const int ours = drafter.model->config().vocabulary_size, its = target.model().config().vocabulary_size;
       if (ours != its) {
@@ -75,28 +78,32 @@ struct draft_model {
     }
 
     std::span<const tap> taps(int /*rows*/) { return {}; }
-    void expect(least_chances least) { chain_.expect(least); }
-    void read(int /*rows*/, int accepted) { chain_.learn(accepted); }
+    void expect(const least_chances& least) { pays_.expect(least); }
+    [[nodiscard]] bool chooses() const { return true; }
+    void read(std::span<const int> rows) { pays_.learn(rows); }
     /// What a guess costs, in passes of the target: by the products of a token.
     [[nodiscard]] double guess_cost() const { return cost_; }
-    /// What the guesses were drawn from, [guesses, V]; no rows where they weren't drawn.
+    /// What the nodes were drawn from, but for further siblings, which come last; no rows where they weren't drawn.
     [[nodiscard]] matrix_view<const float> distributions() const {
       const int v = drafter_.model->config().vocabulary_size;
       return {drawn_from_.data(), static_cast<std::ptrdiff_t>(drawn_from_.size()) / v, v};
     }
 
-    void propose(std::span<const int> history, int most, std::vector<int>& guesses, random_stream random) {
+    void propose(std::span<const int> history, int most, draft_tree& tree, random_stream random) {
       drawn_from_.clear();
+      others_.clear();
       most = std::min(most, follow(history, most));
-      chain_.begin();
+      pays_.begin();
       bool sure = true;
-      while (static_cast<int>(guesses.size()) < most) {
+      std::vector<int>& guesses = tree.tokens;  // a chain at first
+      const int longest = drafter_.temperature > 0 ? (most + drafter_.siblings - 1) / drafter_.siblings : most;
+      while (tree.size() < longest) {
         std::vector<int> ahead;
         if constexpr (!std::is_same_v<First, no_drafter>) {
-          const int guessed = static_cast<int>(guesses.size());
+          const int guessed = tree.size();
           context_.assign(history.begin(), history.end());
           context_.insert(context_.end(), guesses.begin(), guesses.end());
-          ahead = drafter_.first.propose(context_, std::min(drafter_.most_first, most - guessed - 1));
+          ahead = drafter_.first.propose(context_, std::min(drafter_.most_first, longest - guessed - 1));
         }
         const int base = session_.position() + static_cast<int>(unread_.size());
         unread_.insert(unread_.end(), ahead.begin(), ahead.end());
@@ -104,15 +111,21 @@ struct draft_model {
         bool valid = true;
         session_.append(unread_, {}, 1 + static_cast<int>(ahead.size()), [&](int, std::span<const float> logits) {
           if (!valid) return;
-          valid = sure = guess(logits, history.size() + guesses.size(), random, guesses);
+          valid = sure = guess(logits, history.size() + guesses.size(), random, tree);
           if (!valid) return;
           valid = right < ahead.size() && ahead[right] == guesses.back();
           right += valid ? 1 : 0;
         });
-        if (!sure || !chain_.goes_on()) break;
+        if (!sure || !pays_.goes_on()) break;
         session_.rollback(base + static_cast<int>(right));
         unread_.assign(1, guesses.back());
       }
+      // Depth first: those beside the last guess of the chain, then those beside the one before.
+      for (int parent = tree.size() - 2; parent >= -1; --parent) {
+        for (const other& o : others_)
+          if (o.parent == parent && tree.size() < most) tree.add(o.token, parent, o.probability);
+      }
+      pays_.propose(tree, drafter_.temperature > 0);
     }
 
    private:
@@ -150,31 +163,54 @@ struct draft_model {
 
     /// Adds the guess behind `logits`, if it should be made. What it is may not decide that: a drawn guess would then come from
     /// another distribution.
-    bool guess(std::span<const float> logits, std::uint64_t position, random_stream random, std::vector<int>& guesses) {
-      token_probability best;
+    bool guess(std::span<const float> logits, std::uint64_t position, random_stream random, draft_tree& tree) {
+      const int parent = tree.size() - 1;
+      const double joint = pays_.joint();
       if (drafter_.temperature == 0) {
-        top_tokens(drafter_.model->decoder_model().execution().set(), logits, {&best, 1});
-        if (!chain_.take(best.probability)) return false;
-        guesses.push_back(best.id);
+        best_.resize(std::min(static_cast<std::size_t>(drafter_.siblings), logits.size()));
+        top_tokens(drafter_.model->decoder_model().execution().set(), logits, best_);
+        if (!pays_.take(best_[0].probability)) return false;
+        tree.add(best_[0].id, parent, best_[0].probability);
+        for (std::size_t i = 1; i < best_.size(); ++i) {
+          const token_probability& t = best_[i];
+          if (joint * pays_.chance(static_cast<int>(i), t.probability) < pays_.to_verify()) break;
+          others_.push_back({parent, t.id, t.probability});
+        }
         return true;
       }
       acceptance::probabilities_of(logits, drafter_.temperature, row_);
-      if (!chain_.take(static_cast<float>(*std::max_element(row_.begin(), row_.end())))) return false;
+      const auto most = static_cast<float>(*std::max_element(row_.begin(), row_.end()));
+      if (!pays_.take(most)) return false;
       const std::size_t from = drawn_from_.size();
       drawn_from_.insert(drawn_from_.end(), row_.begin(), row_.end());
       // Of the rounded values, which are what the acceptance is told.
       row_.assign(drawn_from_.begin() + static_cast<std::ptrdiff_t>(from), drawn_from_.end());
-      guesses.push_back(acceptance::draw(row_, random, position, acceptance::draft_draw));
+      std::uint32_t at = acceptance::draft_draw;
+      for (int i = 0; i < drafter_.siblings; ++i, at += acceptance::next_guess) {
+        const int token = acceptance::draw(row_, random, position, at);
+        if (!(row_[static_cast<std::size_t>(token)] > 0)) break;  // all have been drawn
+        if (i == 0) tree.add(token, parent, most);
+        if (i > 0) others_.push_back({parent, token, most});
+        if (!drafter_.replaced) row_[static_cast<std::size_t>(token)] = 0;
+      }
       return true;
     }
 
+    /// A guess beside one of the chain.
+    struct other {
+      int parent, token;
+      float probability;
+    };
+
     draft_model drafter_;
     decltype(std::declval<const Model&>().start()) session_;
-    guarded_chain chain_;
+    paying_guesses pays_;
     double cost_;
     std::size_t first_ = 0;   // the text's token that is the session's first
     std::size_t marked_ = 0;  // the session's position when it was marked
     std::vector<int> unread_, context_;
+    std::vector<other> others_;
+    std::vector<token_probability> best_;
     std::vector<double> row_;
     std::vector<float> drawn_from_;
   };

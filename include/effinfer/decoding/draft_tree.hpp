@@ -12,12 +12,19 @@
 
 namespace effinfer::inline v0::decoding {
 
-/// Guesses at what follows the last token. Node i stands behind node parents[i], or behind the last token itself where that is -1;
+/// Guesses at what follows the last token, several for one place where they differ. Node i stands behind node parents[i], or behind the last token itself where that is -1;
 /// parents come before their children.
 struct draft_tree {
   std::vector<int> tokens;
   std::vector<int> parents;
   std::vector<float> probability;  ///< the drafter's, of the token behind its parent
+
+  /// Tokens one behind the other.
+  static draft_tree chain(std::span<const int> tokens) {
+    draft_tree tree;
+    for (const int token : tokens) tree.add(token, tree.size() - 1, 1);
+    return tree;
+  }
 
   [[nodiscard]] int size() const { return static_cast<int>(tokens.size()); }
   void add(int token, int parent, float p) {
@@ -29,6 +36,41 @@ struct draft_tree {
     tokens.clear();
     parents.clear();
     probability.clear();
+  }
+
+  /// Drops all nodes but the first `count`.
+  void keep_first(int count) {
+    const auto kept = std::min(tokens.size(), static_cast<std::size_t>(std::max(count, 0)));
+    tokens.resize(kept);
+    parents.resize(kept);
+    probability.resize(kept);
+  }
+
+  /// How many nodes lead to each.
+  [[nodiscard]] std::vector<int> depths() const {
+    std::vector<int> all;
+    for (const int parent : parents) all.push_back(parent < 0 ? 0 : all[static_cast<std::size_t>(parent)] + 1);
+    return all;
+  }
+  /// Puts the nodes in the order that a pass reads them in (models/token_tree.hpp): each behind its parent or behind the descendants
+  /// of a sibling, siblings as they stood.
+  void sort_depth_first() {
+    const draft_tree old = std::move(*this);
+    clear();
+    std::vector<int> now(old.tokens.size(), -1), open;  // where each node went; nodes yet to place, the next one last
+    const auto place_children = [&](int parent) {
+      for (int i = old.size() - 1; i > parent; --i)
+        if (old.parents[static_cast<std::size_t>(i)] == parent) open.push_back(i);
+    };
+    place_children(-1);
+    while (!open.empty()) {
+      const int node = open.back();
+      const auto i = static_cast<std::size_t>(node);
+      open.pop_back();
+      now[i] = size();
+      add(old.tokens[i], old.parents[i] < 0 ? -1 : now[static_cast<std::size_t>(old.parents[i])], old.probability[i]);
+      place_children(node);
+    }
   }
 };
 
@@ -79,10 +121,10 @@ struct tree_shape {
     return shape;
   }
 
-  /// The `nodes` nodes likeliest to be right where the guess of rank r at depth d is so with rank_accuracy[d][r], independently:
-  /// the greedy construction of Medusa (Cai et al. 2024, section 2.3.3). A node's chance is the product along its path, so it
+  /// The `nodes` nodes likeliest to be right where the guess of rank r at depth d is so with rank_accuracy[d][r], independently, but
+  /// none with a chance below `least`: the greedy construction of Medusa (Cai et al. 2024, section 2.3.3). A node's chance is the product along its path, so it
   /// never comes before its parent, and the sum of chances, the tokens won a step, is the greatest of all trees of so many.
-  static tree_shape from_accuracy(const std::vector<std::vector<double>>& rank_accuracy, int nodes) {
+  static tree_shape from_accuracy(const std::vector<std::vector<double>>& rank_accuracy, int nodes, double least = 0) {
     struct candidate {
       double chance;
       int parent, depth, rank;
@@ -101,6 +143,7 @@ struct tree_shape {
       const auto best = std::max_element(open.begin(), open.end(),
                                          [](const candidate& a, const candidate& b) { return a.chance < b.chance; });
       const candidate c = *best;
+      if (c.chance < least) break;
       open.erase(best);
       const int node = shape.size();
       shape.parents.push_back(c.parent);

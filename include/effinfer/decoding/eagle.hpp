@@ -74,9 +74,13 @@ inline draft_tree grow_static(const feature_draft& d, const tree_shape& shape) {
 /// A tree that grows where the drafter is sure: at each of `depth` levels the `top_k` likeliest of the nodes just made (by the
 /// product of probabilities along the path) get `top_k` children each, and of all nodes made the `total` likeliest stay.
 ///
+/// With `pays` a node's likelihood is its chance to be right as learned so far, and only what is worth its cost is made: another level
+/// while the nodes that it goes on from are worth one together, and nodes that are worth a row.
+///
 /// Source: Li et al., "EAGLE-2" (2024), sections 4.1 (expansion) and 4.2 (reranking).
 /// Errors: `invalid_argument` ((depth - 1) * top_k at or above feature_drafter::most_nodes).
-inline draft_tree grow_dynamic(const feature_draft& d, int depth, int top_k, int total) {
+inline draft_tree grow_dynamic(const feature_draft& d, int depth, int top_k, int total,
+                               const paying_guesses* pays = nullptr) {
   struct candidate {
     int token, parent, inner;  // parent: a candidate, or -1; inner: the parent's number in the network's draft
     float probability;
@@ -91,15 +95,22 @@ inline draft_tree grow_dynamic(const feature_draft& d, int depth, int top_k, int
     some.resize(std::min(some.size(), static_cast<std::size_t>(std::max(count, 0))));
     return some;
   };
+  const double worth = pays == nullptr ? 0 : pays->to_verify();
   const auto offer = [&](int row, int parent, int inner, double joint) {
+    int rank = 0;
     for (const token_probability& t : detail::best_guesses(d, row, top_k)) {
+      const double own = pays == nullptr ? static_cast<double>(t.probability) : pays->chance(rank++, t.probability);
+      if (joint * own < worth) continue;
       frontier.push_back(all.size());
-      all.push_back({t.id, parent, inner, t.probability, joint * static_cast<double>(t.probability)});
+      all.push_back({t.id, parent, inner, t.probability, joint * own});
     }
   };
   if (depth > 0) offer(0, -1, 0, 1.0);
   for (int level = 1; level < depth; ++level) {
     const std::vector<std::size_t> chosen = likeliest(std::exchange(frontier, {}), top_k);
+    double together = 0;
+    for (const std::size_t c : chosen) together += all[c].joint;
+    if (chosen.empty() || (pays != nullptr && together < pays->to_guess(static_cast<int>(all.size())))) break;
     std::vector<int> tokens, parents;
     for (const std::size_t c : chosen) {
       tokens.push_back(all[c].token);
@@ -126,15 +137,22 @@ inline draft_tree grow_dynamic(const feature_draft& d, int depth, int top_k, int
   return tree;
 }
 
-/// Guesses with a feature_drafter (EAGLE, EAGLE-3, MTP), one after the other.
+/// Guesses with a feature_drafter (EAGLE, EAGLE-3, MTP): a tree that grows where it is sure.
 ///
 /// Example: speculative<eagle>{.drafter = {.network = network}, .max_draft = 6}
 struct eagle {
   static constexpr bool reads_states = true;
   std::shared_ptr<const models::feature_drafter> network;
   float least_chance = 0;  ///< no further guess where the chance that all hold is below, even if it paid
+  int branches = 4;        ///< guesses for a place, and nodes of a level that are gone on from, at most; 1: a chain
+  int depth = 8;           ///< levels at most
+  int most_unread = 8;     ///< after a longer pause the drafter reads only so many of the tokens that it missed
 
   void validate() const {
+    check_parameter(branches >= 1 && branches <= 64, "eagle.branches", branches, "[1, 64]");
+    check_parameter(depth >= 1 && (depth - 1) * branches < models::feature_drafter::most_nodes, "eagle.depth", depth,
+                    "[1, 63 / branches + 1]");
+    check_parameter(most_unread >= 1, "eagle.most_unread", most_unread, "[1, 2147483647]");
     if (network == nullptr) {
       throw error(error_code::invalid_argument, "decoding::eagle.network", "there is none",
                   "std::make_shared<const models::feature_drafter>(models::feature_drafter::load(folder, llm.config(), "
@@ -149,10 +167,13 @@ struct eagle {
     using tap = typename Session::decoder_type::tap;
     run(const eagle& drafter, Session& session)
         : network_(drafter.network),
+          branches_(drafter.branches),
+          depth_(drafter.depth),
+          most_unread_(drafter.most_unread),
           session_(&session),
           capacity_(session.context_tokens()),
           state_(network_->make_state(capacity_)),
-          chain_(drafter.least_chance) {}
+          pays_(drafter.least_chance) {}
 
     std::span<const tap> taps(int rows) {
       const auto width = static_cast<std::size_t>(network_->states_width());
@@ -165,13 +186,21 @@ struct eagle {
         taps_.push_back({layer, {first + static_cast<std::ptrdiff_t>(taps_.size()) * e, rows, e, stride}});
       return taps_;
     }
-    void expect(least_chances least) { chain_.expect(least); }
-    void read(int rows, int accepted) {
-      unread_ += rows;
-      chain_.learn(accepted);
+    void expect(const least_chances& least) { pays_.expect(least); }
+    [[nodiscard]] bool chooses() const { return true; }
+    void read(std::span<const int> rows) {
+      const std::ptrdiff_t width = network_->states_width();
+      float* to = states_.data() + unread_ * width;
+      for (std::size_t i = 0; i < rows.size(); ++i, to += width)  // rows rise: none is written before it is read
+        if (rows[i] != static_cast<int>(i)) std::copy_n(to + (rows[i] - static_cast<int>(i)) * width, width, to);
+      unread_ += static_cast<int>(rows.size());
+      pays_.learn(rows);
+      if (state_.length() == 0 || unread_ <= 2 * most_unread_) return;
+      std::copy_n(states_.data() + (unread_ - most_unread_) * width, most_unread_ * width, states_.data());
+      unread_ = most_unread_;
     }
     [[nodiscard]] double guess_cost() const { return 1.0 / session_->model().config().layers; }  // a layer of its kind
-    void propose(std::span<const int> history, int most, std::vector<int>& guesses) {
+    void propose(std::span<const int> history, int most, draft_tree& tree) {
       const auto& model = session_->model();
       const feature_draft d{*network_, state_, model.weights(), model.execution()};
       if (state_.length() + unread_ > capacity_) state_.truncate(0);  // a sliding session: the drafter begins anew
@@ -181,24 +210,19 @@ struct eagle {
                           {states_.data(), unread_, network_->states_width()});
       }
       unread_ = 0;
-      chain_.begin();
-      most = std::min(most, models::feature_drafter::most_nodes - 1);
-      for (int i = 0; i < most; ++i) {
-        const token_probability best = detail::best_guesses(d, 0, 1)[0];
-        if (!chain_.take(best.probability)) break;
-        guesses.push_back(best.id);
-        if (i + 1 == most || !chain_.goes_on()) break;
-        const int parent = state_.nodes() - 1;
-        network_->expand(state_, d.target, d.exec, std::span(&best.id, 1), std::span(&parent, 1));
-      }
+      if (most < 1) return;
+      tree = grow_dynamic(d, std::min(depth_, most), branches_, most, &pays_);
+      tree.sort_depth_first();
+      pays_.propose(tree);
     }
 
    private:
     std::shared_ptr<const models::feature_drafter> network_;
+    int branches_, depth_, most_unread_;
     Session* session_;
     int capacity_;
     models::feature_drafter::state state_;
-    guarded_chain chain_;
+    paying_guesses pays_;
     int unread_ = 0;             // rows of states_ that the drafter hasn't read
     std::vector<float> states_;  // [unread_ and the next pass's, states_width()]
     std::vector<tap> taps_;

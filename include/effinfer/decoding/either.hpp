@@ -3,6 +3,7 @@
 
 #include <effinfer/core/matrix_view.hpp>
 #include <effinfer/core/random.hpp>
+#include <effinfer/decoding/draft_tree.hpp>
 #include <effinfer/decoding/drafter.hpp>
 #include <effinfer/decoding/state_drafter.hpp>
 
@@ -21,9 +22,9 @@ class token_run {
  public:
   token_run(const Drafter& drafter, Session& /*session*/) : drafter_(drafter) {}
   std::span<const typename Session::decoder_type::tap> taps(int /*rows*/) { return {}; }
-  void read(int /*rows*/, int /*accepted*/) {}
-  void propose(std::span<const int> history, int most, std::vector<int>& guesses) {
-    guesses = drafter_.propose(history, most);
+  void read(std::span<const int> /*rows*/) {}
+  void propose(std::span<const int> history, int most, draft_tree& tree) {
+    tree = draft_tree::chain(drafter_.propose(history, most));
   }
 
  private:
@@ -75,10 +76,18 @@ struct either {
           },
           run_);
     }
-    void read(int rows, int accepted) {
-      std::visit([&](auto& r) { r.read(rows, accepted); }, run_);
+    void read(std::span<const int> rows) {
+      std::visit([&](auto& r) { r.read(rows); }, run_);
     }
-    void expect(least_chances least) {
+    [[nodiscard]] bool chooses() const {
+      return std::visit(
+          [](const auto& r) {
+            if constexpr (requires { r.chooses(); }) return r.chooses();
+            return false;
+          },
+          run_);
+    }
+    void expect(const least_chances& least) {
       std::visit(
           [&](auto& r) {
             if constexpr (requires { r.expect(least); }) r.expect(least);
@@ -101,13 +110,13 @@ struct either {
           },
           run_);
     }
-    void propose(std::span<const int> history, int most, std::vector<int>& guesses, random_stream random) {
+    void propose(std::span<const int> history, int most, draft_tree& tree, random_stream random) {
       std::visit(
           [&](auto& r) {
-            if constexpr (requires { r.propose(history, most, guesses, random); }) {
-              r.propose(history, most, guesses, random);
+            if constexpr (requires { r.propose(history, most, tree, random); }) {
+              r.propose(history, most, tree, random);
             } else {
-              r.propose(history, most, guesses);
+              r.propose(history, most, tree);
             }
           },
           run_);

@@ -4,7 +4,7 @@
 // first token comes up.
 // Sources: Fu et al., "Break the Sequential Dependency of LLM Inference Using Lookahead Decoding" (2024), section 3; Santilli et
 // al., "Accelerating Transformer Inference for Translation via Parallel Decoding" (2023). Theirs reads a window of several
-// trajectories and the n-grams side by side under a mask of its own; here both share one chain, an n-gram in front.
+// trajectories beside the n-grams; here one trajectory goes on behind the newest n-gram, and other n-grams are branches beside it.
 
 #include <effinfer/decoding/parameter.hpp>
 #include <effinfer/decoding/state_drafter.hpp>
@@ -26,9 +26,11 @@ struct lookahead {
   int ngram = 4;         ///< tokens of an n-gram of the pool
   int ngrams_kept = 16;  ///< for each first token; the oldest goes
   bool jacobi = true;    ///< go on with the last pass's guesses where the pool ends; false: verify n-grams only
+  int branches = 3;      ///< n-grams that are verified at once, at most
 
   void validate() const {
     check_parameter(ngram >= 2 && ngram <= 64, "lookahead.ngram", ngram, "[2, 64]");
+    check_parameter(branches >= 1, "lookahead.branches", branches, "[1, 2147483647]");
     check_parameter(ngrams_kept >= 1, "lookahead.ngrams_kept", ngrams_kept, "[1, 2147483647]");
   }
 
@@ -37,7 +39,11 @@ struct lookahead {
    public:
     using tap = typename Session::decoder_type::tap;
     run(const lookahead& drafter, Session& session)
-        : ngram_(drafter.ngram), ngrams_kept_(drafter.ngrams_kept), jacobi_(drafter.jacobi), session_(&session) {}
+        : ngram_(drafter.ngram),
+          ngrams_kept_(drafter.ngrams_kept),
+          jacobi_(drafter.jacobi),
+          branches_(drafter.branches),
+          session_(&session) {}
 
     std::span<const tap> taps(int /*rows*/) { return {}; }
     /// The logits behind one more token of a pass, guesses that were refused among them. Greedy, whatever the rule.
@@ -46,28 +52,39 @@ struct lookahead {
       top_tokens(session_->model().execution().set(), logits, {&best, 1});
       next_.push_back(best.id);
     }
-    void read(int rows, int /*accepted*/) {
-      // next_[i] is now the guess for place (first row) + 1 + i; those behind the accepted rows are the new trajectory.
-      const auto stay = std::min(static_cast<std::size_t>(rows), next_.size());
-      trajectory_.assign(next_.begin() + static_cast<std::ptrdiff_t>(stay), next_.end());
+    void expect(const least_chances& least) { pays_.expect(least); }
+    void read(std::span<const int> rows) {
+      // Of the first branch next_[i] is the guess for place (first row) + 1 + i; those behind the tokens that stay are the new trajectory.
+      const auto first = std::min(next_.size(), static_cast<std::size_t>(first_branch_) + 1), stay = rows.size();
+      trajectory_.clear();
+      if (stay < first)
+        trajectory_.assign(next_.begin() + static_cast<std::ptrdiff_t>(stay),
+                           next_.begin() + static_cast<std::ptrdiff_t>(first));
       next_.clear();
+      first_branch_ = 0;
+      pays_.learn(rows);
     }
-    void propose(std::span<const int> history, int most, std::vector<int>& guesses) {
+    void propose(std::span<const int> history, int most, draft_tree& tree) {
       learn(history);
+      const auto add = [&](int token) {  // to the first branch
+        if (tree.size() < most) tree.add(token, tree.size() - 1, 1);
+      };
       int token = history.back();
-      while (static_cast<int>(guesses.size()) < most) {
+      while (tree.size() < most) {
         const auto found = pool_.find(token);
         if (found == pool_.end() || found->second.empty()) break;
-        for (const int next : found->second.back()) {
-          if (static_cast<int>(guesses.size()) == most) return;
-          guesses.push_back(token = next);
-        }
+        for (const int next : found->second.back()) add(token = next);
       }
-      if (!jacobi_) return;
-      for (auto i = guesses.size(); i < trajectory_.size() && static_cast<int>(guesses.size()) < most; ++i)
-        guesses.push_back(trajectory_[i]);
-      // The window's end is filled with anything; the iteration makes something of it.
-      while (static_cast<int>(guesses.size()) < std::min(most, ngram_)) guesses.push_back(history.back());
+      const int copied = tree.size();
+      if (jacobi_) {
+        for (auto i = static_cast<std::size_t>(copied); i < trajectory_.size(); ++i) add(trajectory_[i]);
+        // The window's end is filled with anything; the iteration makes something of it.
+        while (tree.size() < std::min(most, ngram_)) add(history.back());
+      }
+      first_branch_ = tree.size();
+      if (copied > 0) add_branches(pool_[history.back()], most, tree);
+      tree.sort_depth_first();
+      pays_.propose(tree, true);  // what the iteration goes through needn't pay by itself
     }
 
    private:
@@ -78,6 +95,32 @@ struct lookahead {
       known_ = history.size() + 1 > n ? history.size() + 1 - n : 0;
       if (trajectory_.size() < n) return;
       for (std::size_t i = 0; i + n <= trajectory_.size(); ++i) keep(std::span<const int>(trajectory_).subspan(i, n));
+    }
+    /// Older n-grams for the same place, where they differ from what is there.
+    void add_branches(const std::deque<std::vector<int>>& ngrams, int most, draft_tree& tree) {
+      int branches = 1;
+      for (auto ngram = ngrams.rbegin() + 1; ngram < ngrams.rend() && branches < branches_; ++ngram) {
+        int parent = -1;
+        double joint = 1;
+        bool differs = false;
+        for (const int token : *ngram) {
+          int node = -1;
+          for (int i = parent + 1; i < tree.size() && node < 0; ++i) {
+            const auto at = static_cast<std::size_t>(i);
+            if (tree.parents[at] == parent && tree.tokens[at] == token) node = i;
+          }
+          if (node < 0) {
+            const float p = differs ? 0.9F : 0.5F / static_cast<float>(branches);
+            joint *= pays_.chance(differs ? 0 : 1, p);
+            if (joint < pays_.to_verify(tree.size()) || tree.size() >= most) break;
+            differs = true;
+            node = tree.size();
+            tree.add(token, parent, p);
+          }
+          parent = node;
+        }
+        branches += differs ? 1 : 0;
+      }
     }
     void keep(std::span<const int> tokens) {
       std::deque<std::vector<int>>& kept = pool_[tokens[0]];
@@ -90,7 +133,10 @@ struct lookahead {
 
     int ngram_, ngrams_kept_;
     bool jacobi_;
+    int branches_;
     Session* session_;
+    paying_guesses pays_{0};
+    int first_branch_ = 0;   // nodes of the last tree's first branch
     std::size_t known_ = 0;  // n-grams that begin in front of it are in the pool
     std::vector<int> next_, trajectory_;
     std::unordered_map<int, std::deque<std::vector<int>>> pool_;

@@ -39,15 +39,18 @@ inline draft_tree medusa_tree(execution::instruction_set set, matrix_view<const 
   return tree;
 }
 
-/// Each head's best token, as a chain.
+/// Each head's best tokens, as a tree: of a given shape, or of the nodes likeliest to be right by what the heads say.
 ///
 /// Example: speculative<medusa>{.drafter = {.heads = heads}}
 struct medusa {
   static constexpr bool reads_states = true;
   std::shared_ptr<const models::medusa_heads> heads;
   float least_chance = 0;  ///< no further guess where the chance that all hold is below, even if it paid
+  int branches = 4;        ///< guesses for a place at most; 1: a chain
+  tree_shape shape = {};   ///< Medusa's static tree; of none the likeliest nodes are taken, and such as pay
 
   void validate() const {
+    check_parameter(branches >= 1 && branches <= 64, "medusa.branches", branches, "[1, 64]");
     if (heads == nullptr) {
       throw error(error_code::invalid_argument, "decoding::medusa.heads", "there are none",
                   "std::make_shared<const models::medusa_heads>(models::medusa_heads::load(folder, llm.config(), "
@@ -61,7 +64,11 @@ struct medusa {
    public:
     using tap = typename Session::decoder_type::tap;
     run(const medusa& drafter, Session& session)
-        : heads_(drafter.heads), session_(&session), chain_(drafter.least_chance) {}
+        : heads_(drafter.heads),
+          branches_(drafter.branches),
+          shape_(drafter.shape),
+          session_(&session),
+          pays_(drafter.least_chance) {}
 
     std::span<const tap> taps(int rows) {
       const int e = session_->model().config().width;
@@ -69,29 +76,44 @@ struct medusa {
       tap_ = {session_->model().config().layers, {states_.data(), rows, e}};
       return {&tap_, 1};
     }
-    void expect(least_chances least) { chain_.expect(least); }
-    void read(int rows, int accepted) {
-      last_ = rows - 1;
-      chain_.learn(accepted);
+    void expect(const least_chances& least) { pays_.expect(least); }
+    [[nodiscard]] bool chooses() const { return true; }
+    void read(std::span<const int> rows) {
+      last_ = rows.back();
+      pays_.learn(rows);
     }
-    void propose(std::span<const int> /*history*/, int most, std::vector<int>& guesses) {
+    void propose(std::span<const int> /*history*/, int most, draft_tree& tree) {
+      if (most < 1) return;
       const auto& model = session_->model();
       const auto row = tap_.out.middle_rows(last_, 1);
       model.features(row, row);
       const auto logits = heads_->guess(model.execution(), row, workspace_);
-      chain_.begin();
-      for (int i = 0; i < std::min(most, heads_->size()); ++i) {
-        token_probability best;
-        top_tokens(model.execution().set(), {logits.row(i), static_cast<std::size_t>(logits.columns)}, {&best, 1});
-        if (!chain_.take(best.probability)) break;
-        guesses.push_back(best.id);
+      const auto set = model.execution().set();
+      if (shape_.size() == 0) {
+        std::vector<std::vector<double>> chances;
+        std::vector<token_probability> best(
+            static_cast<std::size_t>(std::min<std::ptrdiff_t>(branches_, logits.columns)));
+        for (std::ptrdiff_t i = 0; i < logits.rows; ++i) {
+          top_tokens(set, {logits.row(i), static_cast<std::size_t>(logits.columns)}, best);
+          chances.emplace_back();
+          for (const token_probability& t : best)
+            chances.back().push_back(pays_.chance(static_cast<int>(chances.back().size()), t.probability));
+        }
+        tree = medusa_tree(set, logits, tree_shape::from_accuracy(chances, most, pays_.to_verify()));
+      } else {
+        tree = medusa_tree(set, logits, shape_);
+        tree.keep_first(most);
       }
+      tree.sort_depth_first();
+      pays_.propose(tree);
     }
 
    private:
     std::shared_ptr<const models::medusa_heads> heads_;
+    int branches_;
+    tree_shape shape_;
     Session* session_;
-    guarded_chain chain_;
+    paying_guesses pays_;
     int last_ = 0;
     std::vector<float> states_;
     tap tap_{};

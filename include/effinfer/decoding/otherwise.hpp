@@ -37,14 +37,21 @@ struct otherwise {
     void row(std::span<const float> logits) {
       if constexpr (requires { second_.row(logits); }) second_.row(logits);
     }
-    void read(int rows, int accepted) {
-      first_.read(rows, from_first_ ? accepted : 0);
-      second_.read(rows, from_first_ ? 0 : accepted);
+    void read(std::span<const int> rows) {
+      first_.read(rows);
+      second_.read(rows);
       from_first_ = false;
     }
-    void expect(least_chances least) {
-      if constexpr (requires { first_.expect(least); }) first_.expect({least.to_verify, least.to_verify});
+    void expect(const least_chances& least) {
+      if constexpr (requires { first_.expect(least); }) {
+        least_chances free = least;
+        free.a_level = 0;
+        first_.expect(free);
+      }
       if constexpr (requires { second_.expect(least); }) second_.expect(least);
+    }
+    [[nodiscard]] bool chooses() const {
+      return requires { first_.chooses(); } && requires { second_.chooses(); };
     }
     [[nodiscard]] double guess_cost() const {
       if constexpr (requires { second_.guess_cost(); }) return second_.guess_cost();
@@ -56,14 +63,14 @@ struct otherwise {
       }
       return {};
     }
-    void propose(std::span<const int> history, int most, std::vector<int>& guesses, random_stream random) {
-      first_.propose(history, most, guesses);
-      from_first_ = !guesses.empty();
+    void propose(std::span<const int> history, int most, draft_tree& tree, random_stream random) {
+      first_.propose(history, most, tree);
+      from_first_ = tree.size() > 0;
       if (from_first_) return;
-      if constexpr (requires { second_.propose(history, most, guesses, random); }) {
-        second_.propose(history, most, guesses, random);
+      if constexpr (requires { second_.propose(history, most, tree, random); }) {
+        second_.propose(history, most, tree, random);
       } else {
-        second_.propose(history, most, guesses);
+        second_.propose(history, most, tree);
       }
     }
 

@@ -39,38 +39,41 @@ struct self_speculation {
    public:
     using tap = typename Session::decoder_type::tap;
     run(const self_speculation& drafter, Session& session)
-        : layers_(drafter.layers), maps_(drafter.maps), session_(&session), chain_(drafter.least_chance) {}
+        : layers_(drafter.layers), maps_(drafter.maps), session_(&session), pays_(drafter.least_chance) {}
 
     std::span<const tap> taps(int /*rows*/) { return {}; }
-    void expect(least_chances least) { chain_.expect(least); }
-    void read(int /*rows*/, int accepted) { chain_.learn(accepted); }
+    void expect(const least_chances& least) { pays_.expect(least); }
+    [[nodiscard]] bool chooses() const { return true; }
+    void read(std::span<const int> rows) { pays_.learn(rows); }
     [[nodiscard]] double guess_cost() const {
       int used = 0;
       for (const auto& [first, last] : layers_) used += last - first;
       return static_cast<double>(used) / session_->model().config().layers;
     }
-    void propose(std::span<const int> history, int most, std::vector<int>& guesses) {
+    void propose(std::span<const int> history, int most, draft_tree& tree) {
+      if (most < 1) return;
       const int base = session_->position(), depth = layers_.back().second;
       int token = history.back();
       session_->mark();
-      chain_.begin();
+      pays_.begin();
       for (int i = 0; i < most; ++i) {
         session_->append_through(std::span(&token, 1), layers_);
         token_probability best;
         top_tokens(session_->model().execution().set(),
                    maps_ == nullptr ? session_->logits(0) : session_->logits(*maps_, depth, 0), {&best, 1});
-        if (!chain_.take(best.probability)) break;
-        guesses.push_back(token = best.id);
-        if (!chain_.goes_on()) break;
+        if (!pays_.take(best.probability)) break;
+        tree.add(token = best.id, i - 1, best.probability);
+        if (!pays_.goes_on()) break;
       }
       session_->rollback(base);
+      pays_.propose(tree);
     }
 
    private:
     std::vector<std::pair<int, int>> layers_;
     std::shared_ptr<const models::exit_maps> maps_;
     Session* session_;
-    guarded_chain chain_;
+    paying_guesses pays_;
   };
 };
 

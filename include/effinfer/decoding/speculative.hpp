@@ -1,13 +1,14 @@
 #pragma once
-// Several tokens from one pass of the model: a drafter guesses, the model reads all guesses at once, and the rule
-// chooses at each position as if it were alone. Where the choice equals the guess the next row is valid too.
+// Several tokens from one pass of the model: a drafter guesses, the model reads the tree of guesses at once, and the rule
+// chooses at each position as if it were alone. Where the choice equals a guess the row behind that one is valid too.
 // Source: Leviathan, Kalman, Matias, "Fast Inference from Transformers via Speculative Decoding" (ICML 2023). Theirs accepts by
 // rejection sampling and keeps the distribution (acceptance::rejection); by default each position keeps its random number, so
-// the tokens themselves are those of the rule alone.
+// the tokens themselves are those of the rule alone. Trees: Miao et al., "SpecInfer" (ASPLOS 2024), section 4.
 
 #include <effinfer/core/error.hpp>
 #include <effinfer/core/matrix_view.hpp>
 #include <effinfer/decoding/acceptance.hpp>
+#include <effinfer/decoding/draft_tree.hpp>
 #include <effinfer/decoding/drafter.hpp>
 #include <effinfer/decoding/greedy.hpp>
 #include <effinfer/decoding/parameter.hpp>
@@ -23,17 +24,18 @@
 
 namespace effinfer::inline v0::decoding {
 
-/// Verifies a draft row by row: `next` takes the logits behind the history, then those behind each draft that stayed.
+/// Verifies a tree of guesses on the way down: `next` takes the logits behind the history, then those behind each guess that stayed.
+/// Row 0 of the pass is the last token of the history, row i + 1 is node i of the tree.
 ///
-/// Math: token_i = acceptance(rule, logits_i, history + token_0 ... token_{i-1}, draft_i, position + i), for i = 0, 1, ... up to and
-/// including the first i with token_i != draft_i, or one past the last draft.
+/// Math: token_i = acceptance(rule, logits_i, history + token_0 ... token_{i-1}, guesses_i, position + i), for i = 0, 1, ...: guesses_i
+/// are the children of the node that token_{i-1} is, in the tree's order; up to and including the first token that is none of them.
 /// Exact, with sample_and_match: token for token what the rule gives when it is called for one position after the other.
 template <class Rule, class Acceptance = acceptance::sample_and_match>
 class verification {
  public:
-  /// `history`: all tokens in front of the first draft; `position`: how many they are; `drawn_from` [D, V], or no rows: what the
-  /// drafts were drawn from. The arguments must outlive this object.
-  verification(const Rule& rule, std::span<const int> drafts, std::span<const int> history, random_stream random,
+  /// `history`: all tokens in front of the guesses; `position`: how many they are; `drawn_from` [n, V]: what node i was drawn
+  /// from; of siblings the first's row counts, and one without a row wasn't drawn. The arguments must outlive this object.
+  verification(const Rule& rule, const draft_tree& drafts, std::span<const int> history, random_stream random,
                std::uint64_t position, workspace& scratch, const Acceptance& accept = {},
                matrix_view<const float> drawn_from = {})
       : rule_(rule),
@@ -47,32 +49,48 @@ class verification {
     scratch_.history.assign(history.begin(), history.end());
   }
 
-  /// Chooses the token behind one row of logits [V], which may be changed. True where the next row counts too.
+  /// The row whose logits `next` takes; -1 where there is none.
+  [[nodiscard]] int row() const { return row_; }
+
+  /// Chooses the token behind row `row()` with logits [V], which may be changed. True where there is another row.
   bool next(std::span<float> logits) {
-    const auto i = scratch_.history.size() - known_;
-    const int guess = i < drafts_.size() ? drafts_[i] : -1;
-    const auto row = static_cast<std::ptrdiff_t>(i);
-    const std::span<const float> q =
-        row < drawn_from_.rows
-            ? std::span<const float>(drawn_from_.row(row), static_cast<std::size_t>(drawn_from_.columns))
-            : std::span<const float>();
-    const int token = accept_(rule_, logits, scratch_.history, guess, q, random_, position_ + i, scratch_);
+    rows_.push_back(row_);
+    const int node = row_ - 1;
+    guesses_.clear();
+    std::span<const float> q;
+    for (int i = row_; i < drafts_.size(); ++i) {
+      if (drafts_.parents[static_cast<std::size_t>(i)] != node) continue;
+      if (guesses_.empty() && i < drawn_from_.rows)
+        q = {drawn_from_.row(i), static_cast<std::size_t>(drawn_from_.columns)};
+      guesses_.push_back(drafts_.tokens[static_cast<std::size_t>(i)]);
+    }
+    const int token = accept_(rule_, logits, scratch_.history, guesses_, q, random_,
+                              position_ + scratch_.history.size() - known_, scratch_);
     scratch_.history.push_back(token);
-    return token == guess;
+    row_ = -1;
+    for (int i = node + 1; i < drafts_.size() && row_ < 0; ++i) {
+      const auto at = static_cast<std::size_t>(i);
+      if (drafts_.parents[at] == node && drafts_.tokens[at] == token) row_ = i + 1;
+    }
+    return row_ >= 0;
   }
 
-  /// The tokens chosen so far; all but the last equal their drafts. Valid until the workspace is used again.
+  /// The tokens chosen so far; all but the last equal their guesses. Valid until the workspace is used again.
   [[nodiscard]] std::span<const int> accepted() const { return std::span<const int>(scratch_.history).subspan(known_); }
+  /// The rows that these tokens were chosen behind.
+  [[nodiscard]] std::span<const int> rows() const { return rows_; }
 
  private:
   const Rule& rule_;
   Acceptance accept_;
-  std::span<const int> drafts_;
+  const draft_tree& drafts_;
   matrix_view<const float> drawn_from_;
   random_stream random_;
   std::uint64_t position_;
   workspace& scratch_;
   std::size_t known_;
+  int row_ = 0;
+  std::vector<int> rows_, guesses_;
 };
 
 /// True of speculative<...>: a generation loop then drafts and verifies.
@@ -89,7 +107,7 @@ constexpr bool draftable() {
   }
 }
 
-/// `Drafter` guesses up to `max_draft` tokens a pass, `Rule` decides, and `Acceptance` (acceptance.hpp) says how.
+/// `Drafter` guesses a tree of up to `max_draft` tokens a pass, `Rule` decides, and `Acceptance` (acceptance.hpp) says how.
 ///
 /// Exact: by default the text is that of `Rule` alone. As a strategy for one position it is `Rule`.
 /// Example: speculative<prompt_lookup<3>, top_p>{.rule = {.p = 0.9f}, .max_draft = 8}
@@ -105,7 +123,7 @@ struct speculative {
 
   Drafter drafter = {};
   Rule rule = {};
-  int max_draft = 10;  ///< 0 never drafts
+  int max_draft = 10;  ///< nodes of the tree; 0 never drafts
   /// What one more row of a pass costs, in passes of one token: drafts are as long as pays, and stop where they don't
   /// (draft_length.hpp). 0: always as long as they may be; nothing: measured, so that drafts, and with
   /// acceptance::rejection or typical the text, may differ from run to run.
@@ -127,19 +145,19 @@ struct speculative {
 
   /// The tokens that follow `history`, at least one: see `verification`.
   ///
-  /// Shapes: drafts [D]; logits [D + 1, V], row 0 behind the history and row i behind drafts[i - 1], may be changed; history [S]
-  /// without the drafts; drawn_from [D, V], or no rows: what the drafts were drawn from. Errors: `invalid_argument` (logits has another number of rows), and those of the rule.
-  [[nodiscard]] std::vector<int> verify(std::span<const int> drafts, matrix_view<float> logits,
+  /// Shapes: logits [drafts.size() + 1, V], row 0 behind the history and row i + 1 behind node i, may be changed; history [S]
+  /// without the drafts; drawn_from as for `verification`. Errors: `invalid_argument` (logits has another number of rows), and
+  /// those of the rule.
+  [[nodiscard]] std::vector<int> verify(const draft_tree& drafts, matrix_view<float> logits,
                                         std::span<const int> history, random_stream random, std::uint64_t position,
                                         workspace& scratch, matrix_view<const float> drawn_from = {}) const {
-    if (logits.rows != static_cast<std::ptrdiff_t>(drafts.size()) + 1) {
+    if (logits.rows != drafts.size() + 1) {
       throw error(error_code::invalid_argument, "decoding::speculative.verify: logits",
                   std::to_string(logits.rows) + " rows for " + std::to_string(drafts.size()) +
                       " drafts: there must be one more");
     }
     verification<Rule, Acceptance> run(rule, drafts, history, random, position, scratch, accept, drawn_from);
-    std::ptrdiff_t row = 0;
-    while (run.next({logits.row(row), static_cast<std::size_t>(logits.columns)})) ++row;
+    while (run.next({logits.row(run.row()), static_cast<std::size_t>(logits.columns)})) continue;
     return {run.accepted().begin(), run.accepted().end()};
   }
 };

@@ -40,37 +40,44 @@ struct suffix_automaton {
         : past_(drafter.past),
           shortest_match_(drafter.shortest_match),
           least_share_(drafter.least_share),
-          chain_(drafter.least_chance) {}
+          pays_(drafter.least_chance) {}
 
     std::span<const tap> taps(int /*rows*/) { return {}; }
-    void expect(least_chances least) { chain_.expect(least); }
-    void read(int /*rows*/, int accepted) { chain_.learn(accepted); }
-    void propose(std::span<const int> history, int most, std::vector<int>& guesses) {
+    void expect(const least_chances& least) { pays_.expect(least); }
+    [[nodiscard]] bool chooses() const { return true; }
+    void read(std::span<const int> rows) { pays_.learn(rows); }
+    void propose(std::span<const int> history, int most, draft_tree& tree) {
       for (auto i = static_cast<std::size_t>(text_.size()); i < history.size(); ++i) {
         text_.push_back(history[i]);
         if (past_ != nullptr) past_->automaton().walk(in_past_, past_length_, history[i]);
       }
-      chain_.begin();
+      copy(history, most, tree);
+      pays_.propose(tree);
+    }
+
+   private:
+    void copy(std::span<const int> history, int most, draft_tree& tree) {
+      pays_.begin();
       const token_automaton::state& match = text_.states()[static_cast<std::size_t>(text_.repeated())];
       if (std::max(match.length, past_length_) < shortest_match_) return;
       if (past_length_ > match.length) {
         int state = in_past_;
         float share = 0;
-        while (static_cast<int>(guesses.size()) < most) {
+        while (tree.size() < most) {
           const int token = past_->follow(state, share);
-          if (token == output_store::separator || share < least_share_ || !chain_.take(share)) return;
-          guesses.push_back(token);
+          if (token == output_store::separator || share < least_share_ || !pays_.take(share)) return;
+          tree.add(token, tree.size() - 1, share);
         }
         return;
       }
       const std::size_t size = history.size();  // as in LZ77: a copy may go on in itself
-      for (auto i = static_cast<std::size_t>(match.end); static_cast<int>(guesses.size()) < most; ++i) {
-        if (!chain_.take(confidence(match.length + static_cast<int>(guesses.size())))) return;
-        guesses.push_back(i < size ? history[i] : guesses[i - size]);
+      for (auto i = static_cast<std::size_t>(match.end); tree.size() < most; ++i) {
+        const float p = confidence(match.length + tree.size());
+        if (!pays_.take(p)) return;
+        tree.add(i < size ? history[i] : tree.tokens[i - size], tree.size() - 1, p);
       }
     }
 
-   private:
     /// The longer the match, the likelier that it goes on: how likely is learned for each of the estimate's bins.
     static float confidence(int match) { return static_cast<float>(match) / static_cast<float>(match + 2); }
 
@@ -78,7 +85,7 @@ struct suffix_automaton {
     int shortest_match_;
     float least_share_;
     token_automaton text_;
-    guarded_chain chain_;
+    paying_guesses pays_;
     int in_past_ = 0, past_length_ = 0;
   };
 };

@@ -85,17 +85,18 @@ class positions {
 
   /// Puts the next T tokens' keys and values of one layer behind those held, and returns what `attend` reads, these
   /// tokens included. Every layer writes the same T; `commit(T)` then makes them part of the sequence, else they are
-  /// as if never written (a ring may have let its oldest positions go for them).
+  /// as if never written (a ring may have let its oldest positions go for them). With `behind` they are put behind the first so
+  /// many of those written before and not committed, in place of what stood there: the branches of a tree, one after the other.
   ///
-  /// Shapes: key, value [T, K*D]. Errors: `mismatch` (shapes), `context_overflow` (T > room()).
+  /// Shapes: key, value [T, K*D]. Errors: `mismatch` (shapes), `context_overflow` (behind + T > room()).
   kv_cache::view<T> write(const execution::cpu::context& exec, int layer, matrix_view<const float> key,
-                          matrix_view<const float> value) {
-    check_write(layer, key, value);
+                          matrix_view<const float> value, int behind = 0) {
+    check_write(layer, key, value, behind);
     const int tokens = static_cast<int>(key.rows);
-    first_ = std::max(first_, length_ + tokens - slots_);
-    const kv_cache::view<T> v = view_of(layer, length_ + tokens);
+    const int d = shape_.head_size, start = length_ + behind;
+    first_ = std::max(first_, start + tokens - slots_);
+    const kv_cache::view<T> v = view_of(layer, start + tokens);
     const auto set = exec.set();
-    const int d = shape_.head_size, start = length_;
     const std::ptrdiff_t rows_a_part = std::max(1, (1 << 14) / (d * shape_.kv_heads));
     T* const memory_start = data_.get();
     exec.parallel_for(tokens, rows_a_part, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
@@ -229,7 +230,8 @@ class positions {
     return v;
   }
 
-  void check_write(int layer, const matrix_view<const float>& key, const matrix_view<const float>& value) const {
+  void check_write(int layer, const matrix_view<const float>& key, const matrix_view<const float>& value,
+                   int behind) const {
     const std::ptrdiff_t columns = std::ptrdiff_t{shape_.kv_heads} * shape_.head_size;
     if (layer < 0 || layer >= shape_.layers || key.columns != columns || value.columns != columns ||
         key.rows != value.rows) {
@@ -239,9 +241,9 @@ class positions {
                       std::to_string(value.columns) + "] for " + std::to_string(shape_.layers) + " layers of [T, " +
                       std::to_string(columns) + "]");
     }
-    if (key.rows > room() || length_ > (1 << 30)) {
+    if (behind < 0 || behind + key.rows > room() || length_ > (1 << 30)) {
       throw error(error_code::context_overflow, "kv_cache.write",
-                  std::to_string(key.rows) + " tokens, room for " + std::to_string(room()),
+                  std::to_string(behind + key.rows) + " tokens, room for " + std::to_string(room()),
                   window_ == 0 ? "make the cache with a larger capacity" : "make the ring with more slack");
     }
   }

@@ -52,6 +52,11 @@ class decoder {
     int position = 0;
     int length = 0;  ///< tokens of the sequence behind the whole prompt that this pass is a part of (for dynamic_ntk)
     int outputs = std::numeric_limits<int>::max();  ///< how many of the last tokens need logits
+    /// Of a tree of guesses: how many of the pass's tokens lead to each (token_tree.hpp), so that its position is
+    /// `position + depths[t]`; such a pass changes nothing until `keep`. Empty: one token behind the other.
+    std::span<const int> depths = {};
+    /// Of a tree: takes the keys and values of all layers for `keep`, where `kept_rows` wants any. Shapes: [kept_rows, 2 K D].
+    matrix_view<float> kept = {};
   };
 
   /// Hands out the residual state behind the first `layers` layers (0: the embedding), before any norm, for the last out.rows
@@ -137,9 +142,22 @@ class decoder {
   /// tokens then find in these layers what a token that left early would have been. Source: Schuster et al., "Confident
   /// Adaptive Language Modeling" (2022), section 3.2 (hidden-state propagation). Costs two small products a layer.
   void fill_layers(std::span<const item> items, workspace& w, int first, int last) const;
-  /// The tokens of `items` are now part of their sequences.
+  /// The tokens of `items` are now part of their sequences; those of a tree are not, but for `keep`.
   void commit(std::span<const item> items) const {
-    for (const item& i : items) i.of->commit(static_cast<int>(i.tokens.size()));
+    for (const item& i : items) {
+      if (i.depths.empty()) i.of->commit(static_cast<int>(i.tokens.size()));
+    }
+  }
+  /// The tokens `path` of a tree that the last pass of `of` read, each the parent of the next, from one of depth 0 on, are now
+  /// part of the sequence: bit for bit as if they alone had been read. `tokens`: of the whole tree.
+  void keep(state& of, matrix_view<const float> kept, int tokens, std::span<const int> path) const {
+    for (int layer = 0; kept.rows > 0 && !path.empty() && layer < config().layers; ++layer)
+      mixer_.keep(*execution_, layer, of, kept.middle_rows(std::ptrdiff_t{layer} * tokens, tokens), path);
+    of.commit(static_cast<int>(path.size()));
+  }
+  /// Rows that `item.kept` needs for a tree of these depths, of 2 K D numbers each; none where the cache holds what is needed.
+  [[nodiscard]] std::ptrdiff_t kept_rows(std::span<const int> depths) const {
+    return Mixer::keeps_rows(depths) ? static_cast<std::ptrdiff_t>(depths.size()) * config().layers : 0;
   }
   /// The states of rows [first, first + count) as they stand. Shapes: [count, E]. What they are changed to goes on.
   matrix_view<float> states(workspace& w, int first, int count) const { return w.x_.middle_rows(first, count); }
@@ -318,8 +336,10 @@ void decoder<Mixer, Quantization>::embed(std::span<const item> items, workspace&
   for (const item& i : items) {
     for (std::size_t t = 0; t < i.tokens.size(); ++t, ++total) {
       weights_.look_up(i.tokens[t], w.x_.row(total));
-      if (const auto* rotary = mixer_.rotary())
-        rotary->turns(i.position + static_cast<int>(t), i.length, w.turns_.row(total));
+      const auto* rotary = mixer_.rotary();
+      if (rotary == nullptr) continue;
+      const int at = i.position + (i.depths.empty() ? static_cast<int>(t) : i.depths[t]);
+      rotary->turns(at, i.depths.empty() ? i.length : at + 1, w.turns_.row(total));
     }
   }
   copy_to(taps, 0, w, total);
@@ -339,7 +359,9 @@ bool decoder<Mixer, Quantization>::run_layers(std::span<const item> items, works
 
   for (int layer = first_layer; layer < last_layer; ++layer) {
     if (stop.stop_requested()) {
-      for (const item& i : items) i.of->abandon();
+      for (const item& i : items) {
+        if (i.depths.empty()) i.of->abandon();
+      }
       return false;
     }
     const block_weights& b = weights_.blocks[static_cast<std::size_t>(layer)];

@@ -16,6 +16,7 @@
 #include <effinfer/kv_cache/recurrent_state.hpp>
 #include <effinfer/kv_cache/ring.hpp>
 #include <effinfer/layers/rotary_embedding.hpp>
+#include <effinfer/models/token_tree.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -65,6 +66,16 @@ struct add_window<attention::softmax<Modifiers...>> {
     return type(mixer.template get<Modifiers>()..., w);
   }
 };
+
+/// A layer's keys and values of a tree's T tokens, side by side into their rows of `kept` [layers * T, 2 K D].
+inline void keep_rows(int layer, matrix_view<const float> key, matrix_view<const float> value,
+                      matrix_view<float> kept) {
+  for (std::ptrdiff_t t = 0; t < key.rows; ++t) {
+    float* const to = kept.row(layer * key.rows + t);
+    std::copy_n(key.row(t), key.columns, to);
+    std::copy_n(value.row(t), value.columns, to + key.columns);
+  }
+}
 
 template <class Cache>
 inline constexpr bool is_ring = false;
@@ -174,13 +185,20 @@ class softmax_mixer {
     std::ptrdiff_t row = 0;
     for (std::size_t i = 0; i < items.size(); ++i) {
       const auto count = static_cast<std::ptrdiff_t>(items[i].tokens.size());
+      if (!items[i].depths.empty()) {
+        mix_tree(exec, layer, items[i], static_cast<int>(i), query.middle_rows(row, count), key.middle_rows(row, count),
+                 value.middle_rows(row, count), mixed.middle_rows(row, count));
+        row += count;
+        continue;
+      }
       const view cache =
           items[i].of->cache_.write(exec, layer, key.middle_rows(row, count), value.middle_rows(row, count));
       sequences.push_back({query.middle_rows(row, count), mixed.middle_rows(row, count), cache, items[i].position,
                            static_cast<int>(i)});
       row += count;
       // Sequences of unlike context see windows of unlike width on a ring: each run of equal ones is one call.
-      const bool last = i + 1 == items.size() || (ring && items[i + 1].of->context_ != items[i].of->context_);
+      const bool last = i + 1 == items.size() || !items[i + 1].depths.empty() ||
+                        (ring && items[i + 1].of->context_ != items[i].of->context_);
       if (!last) continue;
       attention::attend(exec, at(layer, items[i].of->context_), layout_,
                         std::span<const attention::sequence<view>>(sequences));
@@ -202,9 +220,41 @@ class softmax_mixer {
     }
   }
 
+  /// Of a tree whose rows of one layer are `kept` [T, 2 K D] the tokens `path` stay.
+  void keep(const execution::cpu::context& exec, int layer, state& of, matrix_view<const float> kept,
+            std::span<const int> path) const {
+    const std::ptrdiff_t columns = kept.columns / 2;
+    for (std::size_t i = 0; i < path.size(); ++i) {
+      const auto row = kept.middle_rows(path[i], 1);
+      of.cache_.write(exec, layer, row.middle_columns(0, columns), row.middle_columns(columns, columns),
+                      static_cast<int>(i));
+    }
+  }
+  /// A chain lies in the cache as it is.
+  static bool keeps_rows(std::span<const int> depths) {
+    return !depths.empty() && depths.back() + 1 != static_cast<int>(depths.size());
+  }
+
   [[nodiscard]] const layers::rotary_embedding* rotary() const { return &rotary_; }
 
  private:
+  /// Each run of the tree is written behind what leads to it, where the run before it stood, and reads the cache as if it came alone:
+  /// the policy sees true positions, and the results are those of a chain, bit for bit.
+  template <class Item>
+  void mix_tree(const execution::cpu::context& exec, int layer, const Item& item, int index, matrix_view<float> query,
+                matrix_view<float> key, matrix_view<float> value, matrix_view<float> mixed) const {
+    using view = typename Cache::view;
+    const kernel_mixer mixer = at(layer, item.of->context_);
+    for_each_run(item.depths, [&](std::ptrdiff_t first, std::ptrdiff_t count, int depth) {
+      const view cache =
+          item.of->cache_.write(exec, layer, key.middle_rows(first, count), value.middle_rows(first, count), depth);
+      const attention::sequence<view> one{query.middle_rows(first, count), mixed.middle_rows(first, count), cache,
+                                          item.position + depth, index};
+      attention::attend(exec, mixer, layout_, std::span(&one, 1));
+    });
+    if (item.kept.rows > 0) detail::keep_rows(layer, key, value, item.kept);
+  }
+
   [[nodiscard]] kernel_mixer at(int layer, int context) const {
     if constexpr (windowed) {
       const int own = settings_.windows[static_cast<std::size_t>(layer)];
@@ -288,7 +338,13 @@ class linear_mixer {
 
    private:
     friend linear_mixer;
+    /// Memory of `count` numbers, for a tree.
+    static float* room(std::vector<float>& scratch, std::ptrdiff_t count) {
+      if (static_cast<std::ptrdiff_t>(scratch.size()) < count) scratch.resize(static_cast<std::size_t>(count));
+      return scratch.data();
+    }
     kv_cache::recurrent_state memory_;
+    std::vector<float> before_, replayed_;  // of one layer, while a tree is read
     kv_cache::recurrent_state::mark marked_;
     bool dirty_ = false;
   };
@@ -305,11 +361,18 @@ class linear_mixer {
     std::ptrdiff_t row = 0;
     for (const Item& i : items) {
       const auto count = static_cast<std::ptrdiff_t>(i.tokens.size());
+      if (!i.depths.empty()) {
+        mix_tree(exec, layer, i, query.middle_rows(row, count), key.middle_rows(row, count),
+                 value.middle_rows(row, count), mixed.middle_rows(row, count));
+        row += count;
+        continue;
+      }
       sequences.push_back({query.middle_rows(row, count), key.middle_rows(row, count), value.middle_rows(row, count),
                            mixed.middle_rows(row, count), i.of->memory_.view(layer)});
       row += count;
     }
-    attention::attend(exec, at(), layout_, std::span<const attention::recurrent_sequence>(sequences));
+    if (!sequences.empty())
+      attention::attend(exec, at(), layout_, std::span<const attention::recurrent_sequence>(sequences));
   }
 
   /// What `mix` leaves behind, without an output: the state moves on. `query` and `mixed` are scratch.
@@ -321,9 +384,60 @@ class linear_mixer {
     mix(exec, layer, items, turns, query, key, value, mixed);
   }
 
+  /// Of a tree whose rows of one layer are `kept` [T, 2 K D] the tokens `path` stay: the state moves on by them.
+  void keep(const execution::cpu::context& exec, int layer, state& of, matrix_view<const float> kept,
+            std::span<const int> path) const {
+    const std::ptrdiff_t columns = kept.columns / 2;
+    replay(exec, layer, of, kept.middle_columns(0, columns), kept.middle_columns(columns, columns), path);
+  }
+  static bool keeps_rows(std::span<const int> depths) { return !depths.empty(); }
+
   [[nodiscard]] const layers::rotary_embedding* rotary() const { return nullptr; }
 
  private:
+  /// Each run of the tree begins in the state that the tokens in front of it make of the one before the pass, which comes back
+  /// at the end. They are read again for it, without a product: cheaper to have than a state for each fork.
+  template <class Item>
+  void mix_tree(const execution::cpu::context& exec, int layer, const Item& item, matrix_view<float> query,
+                matrix_view<float> key, matrix_view<float> value, matrix_view<float> mixed) const {
+    const kv_cache::recurrent_view now = item.of->memory_.view(layer);
+    const std::ptrdiff_t size = std::ptrdiff_t{now.heads} * now.head_size * (now.head_size + 1);
+    float* const before = state::room(item.of->before_, size);
+    std::copy_n(now.matrices, size, before);
+    std::vector<int> path;  // the rows that lead to the one at hand
+    for_each_run(item.depths, [&](std::ptrdiff_t first, std::ptrdiff_t count, int depth) {
+      path.resize(static_cast<std::size_t>(depth));
+      if (first > 0) {
+        std::copy_n(before, size, now.matrices);
+        replay(exec, layer, *item.of, key, value, path);
+      }
+      const attention::recurrent_sequence one{query.middle_rows(first, count), key.middle_rows(first, count),
+                                              value.middle_rows(first, count), mixed.middle_rows(first, count), now};
+      attention::attend(exec, at(), layout_, std::span(&one, 1));
+      for (std::ptrdiff_t t = 0; t < count; ++t) path.push_back(static_cast<int>(first + t));
+    });
+    std::copy_n(before, size, now.matrices);
+    if (item.kept.rows > 0) detail::keep_rows(layer, key, value, item.kept);
+  }
+
+  /// Moves a layer's state on by the rows `path` of `key` and `value`.
+  void replay(const execution::cpu::context& exec, int layer, state& of, matrix_view<const float> key,
+              matrix_view<const float> value, std::span<const int> path) const {
+    const auto count = static_cast<std::ptrdiff_t>(path.size());
+    if (count == 0) return;
+    const std::ptrdiff_t wide = std::ptrdiff_t{layout_.heads} * layout_.head_size, narrow = key.columns;
+    float* const room = state::room(of.replayed_, count * 2 * (wide + narrow));
+    const matrix_view<float> query(room, count, wide), out(query.row(count), count, wide);
+    const matrix_view<float> keys(out.row(count), count, narrow), values(keys.row(count), count, narrow);
+    std::fill_n(query.data, count * wide, 0.0F);
+    for (std::ptrdiff_t t = 0; t < count; ++t) {
+      std::copy_n(key.row(path[static_cast<std::size_t>(t)]), narrow, keys.row(t));
+      std::copy_n(value.row(path[static_cast<std::size_t>(t)]), narrow, values.row(t));
+    }
+    const attention::recurrent_sequence one{query, keys, values, out, of.memory_.view(layer)};
+    attention::attend(exec, at(), layout_, std::span(&one, 1));
+  }
+
   [[nodiscard]] Linear at() const {
     Linear mixer = linear_;
     if constexpr (std::is_same_v<decltype(mixer.decay), attention::decay_per_head>) {

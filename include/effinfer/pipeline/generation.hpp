@@ -4,6 +4,7 @@
 
 #include <effinfer/core/random.hpp>
 #include <effinfer/decoding/draft_length.hpp>
+#include <effinfer/decoding/draft_tree.hpp>
 #include <effinfer/decoding/log_probability.hpp>
 #include <effinfer/decoding/policy.hpp>
 #include <effinfer/decoding/search.hpp>
@@ -19,6 +20,7 @@
 #include <cstdint>
 #include <iterator>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <span>
 #include <stop_token>
@@ -315,7 +317,9 @@ class generation {
       inner_.emplace(options_.decoding.drafter, *sequence_);
       const auto logits = sequence_->append(
           prompt_, options_.cancel, 1, [](int, std::span<const float>) {}, inner_->taps(rows));
-      inner_->read(rows, 0);
+      rows_.resize(prompt_.size());
+      std::iota(rows_.begin(), rows_.end(), 0);
+      inner_->read(rows_);
       return logits;
     } else {
       return sequence_->append(prompt_, options_.cancel);
@@ -371,15 +375,12 @@ class generation {
     if constexpr (decoding::is_speculative<Decoding>) {
       draft(random);
       const auto begin = clock::now();
-      const int guessed = static_cast<int>(run_.size());
-      if (inner_drafter || guessed > 0) {
-        decode_run(random);
-        length_->passed(1 + guessed, seconds(begin));
-        return;
+      if (tree_.size() > 0) {
+        verify(random);
+      } else {
+        read_last(random);
       }
-      const auto logits = sequence_->append(std::span(&last, 1), options_.cancel);
-      pending_.push_back(choose(logits, random));
-      length_->passed(1, seconds(begin));
+      length_->passed(1 + tree_.size(), seconds(begin));
       return;
     }
     if constexpr (reads) {
@@ -401,75 +402,98 @@ class generation {
     ask(0, random);
     history_.pop_back();
   }
-  /// Guesses behind history_ into run_, at most `most`.
+  /// Guesses behind history_ into tree_, at most `most`.
   void ask(int most, const random_stream& random) {
-    run_.clear();
-    if constexpr (requires { inner_->propose(history_, most, run_, random); }) {
-      inner_->propose(history_, most, run_, random);
+    tree_.clear();
+    if constexpr (requires { inner_->propose(history_, most, tree_, random); }) {
+      inner_->propose(history_, most, tree_, random);
     } else {
-      inner_->propose(history_, most, run_);
+      inner_->propose(history_, most, tree_);
     }
   }
 
-  /// Fills run_ with guesses, as many as pay.
+  /// Fills tree_ with guesses, as many as pay.
   void draft(const random_stream& random) requires decoding::is_speculative<Decoding> {
     const Decoding& policy = options_.decoding;
     const std::span<const int> known = sequence_->tokens();  // history_ is its beginning, with the token chosen last
     history_.insert(history_.end(), known.begin() + static_cast<std::ptrdiff_t>(history_.size()), known.end());
     history_.push_back(generated_.back());
-    run_.clear();
+    tree_.clear();
     if (!length_) length_.emplace(policy.max_draft, policy.row_cost);
     double cost = 0;
     if constexpr (requires { inner_->guess_cost(); }) cost = inner_->guess_cost();
-    const int most = std::min(
-        {length_->next(cost), sequence_->room() - 1, options_.max_tokens - static_cast<int>(generated_.size()) - 1});
+    int most = length_->next(cost);
+    if constexpr (requires { inner_->expect(length_->least()); }) {
+      if (most > 0) inner_->expect(length_->least());
+    }
+    if constexpr (requires { inner_->chooses(); }) {
+      if (most > 0 && length_->pays() && inner_->chooses()) most = policy.max_draft;
+    }
+    most = std::min({most, sequence_->room() - 1, sequence_->pass_tokens() - 1,
+                     options_.max_tokens - static_cast<int>(generated_.size()) - 1});
     if (most < 1) return;
     const auto begin = clock::now();
-    if constexpr (requires { inner_->expect(length_->least()); }) inner_->expect(length_->least());
     if constexpr (inner_drafter) {
       ask(most, random);
     } else {
-      run_ = policy.drafter.propose(history_, most);
+      tree_ = decoding::draft_tree::chain(policy.drafter.propose(history_, most));
     }
-    length_->drafted(static_cast<int>(run_.size()), seconds(begin));
-    if (run_.empty()) length_->learn(0, 0);
+    depths_ = tree_.depths();
+    length_->drafted(levels(), seconds(begin));
+    if (depths_.empty()) length_->learn(0, 0, 0);
+  }
+  [[nodiscard]] int levels() const {
+    return depths_.empty() ? 0 : 1 + *std::max_element(depths_.begin(), depths_.end());
   }
 
-  /// Reads the last token and the drafts in run_ in one pass, and keeps what the rule itself would have chosen.
-  void decode_run(const random_stream& random) requires decoding::is_speculative<Decoding> {
-    const std::vector<int> drafts = run_;
-    matrix_view<const float> drawn_from;
-    if constexpr (requires { inner_->distributions(); }) {
-      if (!drafts.empty()) drawn_from = inner_->distributions();
-    }
-    decoding::verification verify(options_.decoding.rule, drafts, history_, random, history_.size(), scratch_,
-                                  options_.decoding.accept, drawn_from);
-    run_.insert(run_.begin(), history_.back());
-    const int base = sequence_->position();
-    if (!drafts.empty()) sequence_->mark();
-    bool valid = true;
-    const auto sink = [&](int, std::span<const float> logits) {
+  /// Reads the last token alone: there are no guesses.
+  void read_last(const random_stream& random) {
+    const int last = generated_.back(), row = 0;
+    if constexpr (inner_drafter) {
+      const auto logits = sequence_->append(
+          std::span(&last, 1), options_.cancel, 1, [](int, std::span<const float>) {}, inner_->taps(1));
       if constexpr (requires { inner_->row(logits); }) inner_->row(logits);
-      if (!valid) return;
-      row_.assign(logits.begin(), logits.end());
-      valid = verify.next(row_);
-      keep_log_probabilities(logits, verify.accepted().back());
-    };
-    const int rows = static_cast<int>(run_.size());
-    if constexpr (inner_drafter) {
-      sequence_->append(run_, options_.cancel, rows, sink, inner_->taps(rows));
+      inner_->read(std::span(&row, 1));
+      pending_.push_back(choose(logits, random));
     } else {
-      sequence_->append(run_, options_.cancel, rows, sink);
+      pending_.push_back(choose(sequence_->append(std::span(&last, 1), options_.cancel), random));
     }
-    pending_.assign(verify.accepted().begin(), verify.accepted().end());
+  }
+
+  /// Reads the last token and the guesses in tree_ in one pass, and keeps what the rule itself would have chosen.
+  void verify(const random_stream& random) requires decoding::is_speculative<Decoding> {
+    matrix_view<const float> drawn_from;
+    if constexpr (requires { inner_->distributions(); }) drawn_from = inner_->distributions();
+    decoding::verification walk(options_.decoding.rule, tree_, history_, random, history_.size(), scratch_,
+                                  options_.decoding.accept, drawn_from);
+    run_.assign(1, history_.back());
+    run_.insert(run_.end(), tree_.tokens.begin(), tree_.tokens.end());
+    const int levels = this->levels();
+    for (int& depth : depths_) ++depth;
+    depths_.insert(depths_.begin(), 0);
+    const auto sink = [&](int row, std::span<const float> logits) {
+      if constexpr (requires { inner_->row(logits); }) inner_->row(logits);
+      if (row != walk.row()) return;
+      row_.assign(logits.begin(), logits.end());
+      walk.next(row_);
+      keep_log_probabilities(logits, walk.accepted().back());
+    };
     if constexpr (inner_drafter) {
-      inner_->read(static_cast<int>(pending_.size()), static_cast<int>(pending_.size()) - 1);
+      sequence_->append_tree(run_, depths_, options_.cancel, sink, inner_->taps(static_cast<int>(run_.size())));
+      inner_->read(walk.rows());
+    } else {
+      sequence_->append_tree(run_, depths_, options_.cancel, sink);
     }
-    const int guessed = static_cast<int>(drafts.size()), kept = static_cast<int>(pending_.size()) - 1;
-    if (guessed > 0) length_->learn(guessed, kept);
-    statistics_.drafted_tokens += guessed;
+    pending_.assign(walk.accepted().begin(), walk.accepted().end());
+    const int kept = static_cast<int>(pending_.size()) - 1;
+    length_->learn(tree_.size(), levels, kept);
+    // What follows an end isn't read: a recurrent state couldn't let it go.
+    const auto end = std::find_if(pending_.begin(), pending_.end(), [this](int token) { return is_stop(token); });
+    if (end != pending_.end()) pending_.erase(end + 1, pending_.end());
+    if (!options_.stop.empty()) sequence_->mark();
+    sequence_->keep(walk.rows().first(pending_.size()));
+    statistics_.drafted_tokens += tree_.size();
     statistics_.accepted_tokens += kept;
-    sequence_->rollback(base + static_cast<int>(pending_.size()));
   }
 
   /// What a drafter that looks inside the model keeps; nothing for the others.
@@ -502,7 +526,8 @@ class generation {
   std::vector<decoding::hypothesis> hypotheses_;  // of a search
   std::vector<float> states_;                     // of the prompt, for a search that wants them
   std::vector<int> history_;
-  std::vector<int> run_;
+  decoding::draft_tree tree_;
+  std::vector<int> run_, depths_, rows_;  // of the pass that verifies tree_
   std::optional<typename decltype(run_type())::type> inner_;
   std::optional<decoding::draft_length> length_;
   std::vector<float> row_;

@@ -5,6 +5,7 @@
 #include <effinfer/core/error.hpp>
 #include <effinfer/models/decoder.hpp>
 #include <effinfer/models/exit_maps.hpp>
+#include <effinfer/models/token_tree.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -82,6 +83,8 @@ class session {
   [[nodiscard]] int position() const { return static_cast<int>(tokens_.size()); }
   /// The most tokens this session holds; a sliding one (ring cache, recurrent state) holds any number.
   [[nodiscard]] int context_tokens() const { return options_.context_tokens; }
+  /// The most tokens of one pass.
+  [[nodiscard]] int pass_tokens() const { return options_.prefill_chunk; }
   /// How many more tokens fit.
   [[nodiscard]] int room() const {
     return Decoder::slides ? (1 << 30) - position() : options_.context_tokens - position();
@@ -101,6 +104,7 @@ class session {
   std::span<const float> append(std::span<const int> tokens, const std::stop_token& stop, int rows, Sink&& sink,
                                 std::span<const typename Decoder::tap> taps = {}) {
     check(tokens);
+    tree_position_ = -1;
     const int start = position();
     const int total = static_cast<int>(tokens.size());
     for (const typename Decoder::tap& t : taps) check(t, total);
@@ -134,6 +138,58 @@ class session {
     return logits;
   }
 
+  /// Reads a tree of guesses (models/token_tree.hpp) in one pass, each token as if only those that lead to it had been read, and calls
+  /// `sink(row, logits[V])` for each in order. The session stays as it is until `keep` says which of them count; any other call
+  /// drops them all.
+  ///
+  /// Shapes: tokens, depths [T], T at most a prefill chunk; taps as for append. Exact: the logits of a token are bit for bit
+  /// those of its path read by itself. Errors: those of append, `invalid_argument` (depths, or more tokens than a chunk).
+  template <class Sink>
+  void append_tree(std::span<const int> tokens, std::span<const int> depths, const std::stop_token& stop, Sink&& sink,
+                   std::span<const typename Decoder::tap> taps = {}) {
+    models::check_depths(depths, tokens.size());
+    check(tokens, depths.empty() ? 0 : static_cast<std::size_t>(*std::max_element(depths.begin(), depths.end())) + 1);
+    const int total = static_cast<int>(tokens.size());
+    if (total > options_.prefill_chunk) {
+      throw error(
+          error_code::invalid_argument, "session.append_tree",
+          std::to_string(total) + " tokens are more than prefill_chunk = " + std::to_string(options_.prefill_chunk));
+    }
+    for (const typename Decoder::tap& t : taps) check(t, total);
+    tree_tokens_.assign(tokens.begin(), tokens.end());
+    tree_depths_.assign(depths.begin(), depths.end());
+    tree_position_ = position();
+    const auto& c = model_->config();
+    const std::ptrdiff_t rows = model_->kept_rows(depths), columns = std::ptrdiff_t{2} * c.kv_heads * c.head_size;
+    if (const auto size = static_cast<std::size_t>(rows * columns); tree_kept_.size() < size) tree_kept_.resize(size);
+    typename Decoder::item item{&state_, tokens, position(), position() + total, total, depths};
+    item.kept = {tree_kept_.data(), rows, columns};
+    if (!model_->forward(std::span(&item, 1), scratch(), stop, taps)) {
+      tree_position_ = -1;
+      throw error(error_code::cancelled, "session.append_tree", "stopped by the caller");
+    }
+    for (int row = 0; row < total; row += Decoder::logit_rows) {
+      const matrix_view<float> some = model_->logits(scratch(), row, std::min(Decoder::logit_rows, total - row));
+      for (std::ptrdiff_t r = 0; r < some.rows; ++r)
+        sink(row + static_cast<int>(r), std::span<const float>(some.row(r), static_cast<std::size_t>(some.columns)));
+    }
+  }
+
+  /// The tokens `path` of the tree just read, each the next one's parent, from one of depth 0 on, become the session's next ones.
+  /// Exact: as if they alone had been read. Cost: no product. Errors: `invalid_argument` (no tree was just read, or no such path).
+  void keep(std::span<const int> path) {
+    if (tree_position_ != position() || !models::is_path(tree_depths_, path)) {
+      throw error(error_code::invalid_argument, "session.keep",
+                  tree_position_ != position() ? "append_tree wasn't the last call" : "this is no path of the tree");
+    }
+    const auto& c = model_->config();
+    const matrix_view<const float> kept(tree_kept_.data(), model_->kept_rows(tree_depths_),
+                                        std::ptrdiff_t{2} * c.kv_heads * c.head_size);
+    model_->keep(state_, kept, static_cast<int>(tree_tokens_.size()), path);
+    for (const int row : path) tokens_.push_back(tree_tokens_[static_cast<std::size_t>(row)]);
+    tree_position_ = -1;
+  }
+
   /// Reads one token, and asks behind each of the layers in `exits` (rising, each below the model's layers) whether to leave:
   /// `leaves(layers, logits)` with the logits that `maps` (models/exit_maps.hpp) gives there. Where it says so the deeper layers
   /// get the keys and values of the state as it is (hidden-state propagation), and these logits are the token's. `depth`, if
@@ -145,6 +201,7 @@ class session {
                                       Leaves&& leaves, const std::stop_token& stop = {}, int* depth = nullptr) {
     const std::span<const int> tokens(&token, 1);
     check(tokens);
+    tree_position_ = -1;
     const typename Decoder::item item{&state_, tokens, position(), position() + 1, 1};
     const std::span<const typename Decoder::item> items(&item, 1);
     const int layers = model_->config().layers;
@@ -198,6 +255,7 @@ class session {
                   std::to_string(tokens.size()) +
                       " tokens are more than prefill_chunk = " + std::to_string(options_.prefill_chunk));
     }
+    tree_position_ = -1;
     const int count = static_cast<int>(tokens.size()), layers = model_->config().layers;
     int done = 0;
     for (const auto& [first, last] : ranges) {
@@ -284,6 +342,7 @@ class session {
     state_.become(other.state_, static_cast<int>(common));
     tokens_.assign(other.tokens_.begin(), other.tokens_.end());
     marked_ = std::numeric_limits<int>::max();  // a mark is not copied
+    tree_position_ = -1;
   }
 
   /// The session as bytes: tokens and what is remembered. Valid for the same model, policies and library version.
@@ -329,6 +388,7 @@ class session {
     }
     state_ = std::move(state);
     tokens_ = std::move(tokens);
+    tree_position_ = -1;
   }
 
  private:
@@ -364,7 +424,9 @@ class session {
     }
   }
 
-  void check(std::span<const int> tokens) const {
+  void check(std::span<const int> tokens) const { check(tokens, tokens.size()); }
+  /// The same for tokens that take up so many positions.
+  void check(std::span<const int> tokens, std::size_t positions) const {
     if (tokens.empty()) throw error(error_code::invalid_argument, "session.append", "there are no tokens to read");
     for (const int id : tokens) {
       if (id < 0 || id >= model_->config().vocabulary_size) {
@@ -373,10 +435,10 @@ class session {
             "token " + std::to_string(id) + " is not in [0, " + std::to_string(model_->config().vocabulary_size) + ")");
       }
     }
-    if (static_cast<long long>(tokens.size()) > room()) {
+    if (static_cast<long long>(positions) > room()) {
       throw error(error_code::context_overflow, "session.append",
-                  std::to_string(position()) + " + " + std::to_string(tokens.size()) +
-                      " tokens do not fit a context of " + std::to_string(options_.context_tokens),
+                  std::to_string(position()) + " + " + std::to_string(positions) + " tokens do not fit a context of " +
+                      std::to_string(options_.context_tokens),
                   "raise session_options.context_tokens, or choose kv_cache::ring to let the oldest tokens go");
     }
   }
@@ -387,6 +449,9 @@ class session {
   typename Decoder::workspace workspace_;  // empty in a fork that hasn't read by itself yet
   std::vector<int> tokens_;
   int marked_ = 0;
+  std::vector<int> tree_tokens_, tree_depths_;  // of append_tree, for keep
+  std::vector<float> tree_kept_;
+  int tree_position_ = -1;  // the position that the tree stands behind; -1 where there is none
 };
 
 /// Several sessions of one model, read one token each in a single pass: every weight is read once for all of them. Each
