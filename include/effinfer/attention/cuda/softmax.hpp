@@ -33,6 +33,8 @@ struct decode_sequence {
   int first_part = 0;  ///< filled in by the plan: where its splits' results begin, in splits
   int first_key = 0;   ///< and the first and one past the last position that it visits
   int end_key = 0;
+  int index = 0;           ///< what policies get as position::sequence
+  float* parts = nullptr;  ///< device memory for its splits' results, where the call's isn't to be used
 };
 
 /// What a decode call needs, known on the host before anything runs.
@@ -44,9 +46,9 @@ struct decode_plan {
 
 /// The softmax of one head over one split: the greatest score, the sum of e^(score - greatest), and the outputs under that sum.
 /// In the workspace a part is head_size + 2 floats: outputs, greatest, sum.
-constexpr int part_floats(int head_size) { return head_size + 2; }
+EFFINFER_HOST_DEVICE constexpr int part_floats(int head_size) { return head_size + 2; }
 
-/// Fills in what decode_sequence says that the plan does. Head sizes D of the kernels: 64, 96, 128, 256.
+/// Fills in what decode_sequence says that the plan does. Head sizes D of the kernels: 32, 64, 96, 128, 256.
 /// Errors: `invalid_argument` (heads, a cache that holds no token), `unsupported` (a head size, rows of keys or values
 /// that aren't 16-byte aligned).
 template <class Mixer, class T, class View>
@@ -55,9 +57,9 @@ decode_plan plan_decode(const Mixer& mixer, const head_layout& h, std::span<deco
     throw error(error_code::invalid_argument, "attention::cuda::plan_decode",
                 std::to_string(h.heads) + " heads, " + std::to_string(h.kv_heads) + " key heads");
   }
-  if (h.head_size != 64 && h.head_size != 96 && h.head_size != 128 && h.head_size != 256) {
+  if (h.head_size != 32 && h.head_size != 64 && h.head_size != 96 && h.head_size != 128 && h.head_size != 256) {
     throw error(error_code::unsupported, "attention::cuda::plan_decode",
-                "head_size = " + std::to_string(h.head_size) + " is not compiled in; have {64, 96, 128, 256}");
+                "head_size = " + std::to_string(h.head_size) + " is not compiled in; have {32, 64, 96, 128, 256}");
   }
   decode_plan plan;
   plan.sequences = static_cast<int>(sequences.size());
@@ -99,6 +101,13 @@ struct decode_args {
   decode_plan plan;
   float* parts;  ///< [plan.parts, H, part_floats(D)]
 };
+
+/// Where the results of a sequence's splits begin.
+template <class Mixer, class T, class View>
+EFFINFER_HOST_DEVICE float* parts_of(const decode_args<Mixer, T, View>& a, const decode_sequence<T, View>& s) {
+  if (s.parts != nullptr) return s.parts;
+  return a.parts + std::ptrdiff_t{s.first_part} * a.heads.heads * part_floats(a.heads.head_size);
+}
 
 /// Error: `mismatch`: a kernel compiled for another head size.
 inline void check_compiled_head_size(const head_layout& h, int compiled) {
@@ -185,7 +194,7 @@ struct decode_split {
         if (h >= heads) break;
         const float all = dot[h] + t.shuffle_xor(dot[h], 1);
         if (half != 0) continue;
-        const position p{query_position, n * tile + key, first_head + h, kv_head, a_index(t, a, chunks)};
+        const position p{query_position, n * tile + key, first_head + h, kv_head, s.index};
         const bool seen = key >= low && key < high && a.mixer.visible(p);
         score[h * tile + key] = seen ? a.mixer.score(all, p) : minus_infinity;
       }
@@ -229,7 +238,7 @@ struct decode_split {
     for (int h = 0; h < Heads; ++h) {
       if (h >= heads) break;
       float* const part =
-          a.parts + (std::ptrdiff_t{s.first_part + t.block()} * a.heads.heads + first_head + h) * part_floats(D);
+          parts_of(a, s) + (std::ptrdiff_t{t.block()} * a.heads.heads + first_head + h) * part_floats(D);
       for (int c = 0; c < columns; ++c) {
         const int d = c * threads + t.thread();
         if (d < D) part[d] = out[c][h];
@@ -243,11 +252,6 @@ struct decode_split {
 
  private:
   static constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
-
-  template <class Simt>
-  EFFINFER_HOST_DEVICE static int a_index(Simt& t, const args& a, int chunks) {
-    return t.block_y() / chunks / a.heads.kv_heads;
-  }
 
   /// The keys and values of a tile that lie in [begin, end), on their way to shared memory.
   template <class Simt, class Shared>
@@ -281,7 +285,7 @@ struct decode_merge {
     const decode_sequence<T, View>& s = a.sequences[t.block_y()];
     const int head = t.block();
     const int splits = s.first_key < s.end_key ? (s.end_key - 1) / split_keys - s.first_key / split_keys + 1 : 0;
-    const float* const first = a.parts + (std::ptrdiff_t{s.first_part} * a.heads.heads + head) * part_floats(D);
+    const float* const first = parts_of(a, s) + std::ptrdiff_t{head} * part_floats(D);
     const std::ptrdiff_t stride = std::ptrdiff_t{a.heads.heads} * part_floats(D);
     const softmax_start start = a.mixer.start(head);
     float greatest = start.max;
