@@ -16,6 +16,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -343,6 +344,27 @@ class context {
     self.copies = std::move(left);
   }
 
+  template <class T>
+  void load_matrices(const shared_array<T>& from, std::ptrdiff_t i, std::uint32_t (&r)[4]) {
+    const auto rows = exchange_rows(from, i, "load_matrices");
+    for (int m = 0; m < 4; ++m) {
+      const auto row = rows(m * 8 + lane() / 4);
+      std::memcpy(&r[m], row.data() + lane() % 4 * 2, 4);
+    }
+  }
+  template <class T>
+  void load_matrices_transposed(const shared_array<T>& from, std::ptrdiff_t i, std::uint32_t (&r)[4]) {
+    const auto rows = exchange_rows(from, i, "load_matrices_transposed");
+    for (int m = 0; m < 4; ++m) {
+      const auto column = static_cast<std::size_t>(lane() / 4);
+      const std::uint32_t first = rows(m * 8 + lane() % 4 * 2)[column],
+                          second = rows(m * 8 + lane() % 4 * 2 + 1)[column];
+      r[m] = first | second << 16;
+    }
+  }
+
+  static float exp2(float x) { return x < -126 ? 0.0F : std::exp2(x); }
+
   /// One sum an element, ascending k: a tensor core adds in some other order.
   template <class T>
   void mma(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], T /*type*/) {
@@ -400,6 +422,21 @@ class context {
   void exchange(const T& value, const char* operation) {
     of_->give(thread_, value);
     of_->wait(thread_, thread_block::state::at_warp, operation);
+  }
+  /// Every lane reads the row that it says, for all; what is returned gives a lane's row.
+  template <class T>
+  auto exchange_rows(const shared_array<T>& from, std::ptrdiff_t i, const char* operation) {
+    const auto at = static_cast<std::size_t>(from.checked(i, 16));
+    if (at % 16 != 0) {
+      throw simt_error("thread " + std::to_string(thread_) + ": " + operation +
+                       " of an address that isn't 16-byte aligned");
+    }
+    for (std::size_t b = at; b < at + 16; ++b) of_->note_read(thread_, b);
+    using row = std::array<std::uint16_t, 8>;
+    row own;
+    std::memcpy(own.data(), of_->memory_.data() + at, sizeof own);
+    exchange(own, operation);
+    return [this](int lane) { return of_->given<row>(thread_, lane); };
   }
 
   thread_block* of_;

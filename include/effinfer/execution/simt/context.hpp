@@ -23,6 +23,10 @@
 //   t.commit(); t.wait<N>()       a thread's copies form groups; wait until all but the last N groups are there. A barrier must
 //                                 follow before other threads read them
 //   t.mma(d, a, b, T{})           d += a b of matrices 16 x 16 and 16 x 8 of bf16 or f16, spread over a warp: fragments.hpp
+//   t.load_matrices(a, i, r)      four matrices 8 x 8 of 16 bits as mma's operands lie (ldmatrix): lane 8 m + j says where row j of matrix m
+//                                 is, 16 aligned bytes from a[i] on; r[m] becomes elements 2 (lane % 4) and the next of its row lane / 4.
+//                                 load_matrices_transposed: of its column lane / 4
+//   t.exp2(x)                     2^x, with a relative error below 2^-21; 0 below 2^-126, and for minus infinity
 //   t.mma(d, a, b, std::int8_t{}) the same of 16 x 32 and 32 x 8 of 8-bit integers, exact in 32 bits
 //   t.atomic_add(p, v)            on global memory
 //   t.atomic_add(a, i, v)         on shared memory; no result. Barriers stand between these and other reads and writes
