@@ -120,9 +120,7 @@ class on_host<Activation>::context {
     f(q);
     return g;
   }
-  [[nodiscard]] effinfer::execution::instruction_set set() const {
-    return effinfer::execution::best_instruction_set();
-  }
+  [[nodiscard]] effinfer::execution::instruction_set set() const { return effinfer::execution::best_instruction_set(); }
 
  private:
   device_counts& counts() const { return policy_.counts != nullptr ? *policy_.counts : own_; }

@@ -80,7 +80,7 @@ class positions : public held_positions {
                           matrix_view<const float> value) {
     check_write(layer, key, value);
     const int tokens = static_cast<int>(key.rows);
-    make_room(tokens);
+    first_ = std::max(first_, length_ + tokens - slots_);
     const kv_cache::view<T> v = view_of(layer, length_ + tokens);
     const auto set = exec.set();
     const int d = shape_.head_size, start = length_;

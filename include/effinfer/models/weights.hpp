@@ -82,7 +82,8 @@ struct decoder_weights {
 
 /// A tensor whose shape is checked: [rows, columns], or [rows] where columns is 0. Errors: `missing`, `mismatch`.
 inline const checkpoint::tensor& tensor_of(const checkpoint::model_files& files, weight_role role, int layer,
-                                           std::int64_t rows, std::int64_t columns, std::string_view suffix = "weight") {
+                                           std::int64_t rows, std::int64_t columns,
+                                           std::string_view suffix = "weight") {
   const auto text = [](const std::vector<std::int64_t>& shape) {
     std::string s = "[";
     for (const std::int64_t n : shape) s += (s.size() > 1 ? ", " : "") + std::to_string(n);

@@ -377,8 +377,7 @@ class generation {
         length_->passed(1 + guessed, seconds(begin));
         return;
       }
-      const auto logits = sequence_->append(std::span(&last, 1), options_.cancel);
-      pending_.push_back(choose(logits, random));
+      pending_.push_back(read_and_choose(last, options_.decoding.rule, random));
       length_->passed(1, seconds(begin));
       return;
     }
@@ -388,9 +387,20 @@ class generation {
       pending_.push_back(choose(options_.decoding.read(*sequence_, last, step, options_.cancel, &depth), random));
       statistics_.early_exit_layers += depth;
     } else {
-      const auto logits = sequence_->append(std::span(&last, 1), options_.cancel);
-      pending_.push_back(choose(logits, random));
+      pending_.push_back(read_and_choose(last, options_.decoding, random));
     }
+  }
+
+  /// Reads the token chosen last and chooses the next one, where the logits are if that can be.
+  template <class Rule>
+  int read_and_choose(int last, const Rule& rule, const random_stream& random) {
+    if constexpr (chooses_itself<Decoder, Rule>) {
+      if (!options_.log_probabilities) {
+        const auto token = sequence_->append_and_choose(last, rule, random, options_.cancel);
+        return token ? *token : choose(sequence_->logits(0), random);
+      }
+    }
+    return choose(sequence_->append(std::span(&last, 1), options_.cancel), random);
   }
 
   /// The drafter reads the prompt and the first token too: part of the prefill.

@@ -3,15 +3,19 @@
 // forward pass needs. The model itself is shared, constant, and used from any number of threads.
 
 #include <effinfer/core/error.hpp>
+#include <effinfer/core/random.hpp>
 #include <effinfer/models/decoder.hpp>
 #include <effinfer/models/exit_maps.hpp>
 
 #include <algorithm>
+#include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <limits>
 #include <memory>
 #include <memory_resource>
+#include <optional>
 #include <span>
 #include <stop_token>
 #include <string>
@@ -24,7 +28,14 @@ namespace effinfer::inline v0 {
 struct session_options {
   int context_tokens = 0;   ///< positions kept; 0: the model's own maximum, but at most 4096
   int prefill_chunk = 256;  ///< tokens a forward pass; more is faster and takes more memory; results don't depend on it
-  std::pmr::memory_resource* memory = nullptr;  ///< of the keys, values and states; null: the default resource
+  /// Of the keys, values and states; null: the default resource. Not for a GPU's, which come from the execution policy.
+  std::pmr::memory_resource* memory = nullptr;
+};
+
+/// True of a decoder that chooses tokens by this rule where its logits lie.
+template <class Decoder, class Rule>
+concept chooses_itself = requires(const Decoder& d, typename Decoder::workspace& w, const Rule& rule, random_stream r) {
+  { d.choose(w, 0, rule, r, std::uint64_t{}) } -> std::same_as<std::optional<int>>;
 };
 
 /// A sequence being read and written. Copying it forks it: both go on from the same point, independently.
@@ -132,6 +143,23 @@ class session {
       done += count;
     }
     return logits;
+  }
+
+  /// Reads one token and returns the token that `rule` chooses behind it, where the model can choose without handing out its logits:
+  /// on a GPU, for decoding::greedy and sample. Nothing, where it can't after all; `logits(0)` are then those to choose from.
+  ///
+  /// Exact: what the rule chooses from the logits of `append`. Errors: as append.
+  template <class Rule>
+  std::optional<int> append_and_choose(int token, const Rule& rule, const random_stream& random,
+                                       const std::stop_token& stop = {}) requires chooses_itself<Decoder, Rule> {
+    const std::span<const int> tokens(&token, 1);
+    check(tokens);
+    const typename Decoder::item item{&state_, tokens, position(), position() + 1, 1};
+    if (!model_->forward(std::span(&item, 1), scratch(), stop)) {
+      throw error(error_code::cancelled, "session.append_and_choose", "stopped by the caller");
+    }
+    tokens_.push_back(token);
+    return model_->choose(scratch(), 0, rule, random, static_cast<std::uint64_t>(position()));
   }
 
   /// Reads one token, and asks behind each of the layers in `exits` (rising, each below the model's layers) whether to leave:

@@ -4,7 +4,12 @@
 //
 // A pass is one upload (tokens, rotary turns, where keys go, what each query sees), the kernels, and nothing that waits. Steps of a token a
 // sequence are recorded once as a graph: all that changes from step to step lies in the upload.
+//
+// Attention has two kernels, whose sums differ in their order: one for a token a sequence, over the keys in splits (attention/cuda/softmax.hpp),
+// and one for many (attention/cuda/prefill.hpp). Which of them a token goes through depends on the read that it is part of, never on
+// how that is cut into passes or on what else is in the pass.
 
+#include <effinfer/attention/cuda/prefill.hpp>
 #include <effinfer/attention/cuda/softmax.hpp>
 #include <effinfer/core/matrix_view.hpp>
 #include <effinfer/decoding/cuda/greedy.hpp>
@@ -19,6 +24,7 @@
 #include <effinfer/layers/cuda/rotary_embedding.hpp>
 #include <effinfer/layers/rotary_embedding.hpp>
 #include <effinfer/models/cuda/weights.hpp>
+#include <effinfer/models/fingerprint.hpp>
 #include <effinfer/models/mixer.hpp>
 #include <effinfer/quantization/cuda/matmul.hpp>
 
@@ -58,7 +64,9 @@ class decoder {
 /// A decoder whose weights lie on a device; constant after `load`, shared by any number of sessions and threads. It has the members of
 /// models::decoder that sessions, rules and searches use, and not those that leave layers out or look at the weights.
 ///
-/// Exact: the hidden state of a token is bit for bit the same however a sequence is cut into passes, and whatever else is in the pass.
+/// Exact: the hidden state of a token is bit for bit the same however a read is cut into passes, and whatever else is in the pass; also
+/// however a sequence is cut into reads, as long as each has at most `few_tokens` (or each more): so a draft that is verified gets the
+/// logits that its tokens get one by one.
 template <class Attention, class Cache, bool FromCheckpoint, class Quantization,
           execution::simt::device_policy Execution>
 class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Execution> {
@@ -75,6 +83,7 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
       typename std::conditional_t<windowed, models::detail::add_window<Attention>, std::type_identity<Attention>>::type;
   using view = kv_cache::view<C>;
   using sequence = attention::cuda::decode_sequence<T, view>;
+  using long_read = attention::cuda::prefill_sequence<T, view>;
   using products = typename weights_of<Quantization, T>::type;
 
  public:
@@ -83,6 +92,8 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
   static constexpr bool slides = ring;
   /// As many rows of logits a workspace holds.
   static constexpr int logit_rows = 8;
+  /// Tokens of a read up to which each is a decode step of its own to attention.
+  static constexpr int few_tokens = 16;
   /// Sequences of a step that is recorded as a graph.
   static constexpr int graph_rows = 16;
 
@@ -93,7 +104,7 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
         : cache_(models::detail::cache_shape(c), slots(s, context, pass), ring ? window(s, context) : 0, where),
           context_(context),
           part_floats_(row_part_floats(c, slots(s, context, pass))),
-          parts_(where, part_floats_ * static_cast<std::size_t>(pass) * sizeof(float)) {}
+          parts_(where, part_floats_ * static_cast<std::size_t>(part_rows(c, pass)) * sizeof(float)) {}
     state(const state& other)
         : cache_(other.cache_),
           context_(other.context_),
@@ -107,14 +118,23 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
     static std::uint64_t bytes(const checkpoint::model_config& c, const mixer_settings& s, int context, int pass) {
       const int held = slots(s, context, pass);
       return kv_cache::cuda::positions<C, device>::footprint(models::detail::cache_shape(c), held) +
-             row_part_floats(c, held) * static_cast<std::uint64_t>(pass) * sizeof(float);
+             row_part_floats(c, held) * static_cast<std::uint64_t>(part_rows(c, pass)) * sizeof(float);
     }
-    bool truncate(int position) { return cache_.truncate(position); }
-    void clear() { cache_.clear(); }
+    bool truncate(int position) {
+      read_end_ = 0;
+      return cache_.truncate(position);
+    }
+    void clear() {
+      read_end_ = 0;
+      cache_.clear();
+    }
     void mark() {}
     bool rollback() { return false; }
     void commit(int tokens) { cache_.commit(tokens); }
-    void become(const state& other, int common) { cache_.become(other.cache_, common); }
+    void become(const state& other, int common) {
+      read_end_ = 0;
+      cache_.become(other.cache_, common);
+    }
     void save(std::vector<std::byte>& out) const { cache_.save(out); }
     void load(std::span<const std::byte> in, int tokens) {
       const std::size_t read = cache_.load(in);
@@ -141,8 +161,13 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
       return static_cast<std::size_t>(splits) * static_cast<std::size_t>(c.heads) *
              static_cast<std::size_t>(attention::cuda::part_floats(c.head_size));
     }
+    /// Queries of a pass that may be decode steps.
+    static int part_rows(const checkpoint::model_config& c, int pass) {
+      return reads_long(c) ? std::min(pass, few_tokens) : pass;
+    }
     kv_cache::cuda::positions<C, device> cache_;
     int context_;
+    int read_end_ = 0;  // where a long read ends that has begun
     std::size_t part_floats_;
     execution::simt::memory<device> parts_;
   };
@@ -241,12 +266,13 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
     auto q = device_->queue();
     if (w.busy_) q.synchronize();  // the last upload has been read
     pass p = prepare(items, w);
+    p.is_step = p.is_step && !p.is_long && taps.empty() && p.rows <= graph_rows;
     q.upload(w.upload_, w.host_upload_, p.upload_bytes);
     w.busy_ = true;
     w.logits_count_ = 0;
     w.rows_ = p.rows;
     w.first_output_ = p.rows - outputs_of(items, p.rows);
-    if (p.single_tokens && taps.empty() && p.rows <= graph_rows) {
+    if (p.is_step) {
       if (stop.stop_requested()) return false;
       recorded(p, w).start(q);
       w.first_logits_ = 0, w.logits_count_ = std::min(p.rows, logit_rows);
@@ -279,6 +305,33 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
     }
   }
 
+  // What leaves layers out or looks at states and weights isn't here, and says so.
+  template <class... Arguments>
+  void embed(const Arguments&...) const {
+    runs_whole<Arguments...>();
+  }
+  template <class... Arguments>
+  bool run_layers(const Arguments&...) const {
+    return runs_whole<Arguments...>();
+  }
+  template <class... Arguments>
+  void fill_layers(const Arguments&...) const {
+    runs_whole<Arguments...>();
+  }
+  template <class... Arguments>
+  matrix_view<float> states(const Arguments&...) const {
+    return runs_whole<Arguments...>(), matrix_view<float>();
+  }
+  template <class... Arguments>
+  void features(const Arguments&...) const {
+    runs_whole<Arguments...>();
+  }
+  template <class... Arguments>
+  const decoder_weights& weights(const Arguments&...) const {
+    runs_whole<Arguments...>();
+    return *static_cast<const decoder_weights*>(nullptr);
+  }
+
   /// The token that the rule chooses behind row `row` of the last pass, without a copy of the logits; nothing for a rule, or logits, that the
   /// host must see. Exact: what the rule chooses on the host.
   [[nodiscard]] std::optional<int> choose(workspace& w, int row, const decoding::greedy&, random_stream,
@@ -302,6 +355,16 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
   }
 
  private:
+  template <class... Arguments>
+  static constexpr bool runs_whole() {
+    static_assert(
+        sizeof...(Arguments) == 0 && !std::is_same_v<Attention, Attention>,
+        "effinfer: execution::cuda takes tokens through the whole model and keeps its states and weights on the "
+        "device: early "
+        "exit, self-speculation, EAGLE, MTP and Medusa drafters and contrastive search run with execution::cpu.");
+    return false;
+  }
+
   decoder(std::shared_ptr<const checkpoint::model_files> files, mixer_settings settings, const Quantization& policy,
           const Execution& where, const weight_options& options)
       : files_(std::move(files)),
@@ -316,22 +379,15 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
                   "leave it empty");
     }
     weights_ = device_loader<T, Quantization, device>(*files_, policy).load(*device_, options.progress);
-    fingerprint_ = 14695981039346656037ULL;  // FNV-1a over what a saved state depends on
-    const auto mix = [this](std::uint64_t value) {
-      for (int i = 0; i < 8; ++i) fingerprint_ = (fingerprint_ ^ ((value >> (8 * i)) & 0xff)) * 1099511628211ULL;
-    };
-    for (const int value : {config().layers, config().width, config().heads, config().kv_heads, config().head_size,
-                            config().vocabulary_size, config().feed_forward_width}) {
-      mix(static_cast<std::uint64_t>(value));
-    }
-    mix(weights_.bytes);
-    mix(cpu_mixer::kind);
-    mix(std::is_same_v<T, bf16> ? 0x42463136 : 0x46313600);  // not the CPU's states
+    models::fingerprint of(config());
+    of.mix(weights_.bytes);
+    of.mix(cpu_mixer::kind);
+    of.mix(std::is_same_v<T, bf16> ? 0x42463136 : 0x46313600);  // not the CPU's states
     for (int i = 0; i < config().layers; ++i) {  // a sample of the weights tells two models of one shape apart
       const auto data = files_->at(weight_name(weight_role::query, i, files_->is_gguf())).data;
-      for (std::size_t at = 0; at < std::min<std::size_t>(data.size(), 256); ++at)
-        mix(std::to_integer<std::uint64_t>(data[at]));
+      of.mix(data.first(std::min<std::size_t>(data.size(), 256)));
     }
+    fingerprint_ = of.value();
   }
 
   /// Errors: `unsupported`.
@@ -375,7 +431,7 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
         meet(l->weight, tokens, std::type_identity<T>());
     }
     meet(weights.output.weight, std::min(tokens, logit_rows), std::type_identity<float>());
-    s.upload_bytes = upload_layout(c, tokens).bytes;
+    s.upload_bytes = std::max(upload_layout(c, tokens, false).bytes, upload_layout(c, 1, true).bytes);
     workspace none;
     std::tie(s.device_bytes, s.host_bytes) = place(c, s, none, nullptr, nullptr);
     return s;
@@ -407,11 +463,14 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
     return {on_device.used(), on_host.used()};
   }
 
-  /// Where the parts of an upload for `rows` rows begin.
+  /// True where attention has a kernel for reads of many tokens.
+  static bool reads_long(const checkpoint::model_config& c) { return std::is_same_v<T, C> && c.head_size >= 64; }
+
+  /// Where the parts of an upload for `rows` rows begin. Sequences are those of decode steps, [layers, rows], or a long read's, [layers].
   struct upload_parts {
     std::size_t tokens = 0, turns = 0, places = 0, sequences = 0, bytes = 0;
   };
-  static upload_parts upload_layout(const checkpoint::model_config& c, int rows) {
+  static upload_parts upload_layout(const checkpoint::model_config& c, int rows, bool is_long) {
     execution::simt::layout l;
     const auto n = static_cast<std::size_t>(rows);
     const auto next = [&](std::size_t bytes) {
@@ -423,7 +482,7 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
     p.tokens = next(n * sizeof(int));
     p.turns = next(n * static_cast<std::size_t>(c.rope.rotary_size) * sizeof(float));
     p.places = next(n * sizeof(layers::cuda::cache_place<C>));
-    p.sequences = next(n * static_cast<std::size_t>(c.layers) * sizeof(sequence));
+    p.sequences = next(static_cast<std::size_t>(c.layers) * (is_long ? sizeof(long_read) : n * sizeof(sequence)));
     p.bytes = l.used();
     return p;
   }
@@ -433,8 +492,10 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
   /// What the kernels of a pass are started with.
   struct pass {
     int rows = 0;
-    int splits = 0;             ///< of one query, the most
-    bool single_tokens = true;  ///< each sequence has one
+    int splits = 0;        ///< of one query, the most
+    bool is_step = true;   ///< of a token a sequence, few enough: recorded as a graph, with the logits
+    bool is_long = false;  ///< of one sequence, part of a read of more than few_tokens
+    attention::cuda::prefill_plan long_plan;
     int outputs = 0;            ///< rows that go through the whole of the last layer
     std::vector<int> contexts;  ///< [rows]: of the sequence, which on a ring bounds what it sees
     std::size_t upload_bytes = 0;
@@ -461,10 +522,16 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
     for (const item& i : items) {
       i.of->cache_.prepare(static_cast<int>(i.tokens.size()));
       p.rows += static_cast<int>(i.tokens.size());
-      p.single_tokens = p.single_tokens && i.tokens.size() == 1;
+      p.is_step = p.is_step && i.tokens.size() == 1;
     }
     p.outputs = outputs_of(items, p.rows);
-    p.parts = upload_layout(c, p.rows);
+    if (items.size() == 1 && reads_long(c)) {
+      const item& i = items[0];
+      const int end = std::max(i.length, i.position + p.rows);
+      p.is_long = end - i.position > few_tokens || i.of->read_end_ == end;
+      i.of->read_end_ = p.is_long && i.position + p.rows < end ? end : 0;
+    }
+    p.parts = upload_layout(c, p.rows, p.is_long);
     p.upload_bytes = p.parts.bytes;
     auto* const tokens = reinterpret_cast<int*>(w.host_upload_ + p.parts.tokens);
     auto* const turns = reinterpret_cast<float*>(w.host_upload_ + p.parts.turns);
@@ -481,7 +548,7 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
         rotary_.turns(position, i.length, turns + row * c.rope.rotary_size);
         places[row] = i.of->cache_.place(position);
         p.contexts.push_back(i.of->context_);
-        for (int layer = 0; layer < c.layers; ++layer) {
+        for (int layer = 0; !p.is_long && layer < c.layers; ++layer) {
           sequence& s = sequences[layer * p.rows + row];
           s = {w.qkv_ + row * qkv, w.mixed_ + row * mixed, i.of->cache_.view(layer, position + 1)};
           s.index = static_cast<int>(n);
@@ -491,6 +558,15 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
           p.splits = std::max(p.splits, plan.most_splits);
         }
       }
+    }
+    for (int layer = 0; p.is_long && layer < c.layers; ++layer) {
+      const item& i = items[0];
+      long_read& s = reinterpret_cast<long_read*>(w.host_upload_ + p.parts.sequences)[layer];
+      s = {{w.qkv_, p.rows, mixed, qkv},
+           {w.mixed_, p.rows, mixed},
+           i.of->cache_.view(layer, i.position + p.rows),
+           i.position};
+      p.long_plan = attention::cuda::plan_prefill(mixer_at(layer, i.of->context_), heads_, std::span<long_read>(&s, 1));
     }
     return p;
   }
@@ -577,7 +653,7 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
       tap_here(layer + 1);
     }
     norm(weights_.final_norm);
-    if (p.single_tokens && taps.empty() && p.rows <= graph_rows) {
+    if (p.is_step) {
       const int count = std::min(p.rows, logit_rows);
       product(q, weights_.output, normed.middle_rows(0, count), matrix_view<float>(w.logits_, count, c.vocabulary_size),
               w);
@@ -603,9 +679,19 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
     if (l.bias != nullptr) q.template launch<layers::cuda::add<Out, float>>({out, {l.bias, 1, out.columns}});
   }
 
-  /// Attention of each row of the pass over what it sees, a decode step a row.
+  /// Attention of each row of the pass over what it sees.
   template <class Queue>
   void attend(Queue& q, const pass& p, int layer, workspace& w) const {
+    if constexpr (std::is_same_v<T, C>) {
+      if (p.is_long) {
+        const attention::cuda::prefill_args<kernel_mixer, T, view> args{
+            mixer_at(layer, p.contexts[0]), heads_,
+            reinterpret_cast<const long_read*>(w.upload_ + p.parts.sequences) + layer, p.long_plan};
+        return with_head_size<64, 96, 128, 256>([&](auto size) {
+          q.template launch<attention::cuda::prefill<kernel_mixer, T, view, decltype(size)::value>>(args);
+        });
+      }
+    }
     const auto* const sequences =
         reinterpret_cast<const sequence*>(w.upload_ + p.parts.sequences) + std::ptrdiff_t{layer} * p.rows;
     for (int first = 0; first < p.rows;) {
