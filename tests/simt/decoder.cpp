@@ -23,9 +23,14 @@
 namespace ei = effinfer;
 using ei::bf16;
 using ei::f16;
+using ei::quantization::at_load;
 using simt_host::device_counts;
+// Head sizes that the models here have: less to compile.
 template <class T>
-using host = simt_host::on_host<T>;
+using host = simt_host::on_host<T, 32, 64>;
+/// Compiled once for all of what can be chosen when a model is loaded.
+using small = ei::model<at_load, host<bf16>>;
+using windowed = ei::model<ei::attention::sliding_window<7>, ei::quantization::none, host<bf16>>;
 
 namespace {
 
@@ -91,61 +96,33 @@ void check_logits(const std::string& path, const Quantization& policy, std::size
 
 }  // namespace
 
-TEST_CASE("the shipped model: logits near those in double, and the CPU's greedy tokens") {
-  const auto files = ei::checkpoint::model_files::open(shipped);
-  using gpu = ei::model<ei::models::llama, ei::quantization::none, host<bf16>>;
-  check_logits<bf16, gpu>(shipped, ei::quantization::none{}, 6, false);
-  const gpu on_gpu = gpu::load(shipped, {}, host<bf16>{.multiprocessors = 8});
-  const auto on_cpu =
-      ei::model<ei::models::llama, ei::execution::cpu>::load(shipped, {}, ei::execution::cpu{.threads = 1});
-  for (const std::uint64_t seed : {3U, 4U}) {
-    auto a = on_gpu.start({.context_tokens = 64});
-    auto b = on_cpu.start({.context_tokens = 64});
-    const std::vector<int> prompt = some_tokens(7, 1000, seed);
-    const auto likeliest = [](std::span<const float> logits) {
-      return static_cast<int>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-    };
-    int token = likeliest(b.append(prompt));
-    CHECK(likeliest(a.append(prompt)) == token);
-    for (int i = 0; i < 8; ++i) {
-      const auto chosen = a.append_and_choose(token, ei::decoding::greedy{}, {});
-      token = likeliest(b.append(std::span(&token, 1)));
-      REQUIRE(chosen);
-      CHECK(*chosen == token);
-    }
-  }
-}
+TEST_CASE("the shipped model: logits near those in double") { check_logits<bf16, small>(shipped, at_load{}, 6, false); }
 
 TEST_CASE("biases, norms of heads, windows, groups of heads and quantized weights: logits near those in double") {
   namespace q = ei::quantization;
   const small_checkpoint::folder folder;
   const auto& path = folder.path();
-  const auto check = [&]<class T, class... Policies>(const small_checkpoint::shape& s, const auto& policy, int window,
-                                                     std::type_identity<ei::model<Policies...>>, T) {
+  const auto check = [&]<class T, class Model>(const small_checkpoint::shape& s, const auto& policy, int window,
+                                               std::type_identity<Model>, T) {
     small_checkpoint::write(path, s);
-    check_logits<T, ei::model<Policies...>>(path, policy, 24, true, window);
+    check_logits<T, Model>(path, policy, 24, true, window);
   };
+  const std::type_identity<small> any;
+  const q::none none;
   // Three heads share one; keys in f16 beside activations in bf16 have the decode kernel alone.
-  check({.architecture = "qwen2"}, q::none{}, 0, std::type_identity<ei::model<q::none, host<bf16>>>(), bf16{});
-  check({.architecture = "qwen2", .heads = 2, .kv_heads = 2, .head_size = 32}, q::none{}, 0,
+  check({.architecture = "qwen2"}, at_load{}, 0, any, bf16{});
+  check({.architecture = "qwen2", .layers = 1, .heads = 4, .kv_heads = 2, .head_size = 32}, none, 0,
         std::type_identity<ei::model<q::none, host<bf16>, ei::kv_cache::contiguous<f16>>>(), bf16{});
-  check({.architecture = "qwen3", .dtype = "F16", .layers = 1, .heads = 6, .tied = true}, q::none{}, 0,
+  check({.architecture = "qwen3", .dtype = "F16", .layers = 1, .heads = 6, .tied = true}, none, 0,
         std::type_identity<ei::model<q::none, host<f16>>>(), f16{});
-  check({.dtype = "F32", .layers = 1}, q::none{}, 0, std::type_identity<ei::model<q::none, host<bf16>>>(), bf16{});
-  check({.architecture = "mistral", .window = 9}, q::int8{}, 9, std::type_identity<ei::model<q::int8, host<bf16>>>(),
-        bf16{});
-  check({.dtype = "F16", .tied = true}, q::int8{}, 7,
-        std::type_identity<ei::model<ei::attention::sliding_window<7>, q::int8, host<bf16>>>(), bf16{});
-  check({.feed_forward_width = 128}, q::int4<32>{}, 0, std::type_identity<ei::model<q::int4<32>, host<bf16>>>(),
-        bf16{});
-  check({.dtype = "F32", .layers = 1}, q::int4<128>{}, 0, std::type_identity<ei::model<q::int4<128>, host<f16>>>(),
-        f16{});
+  check({.dtype = "F32", .layers = 1}, at_load{}, 0, any, bf16{});
+  check({.architecture = "mistral", .window = 9}, at_load{at_load::choice::int8}, 9, any, bf16{});
+  check({.layers = 1, .tied = true}, none, 7, std::type_identity<windowed>(), bf16{});
+  check({.feed_forward_width = 128}, at_load{at_load::choice::int4_32}, 0, any, bf16{});
+  check({.dtype = "F16", .layers = 1, .tied = true}, at_load{at_load::choice::int4_128}, 0, any, bf16{});
 }
 
 namespace {
-
-using small = ei::model<ei::quantization::none, host<bf16>>;
-using windowed = ei::model<ei::attention::sliding_window<7>, ei::quantization::none, host<bf16>>;
 
 template <class Model>
 Model load_small(const small_checkpoint::folder& folder, const host<bf16>& where = {}) {
@@ -262,7 +239,6 @@ TEST_CASE("a step is a graph that is recorded once, and nothing is allocated or 
 }
 
 TEST_CASE("what a device can't do is said when the model is loaded") {
-  namespace q = ei::quantization;
   const small_checkpoint::folder folder;
   const auto refused = [&]<class Model>(std::type_identity<Model>, const std::string& path, const auto&... values) {
     try {
@@ -282,9 +258,11 @@ TEST_CASE("what a device can't do is said when the model is loaded") {
   says(refused(plain, folder.path()), "unsupported", "96 inputs are no multiple of 64");
   small_checkpoint::write(folder.path(), {.layers = 1, .heads = 2, .kv_heads = 2, .head_size = 80});
   says(refused(plain, folder.path()), "unsupported", "heads of 80");
-  says(refused(std::type_identity<ei::model<q::int8, host<bf16>>>(),
-               std::string(EFFINFER_TEST_DATA) + "/models/llama-q8_0/model.gguf"),
-       "unsupported", "Q8_0");
+  small_checkpoint::write(folder.path(), {.layers = 1, .heads = 1, .head_size = 128});
+  says(refused(plain, folder.path()), "unsupported", "compiled for heads of 32, 64 here");
+  for (const auto choice : {at_load::choice::none, at_load::choice::int8})
+    says(refused(plain, std::string(EFFINFER_TEST_DATA) + "/models/llama-q8_0/model.gguf", at_load{choice}),
+         "unsupported", "Q8_0");
   small_checkpoint::write(folder.path(), {.layers = 1});
   says(refused(plain, folder.path(), host<bf16>{.memory = 1 << 16}), "device", "bytes");
   const small model = small::load(folder.path());

@@ -30,10 +30,11 @@ struct device_counts {
 };
 
 /// Policy: SIMT kernels on the host.
-template <class Activation>
+template <class Activation, int... HeadSizes>
 struct on_host {
   using slot = effinfer::slot::execution;
   using activation = Activation;
+  using head_sizes = simt::head_sizes<HeadSizes...>;
   int multiprocessors = 1;
   int shared_bytes = 160 * 1024;
   std::size_t memory = std::size_t{1} << 32;  ///< bytes that there are
@@ -43,8 +44,8 @@ struct on_host {
   class context;
 };
 
-template <class Activation>
-class on_host<Activation>::context {
+template <class Activation, int... HeadSizes>
+class on_host<Activation, HeadSizes...>::context {
  public:
   class queue_type;
   class graph {

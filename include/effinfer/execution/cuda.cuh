@@ -55,8 +55,8 @@ struct probe {
 
 }  // namespace detail
 
-template <class Activation>
-class on_cuda<Activation>::context {
+template <class Activation, int... HeadSizes>
+class on_cuda<Activation, HeadSizes...>::context {
  public:
   class queue_type {
    public:

@@ -12,11 +12,13 @@ struct CUstream_st;  // cudaStream_t points to it
 namespace effinfer::inline v0::execution {
 
 /// Policy: run on a CUDA device of compute capability 8.0 or newer, with activations in Activation, bf16 or f16. Sums are in float, as is what
-/// layers add to, and so are logits.
-template <class Activation>
+/// layers add to, and so are logits. With HeadSizes attention is compiled for heads of these sizes alone, of 32, 64, 96, 128 and 256: less to
+/// compile where the models are known (on_cuda<bf16, 128>).
+template <class Activation, int... HeadSizes>
 struct on_cuda {
   using slot = effinfer::slot::execution;
   using activation = Activation;
+  using head_sizes = simt::head_sizes<HeadSizes...>;
   int device = 0;
   /// Where everything runs, a cudaStream_t of the device, which must outlive the model; null: a stream of the model's own. Sessions of
   /// one model share it.

@@ -8,14 +8,22 @@
 
 #include <concepts>
 #include <cstddef>
+#include <type_traits>
 #include <utility>
 
 namespace effinfer::inline v0::execution::simt {
 
-/// A policy in the execution slot whose kernels are SIMT kernels: it says which 16-bit type activations have. Its `context` is a `device`.
+/// Head sizes that attention is compiled for: those that a policy names, or where it names none, all that there are.
+template <int... Sizes>
+using head_sizes = std::conditional_t<sizeof...(Sizes) == 0, std::integer_sequence<int, 32, 64, 96, 128, 256>,
+                                      std::integer_sequence<int, Sizes...>>;
+
+/// A policy in the execution slot whose kernels are SIMT kernels: it says which 16-bit type activations have, and for which head_sizes it
+/// is compiled. Its `context` is a `device`.
 template <class P>
 concept device_policy = policy_of<P, slot::execution> && requires {
   typename P::activation;
+  typename P::head_sizes;
 };
 
 /// What a device's `queue()` returns, and what `record` gives to its argument: work in order. Nothing waits but `synchronize`.

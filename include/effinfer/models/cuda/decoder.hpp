@@ -47,9 +47,6 @@
 
 namespace effinfer::inline v0::models::cuda {
 
-/// Head sizes that attention is compiled for.
-inline constexpr int head_sizes[] = {32, 64, 96, 128, 256};
-
 /// True where a device keeps keys and values in this type.
 template <class C>
 inline constexpr bool keeps = std::is_same_v<C, float> || std::is_same_v<C, f16> || std::is_same_v<C, bf16>;
@@ -329,7 +326,7 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
   template <class... Arguments>
   const decoder_weights& weights(const Arguments&...) const {
     runs_whole<Arguments...>();
-    return *static_cast<const decoder_weights*>(nullptr);
+    throw error(error_code::unsupported, "decoder.weights", "they lie on the device");
   }
 
   /// The token that the rule chooses behind row `row` of the last pass, without a copy of the logits; nothing for a rule, or logits, that the
@@ -392,9 +389,14 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
 
   /// Errors: `unsupported`.
   static void check(const checkpoint::model_config& c) {
-    if (std::find(std::begin(head_sizes), std::end(head_sizes), c.head_size) != std::end(head_sizes)) return;
+    std::string compiled;
+    const auto is_there = [&]<int... Sizes>(std::integer_sequence<int, Sizes...>) {
+      ((compiled += (compiled.empty() ? "" : ", ") + std::to_string(Sizes)), ...);
+      return ((c.head_size == Sizes) || ...);
+    };
+    if (is_there(typename Execution::head_sizes())) return;
     throw error(error_code::unsupported, c.file, "heads of " + std::to_string(c.head_size),
-                "on a GPU attention is compiled for heads of 32, 64, 96, 128 and 256: run it with execution::cpu");
+                "attention is compiled for heads of " + compiled + " here: run it with execution::cpu");
   }
 
   // --- memory ---
@@ -687,8 +689,9 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
         const attention::cuda::prefill_args<kernel_mixer, T, view> args{
             mixer_at(layer, p.contexts[0]), heads_,
             reinterpret_cast<const long_read*>(w.upload_ + p.parts.sequences) + layer, p.long_plan};
-        return with_head_size<64, 96, 128, 256>([&](auto size) {
-          q.template launch<attention::cuda::prefill<kernel_mixer, T, view, decltype(size)::value>>(args);
+        return with_head_size([&](auto size) {
+          if constexpr (decltype(size)::value >= 64)
+            q.template launch<attention::cuda::prefill<kernel_mixer, T, view, decltype(size)::value>>(args);
         });
       }
     }
@@ -703,7 +706,7 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
       plan.sequences = end - first, plan.most_splits = p.splits;
       const attention::cuda::decode_args<kernel_mixer, T, view> args{mixer_at(layer, context), heads_,
                                                                      sequences + first, plan, nullptr};
-      with_head_size<32, 64, 96, 128, 256>([&](auto size) {
+      with_head_size([&](auto size) {
         constexpr int head = decltype(size)::value;
         using attention::cuda::decode_split;
         const int group = heads_.heads / heads_.kv_heads;
@@ -719,9 +722,12 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
       first = end;
     }
   }
-  template <int... Sizes, class F>
+  template <class F>
   void with_head_size(const F& f) const {
-    (void)((heads_.head_size == Sizes ? (f(std::integral_constant<int, Sizes>()), true) : false) || ...);
+    [&]<int... Sizes>(std::integer_sequence<int, Sizes...>) {
+      (void)((heads_.head_size == Sizes ? (f(std::integral_constant<int, Sizes>()), true) : false) || ...);
+    }
+    (typename Execution::head_sizes());
   }
 
   template <class Queue>

@@ -43,12 +43,27 @@ struct device_matrix {
 template <class... Weights>
 struct weight_list {};
 
+template <class... Lists>
+struct joined;
+template <class... Weights>
+struct joined<weight_list<Weights...>> {
+  using type = weight_list<Weights...>;
+};
+template <class... A, class... B, class... Rest>
+struct joined<weight_list<A...>, weight_list<B...>, Rest...> : joined<weight_list<A..., B...>, Rest...> {};
+
 /// Those that a quantization policy needs: what isn't listed isn't compiled.
 template <class Quantization, class T>
 struct weights_of {
-  using type = weight_list<quantization::cuda::float_weights<T>, quantization::cuda::int8_weights,
-                           quantization::cuda::int4_weights<32>, quantization::cuda::int4_weights<64>,
-                           quantization::cuda::int4_weights<128>>;
+  using formats = typename Quantization::formats;
+  using type = typename joined<
+      weight_list<quantization::cuda::float_weights<T>>,
+      std::conditional_t<formats::contains(weight_format::int8), weight_list<quantization::cuda::int8_weights>,
+                         weight_list<>>,
+      std::conditional_t<formats::contains(weight_format::int4),
+                         weight_list<quantization::cuda::int4_weights<32>, quantization::cuda::int4_weights<64>,
+                                     quantization::cuda::int4_weights<128>>,
+                         weight_list<>>>::type;
 };
 template <class T>
 struct weights_of<quantization::none, T> {
