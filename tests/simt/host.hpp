@@ -372,16 +372,25 @@ class context {
       std::uint32_t a[4], b[2];
     } own{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
     exchange(own, "mma");
+    // The lane's two rows of A and two columns of B, by k.
+    float rows[2][16], columns[2][16];
     const auto half = [](const std::uint32_t* registers, int i) {
       return static_cast<float>(T::from_bits(static_cast<std::uint16_t>(registers[i / 2] >> (i % 2 * 16))));
     };
-    for (int i = 0; i < 4; ++i) {
-      const auto [row, column] = simt::d_element(lane(), i);
-      for (int k = 0; k < 16; ++k) {
-        const auto pa = simt::a_place(row, k), pb = simt::b_place(k, column);
-        d[i] +=
-            half(of_->given<operands>(thread_, pa.lane).a, pa.i) * half(of_->given<operands>(thread_, pb.lane).b, pb.i);
+    const auto first = simt::d_element(lane(), 0);
+    for (int pair = 0; pair < 4; ++pair) {
+      const operands of_row = of_->given<operands>(thread_, simt::a_place(first.row, 2 * pair).lane);
+      const operands of_column[2] = {of_->given<operands>(thread_, simt::b_place(2 * pair, first.column).lane),
+                                     of_->given<operands>(thread_, simt::b_place(2 * pair, first.column + 1).lane)};
+      for (const int k : {2 * pair, 2 * pair + 1, 2 * pair + 8, 2 * pair + 9}) {
+        for (int i = 0; i < 2; ++i) {
+          rows[i][k] = half(of_row.a, simt::a_place(first.row + 8 * i, k).i);
+          columns[i][k] = half(of_column[i].b, simt::b_place(k, first.column + i).i);
+        }
       }
+    }
+    for (int i = 0; i < 4; ++i) {
+      for (int k = 0; k < 16; ++k) d[i] += rows[i / 2][k] * columns[i % 2][k];
     }
   }
 
