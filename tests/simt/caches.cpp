@@ -93,7 +93,7 @@ struct caches {
   kv::view<E> ring(int capacity) {
     kv::view<E> v = rows();
     v.first = std::max(0, length - capacity), v.capacity = capacity;
-    ring_keys = ring_values = poisoned<E>(static_cast<std::size_t>(capacity * row));
+    ring_keys = ring_values = poisoned<E>(static_cast<std::size_t>(capacity) * static_cast<std::size_t>(row));
     for (int p = v.first; p < length; ++p) {
       std::copy_n(keys.begin() + p * row, row, ring_keys.begin() + p % capacity * row);
       std::copy_n(values.begin() + p * row, row, ring_values.begin() + p % capacity * row);
