@@ -131,7 +131,7 @@ class thread_block {
   struct abandoned {};  // thrown in the threads that are left when one has failed, so that they end too
   enum class state { ready, at_barrier, at_warp, ended };
   struct async_copy {
-    std::size_t to;
+    std::size_t to, size;
     std::array<std::byte, 16> bytes;
     int group;
   };
@@ -310,15 +310,18 @@ class context {
             static_cast<std::ptrdiff_t>(end)};
   }
 
-  template <class T>
+  template <int Bytes = 16, class T>
   void copy_async(const shared_array<T>& to, std::ptrdiff_t i, const T* from) {
-    const auto at = static_cast<std::size_t>(to.checked(i, 16));
-    if (at % 16 != 0 || reinterpret_cast<std::uintptr_t>(from) % 16 != 0)
-      throw simt_error("thread " + std::to_string(thread_) + ": copy_async of an address that isn't 16-byte aligned");
+    static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16);
+    const auto at = static_cast<std::size_t>(to.checked(i, Bytes));
+    if (at % Bytes != 0 || reinterpret_cast<std::uintptr_t>(from) % Bytes != 0) {
+      throw simt_error("thread " + std::to_string(thread_) + ": copy_async of an address that isn't " +
+                       std::to_string(Bytes) + "-byte aligned");
+    }
     auto& self = of_->threads_[of_->index(thread_)];
-    thread_block::async_copy copy{at, {}, self.group};
-    std::memcpy(copy.bytes.data(), from, 16);
-    for (std::size_t b = at; b < at + 16; ++b) {
+    thread_block::async_copy copy{at, Bytes, {}, self.group};
+    std::memcpy(copy.bytes.data(), from, Bytes);
+    for (std::size_t b = at; b < at + Bytes; ++b) {
       of_->note_write(thread_, b);
       of_->shadow_[b].pending = true;
       of_->memory_[b] = std::byte{0xff};
@@ -335,8 +338,8 @@ class context {
         left.push_back(c);
         continue;
       }
-      std::copy(c.bytes.begin(), c.bytes.end(), of_->memory_.begin() + static_cast<std::ptrdiff_t>(c.to));
-      for (std::size_t b = c.to; b < c.to + 16; ++b) {
+      std::copy_n(c.bytes.begin(), c.size, of_->memory_.begin() + static_cast<std::ptrdiff_t>(c.to));
+      for (std::size_t b = c.to; b < c.to + c.size; ++b) {
         of_->shadow_[b].pending = false;
         of_->note_write(thread_, b);
       }

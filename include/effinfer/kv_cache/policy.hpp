@@ -4,6 +4,7 @@
 // There are
 //   contiguous<T>      every position, up to a capacity; the default                contiguous.hpp
 //   ring<T>            the last positions only: memory for a window                 ring.hpp
+//   paged<T, Block>    blocks of a pool that sequences share                         paged.hpp
 // and for mixers without keys and values
 //   recurrent_state    a matrix and a vector a head, of fixed size                  recurrent_state.hpp
 // T = float, f16 (the default), bf16 or int8 (a scale for each token and head) is how a number is stored.

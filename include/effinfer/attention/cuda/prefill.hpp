@@ -13,6 +13,7 @@
 //
 // Source: Dao, "FlashAttention-2" (2023), algorithm 1 and section 3.3; Milakov and Gimelshein (2018) for the online softmax.
 
+#include <effinfer/attention/cuda/cache_rows.hpp>
 #include <effinfer/attention/policy.hpp>
 #include <effinfer/attention/sequence.hpp>
 #include <effinfer/attention/softmax.hpp>
@@ -61,35 +62,8 @@ struct prefill_plan {
   std::size_t workspace_bytes = 0;  ///< of device memory: none
 };
 
-namespace detail {
-
-inline bool is_aligned_16(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
-
-inline void check_heads(const char* who, const head_layout& h) {
-  if (h.heads < 1 || h.kv_heads < 1 || h.heads % h.kv_heads != 0) {
-    throw error(error_code::invalid_argument, who,
-                std::to_string(h.heads) + " heads, " + std::to_string(h.kv_heads) + " key heads");
-  }
-  if (h.head_size != 64 && h.head_size != 96 && h.head_size != 128 && h.head_size != 256) {
-    throw error(error_code::unsupported, who,
-                "head_size = " + std::to_string(h.head_size) + " is not compiled in; have {64, 96, 128, 256}");
-  }
-}
-
-/// True where every row of keys and values begins at a multiple of 16 bytes.
-template <class View>
-bool has_aligned_rows(const View& cache, int kv_heads) {
-  if (cache.row_stride * static_cast<std::ptrdiff_t>(sizeof(typename View::element_type)) % 16 != 0) return false;
-  for (int k = 0; k < kv_heads; ++k) {
-    if (!is_aligned_16(cache.key(k, cache.first)) || !is_aligned_16(cache.value(k, cache.first))) return false;
-  }
-  return true;
-}
-
-}  // namespace detail
-
-/// Fills in what prefill_sequence says that the plan does. Sequences without new tokens are allowed. Head sizes D of the kernels: 64,
-/// 96, 128, 256. Errors: `invalid_argument` (heads, a scale that isn't above 0), `mismatch` (shapes, a cache that doesn't end with the new
+/// Fills in what prefill_sequence says that the plan does. Sequences without new tokens are allowed. Head sizes D of the kernels: 32,
+/// 64, 96, 128, 256. Errors: `invalid_argument` (heads, a scale that isn't above 0), `mismatch` (shapes, a cache that doesn't end with the new
 /// tokens), `unsupported` (a head size, rows that aren't 16-byte aligned), `limit` (2^31 rows or blocks).
 template <class Mixer, class T, class View>
 prefill_plan plan_prefill(const Mixer&, const head_layout& h, std::span<prefill_sequence<T, View>> sequences) {
@@ -122,11 +96,11 @@ prefill_plan plan_prefill(const Mixer&, const head_layout& h, std::span<prefill_
                       std::to_string(s.cache.length) + "), the new tokens are [" + std::to_string(s.first_position) +
                       ", " + std::to_string(s.first_position + s.query.rows) + ")");
     }
-    if (!detail::is_aligned_16(s.query.data) || !detail::is_aligned_16(s.out.data) || s.query.stride % 8 != 0 ||
-        s.out.stride % 8 != 0 || !detail::has_aligned_rows(s.cache, h.kv_heads)) {
-      throw error(error_code::unsupported, who,
-                  which + "rows of queries, outputs, keys or values are not 16-byte aligned");
+    if (!detail::is_aligned(s.query.data, 16) || !detail::is_aligned(s.out.data, 16) || s.query.stride % 8 != 0 ||
+        s.out.stride % 8 != 0) {
+      throw error(error_code::unsupported, who, which + "rows of queries or outputs are not 16-byte aligned");
     }
+    detail::check_rows(who, which, s.cache, h.kv_heads);
     tiles += (s.query.rows * group + rows - 1) / rows;
     if (tiles > most) throw error(error_code::limit, who, "the tokens of all sequences are more than a grid holds");
   }
@@ -153,17 +127,21 @@ struct prefill {
   static_assert(
       std::is_same_v<T, bf16> || std::is_same_v<T, f16>,
       "effinfer: attention::cuda::prefill runs on matrix instructions of bf16 or f16: activations must be one of them");
-  static_assert(std::is_same_v<element, T>,
-                "effinfer: attention::cuda::prefill needs keys and values stored in the type of the activations");
-  static_assert(D == 64 || D == 96 || D == 128 || D == 256);
+  static_assert(std::is_same_v<element, T> || std::is_same_v<element, kv_cache::int8>,
+                "effinfer: attention::cuda::prefill needs keys and values in the type of the activations, or int8");
+  static_assert(D == 32 || D == 64 || D == 96 || D == 128 || D == 256);
 
   static constexpr int rows = prefill_rows<Mixer>(D), keys = prefill_keys<Mixer>(D);
   static constexpr int warps = 4, threads = warps * 32;
   static constexpr int strips = rows / warps / 16;  ///< of 16 rows, a warp
   static constexpr int pieces = D / 8;              ///< of 16 bytes, a row
   static constexpr int row_words = D / 2 + 4;  ///< 16 bytes more, so that rows below each other begin in other banks
-  static constexpr int stage_words = 2 * keys * row_words;  ///< keys, then values
-  static constexpr int shared_bytes = (rows * row_words + 2 * stage_words) * 4;
+  static constexpr int tile_words = 2 * keys * row_words;  ///< keys, then values
+  /// Keys and values that aren't T come into shared memory as they are stored, in two stages, and go from there into one tile of T.
+  static constexpr bool converts = !std::is_same_v<element, T>;
+  using row = cache_row<element, D>;
+  static constexpr int stage_words = converts ? 2 * keys * row::pitch : tile_words;
+  static constexpr int shared_bytes = (rows * row_words + 2 * stage_words + (converts ? tile_words : 0)) * 4;
   static_assert(shared_bytes <= 99 * 1024, "every device of compute capability 8.0 and above lets a block have this");
 
   /// Errors: `mismatch` (a plan for another head size), `limit` (65535 key heads).
@@ -192,6 +170,7 @@ struct prefill {
 
     const auto query = t.template shared<std::uint32_t>(rows * row_words);
     const auto stages = t.template shared<std::uint32_t>(2 * stage_words);
+    const auto converted = t.template shared<std::uint32_t>(converts ? tile_words : 0);
 
     key_range visited{a.mixer.keys(first_query, first_query + 1).begin, a.mixer.keys(last_query, last_query + 1).end};
     if (visited.begin < s.cache.first) visited.begin = s.cache.first;
@@ -246,10 +225,23 @@ struct prefill {
       const int following = next_tile(key + keys);
       if (following < visited.end) fetch(t, s.cache, kv_head, following, stages + (stage ^ 1) * stage_words);
       t.commit();
+      const auto stored = stages + stage * stage_words;
+      if constexpr (converts) {
+        convert(t, stored, converted);
+        t.barrier();
+      }
       if (!idle && key <= warp_last_query) {
-        const auto key_tile = stages + stage * stage_words;
+        const auto key_tile = converts ? converted : stored;
         float score[strips][keys / 8][4] = {};
         multiply_query(t, query, key_tile, score);
+        if constexpr (row::scaled) {
+          EFFINFER_UNROLL
+          for (int e = 0; e < keys / 4; ++e) {
+            const float scale = row::scale(stored, e / 2 * 8 + t.lane() % 4 * 2 + e % 2);
+            EFFINFER_UNROLL
+            for (int i = 0; i < strips * 2; ++i) score[i / 2][e / 2][i % 2 * 2 + e % 2] *= scale;
+          }
+        }
 
         const tile_of_warp seen{warp_first_query, warp_last_query + 1, key, key + keys};
         const bool whole = key >= s.cache.first && key + keys <= warp_first_query + 1 &&
@@ -337,16 +329,22 @@ struct prefill {
   /// Keys and values of the positions from `key` on, on their way to a stage. Those that the cache doesn't hold: any, their weight is 0.
   template <class Simt, class Shared>
   EFFINFER_HOST_DEVICE static void fetch(Simt& t, const View& cache, int kv_head, int key, Shared to) {
-    const int low = key > cache.first ? key : cache.first, end = key + keys < cache.length ? key + keys : cache.length;
-    const T *const key_rows = cache.key(kv_head, low), *const value_rows = cache.value(kv_head, low);
-    EFFINFER_KEEP_ROLLED
-    for (int i = t.thread(); i < keys * pieces; i += threads) {
-      const int row = i / pieces, q = i % pieces;
-      int p = key + row < low ? low : key + row;
-      if (p >= end) p = end - 1;
-      const std::ptrdiff_t from = (p - low) * cache.row_stride + q * 8;
-      t.copy_async(to, place(row, q), reinterpret_cast<const std::uint32_t*>(key_rows + from));
-      t.copy_async(to, keys * row_words + place(row, q), reinterpret_cast<const std::uint32_t*>(value_rows + from));
+    fetch_rows<keys, D, threads>(t, cache, kv_head, key, cache.first, cache.length, to, to + stage_words / 2);
+  }
+
+  /// A tile as it is stored becomes one of T. Keys without their scales, which scores are multiplied with: so they are exact.
+  template <class Simt, class Shared>
+  EFFINFER_HOST_DEVICE static void convert(Simt& t, Shared from, Shared to) {
+    constexpr int words = D / row::per_word, pairs = row::per_word / 2;
+    for (int i = t.thread(); i < 2 * keys * words; i += threads) {
+      const int r = i / words, w = i % words;  // rows of keys, then of values
+      const std::uint32_t word = from[r * row::pitch + w];
+      const float scale = r < keys ? 1.0F : row::scale(from, r);
+      EFFINFER_UNROLL
+      for (int e = 0; e < pairs; ++e) {
+        to[r * row_words + w * pairs + e] =
+            pair(row::number(word, 2 * e) * scale, row::number(word, 2 * e + 1) * scale);
+      }
     }
   }
 

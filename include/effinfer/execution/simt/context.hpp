@@ -20,6 +20,7 @@
 //   t.shared<T>(count)            the next `count` elements of the block's shared memory, 16-byte aligned. Every thread asks for the
 //                                 same, in the same order. An array: a[i], a + i
 //   t.copy_async(a, i, p)         16 bytes from global p (16-byte aligned) to a[i], in the background (cp.async)
+//                                 t.copy_async<4>, <8>: of so many bytes, so aligned
 //   t.commit(); t.wait<N>()       a thread's copies form groups; wait until all but the last N groups are there. A barrier must
 //                                 follow before other threads read them
 //   t.mma(d, a, b, T{})           d += a b of matrices 16 x 16 and 16 x 8 of bf16 or f16, spread over a warp: fragments.hpp

@@ -47,10 +47,14 @@ class device_context {
     return array;
   }
 
-  template <class T>
+  template <int Bytes = 16, class T>
   __device__ void copy_async(T* to, std::ptrdiff_t i, const T* from) {
     const std::uint32_t at = shared_address(to, i);
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from) : "memory");
+    if constexpr (Bytes == 16) {
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from) : "memory");
+    } else {
+      asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(at), "l"(from), "n"(Bytes) : "memory");
+    }
   }
   __device__ void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
   template <int N>

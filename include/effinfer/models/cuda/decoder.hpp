@@ -101,7 +101,7 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
         : cache_(models::detail::cache_shape(c), slots(s, context, pass), ring ? window(s, context) : 0, where),
           context_(context),
           part_floats_(row_part_floats(c, slots(s, context, pass))),
-          parts_(where, part_floats_ * static_cast<std::size_t>(part_rows(c, pass)) * sizeof(float)) {}
+          parts_(where, part_floats_ * static_cast<std::size_t>(part_rows(pass)) * sizeof(float)) {}
     state(const state& other)
         : cache_(other.cache_),
           context_(other.context_),
@@ -115,7 +115,7 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
     static std::uint64_t bytes(const checkpoint::model_config& c, const mixer_settings& s, int context, int pass) {
       const int held = slots(s, context, pass);
       return kv_cache::cuda::positions<C, device>::footprint(models::detail::cache_shape(c), held) +
-             row_part_floats(c, held) * static_cast<std::uint64_t>(part_rows(c, pass)) * sizeof(float);
+             row_part_floats(c, held) * static_cast<std::uint64_t>(part_rows(pass)) * sizeof(float);
     }
     bool truncate(int position) {
       read_end_ = 0;
@@ -159,9 +159,7 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
              static_cast<std::size_t>(attention::cuda::part_floats(c.head_size));
     }
     /// Queries of a pass that may be decode steps.
-    static int part_rows(const checkpoint::model_config& c, int pass) {
-      return reads_long(c) ? std::min(pass, few_tokens) : pass;
-    }
+    static int part_rows(int pass) { return reads_long ? std::min(pass, few_tokens) : pass; }
     kv_cache::cuda::positions<C, device> cache_;
     int context_;
     int read_end_ = 0;  // where a long read ends that has begun
@@ -465,8 +463,8 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
     return {on_device.used(), on_host.used()};
   }
 
-  /// True where attention has a kernel for reads of many tokens.
-  static bool reads_long(const checkpoint::model_config& c) { return std::is_same_v<T, C> && c.head_size >= 64; }
+  /// Attention has a kernel for reads of many tokens where keys and values are of the activations' type.
+  static constexpr bool reads_long = std::is_same_v<T, C>;
 
   /// Where the parts of an upload for `rows` rows begin. Sequences are those of decode steps, [layers, rows], or a long read's, [layers].
   struct upload_parts {
@@ -527,7 +525,7 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
       p.is_step = p.is_step && i.tokens.size() == 1;
     }
     p.outputs = outputs_of(items, p.rows);
-    if (items.size() == 1 && reads_long(c)) {
+    if (reads_long && items.size() == 1) {
       const item& i = items[0];
       const int end = std::max(i.length, i.position + p.rows);
       p.is_long = end - i.position > few_tokens || i.of->read_end_ == end;
@@ -684,14 +682,13 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
   /// Attention of each row of the pass over what it sees.
   template <class Queue>
   void attend(Queue& q, const pass& p, int layer, workspace& w) const {
-    if constexpr (std::is_same_v<T, C>) {
+    if constexpr (reads_long) {
       if (p.is_long) {
         const attention::cuda::prefill_args<kernel_mixer, T, view> args{
             mixer_at(layer, p.contexts[0]), heads_,
             reinterpret_cast<const long_read*>(w.upload_ + p.parts.sequences) + layer, p.long_plan};
         return with_head_size([&](auto size) {
-          if constexpr (decltype(size)::value >= 64)
-            q.template launch<attention::cuda::prefill<kernel_mixer, T, view, decltype(size)::value>>(args);
+          q.template launch<attention::cuda::prefill<kernel_mixer, T, view, decltype(size)::value>>(args);
         });
       }
     }
