@@ -167,6 +167,8 @@ TEST_CASE("contiguous") {
   suite(f32_cache(s, 40), f32_cache(other, 40));
   using int8_cache = kv_cache::contiguous<kv_cache::int8>::cache;
   suite(int8_cache(s, 40), int8_cache(other, 40));
+  using fp8_cache = kv_cache::contiguous<fp8_e4m3>::cache;
+  suite(fp8_cache(s, 40), fp8_cache(other, 40));
 }
 TEST_CASE("a ring that has let nothing go") {
   const kv_cache::shape s{layers, heads, head_size}, other{layers + 1, heads, head_size};

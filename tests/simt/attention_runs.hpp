@@ -41,18 +41,6 @@ std::vector<float> floats(const std::vector<T>& from) {
   return to;
 }
 
-/// Runs kernel K; the order of the threads must not matter.
-template <class K>
-void start(const typename K::args& a, thread_order order = thread_order::shuffled) {
-  const auto g = K::plan(a);
-  run({.blocks = g.blocks,
-       .blocks_y = g.blocks_y,
-       .threads = g.threads,
-       .shared_bytes = g.shared_bytes,
-       .order = order},
-      [&](auto& t) { K::run(t, a); });
-}
-
 /// One sequence: S keys and values [S, K*D], and queries [T, H*D] and outputs of its last T tokens.
 template <class T>
 struct random_sequence {

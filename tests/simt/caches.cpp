@@ -194,6 +194,13 @@ TEST_CASE("caches of int8 and in pages: prefill and decode") {
   check<256, f16, kv::int8>(full{}, 2, 1, 10, 60);
 }
 
+TEST_CASE("caches of fp8: prefill and decode") {
+  check<64, bf16, ei::fp8_e4m3>(full{}, 4, 2, 70, 0);
+  check<96, f16, ei::fp8_e4m3>(full{}, 1, 1, 10, 60);
+  check<128, f16, ei::fp8_e4m3>(full{}, 3, 1, 9, 70);
+  check<256, bf16, ei::fp8_e4m3>(softmax<sliding_window<50>>{}, 2, 1, 9, 100, 50);
+}
+
 TEST_CASE("caches of int8 and in pages: a window, in rings and in tables that have let go what is behind it") {
   check<64, bf16, bf16>(softmax<sliding_window<50>>{}, 2, 1, 20, 300, 50);
   check<64, f16, kv::int8>(softmax<sliding_window<50>>{}, 2, 2, 20, 300, 50);

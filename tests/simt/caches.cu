@@ -1,4 +1,4 @@
-// Attention on caches of int8 and in pages, for the head sizes and policies that take the most registers; see instantiations.cu.
+// Attention on caches of int8 or fp8 and in pages, for the head sizes and policies that take the most registers; see instantiations.cu.
 
 #include <effinfer/attention/alibi.hpp>
 #include <effinfer/attention/cuda/prefill.hpp>
@@ -33,6 +33,8 @@ void use_all() {
   using ei::kv_cache::int8;
   use_head_sizes<ei::kv_cache::view<int8>>();
   use_head_sizes<ei::kv_cache::paged_view<int8>>();
+  use_head_sizes<ei::kv_cache::view<ei::fp8_e4m3>>();
+  use_both<softmax<sliding_window<>, soft_cap>, ei::f16, ei::kv_cache::paged_view<ei::fp8_e4m3>, 128>();
   use_both<full, ei::bf16, ei::kv_cache::paged_view<ei::bf16>, 128>();
   use_both<softmax<sliding_window<>>, ei::bf16, ei::kv_cache::paged_view<ei::bf16>, 128>();
   use_both<softmax<sliding_window<>, soft_cap>, ei::bf16, ei::kv_cache::paged_view<int8>, 128>();

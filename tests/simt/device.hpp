@@ -74,12 +74,7 @@ class on_host<Activation, HeadSizes...>::context {
       const auto g = K::plan(a);
       if (g.shared_bytes > of_->policy_.shared_bytes) throw simt_error("more shared memory than the device has");
       ++of_->counts().kernels;
-      run({.blocks = g.blocks,
-           .blocks_y = g.blocks < 1 ? 0 : g.blocks_y,
-           .threads = g.threads,
-           .shared_bytes = g.shared_bytes,
-           .order = of_->policy_.order},
-          [&](auto& t) { K::run(t, a); });
+      simt_host::start<K>(a, of_->policy_.order);
     }
     void upload(void* to, const void* from, std::size_t bytes) { copy(to, from, bytes); }
     void download(void* to, const void* from, std::size_t bytes) {

@@ -567,6 +567,18 @@ void run(const launch& l, const Kernel& kernel) {
   }
 }
 
+/// Runs K::run over K::plan(a). On a GPU bench/gpu/simt/host.hpp does this: tests that start kernels so run there too.
+template <class K>
+void start(const typename K::args& a, thread_order order = thread_order::shuffled) {
+  const auto g = K::plan(a);
+  run({.blocks = g.blocks,
+       .blocks_y = g.blocks < 1 ? 0 : g.blocks_y,
+       .threads = g.threads,
+       .shared_bytes = g.shared_bytes,
+       .order = order},
+      [&](auto& t) { K::run(t, a); });
+}
+
 /// The same in each order of the threads, which must not matter: before each `prepare` makes the outputs anew, after it `check` looks.
 template <class Prepare, class Kernel, class Check>
 void run_in_all_orders(launch l, const Prepare& prepare, const Kernel& kernel, const Check& check) {

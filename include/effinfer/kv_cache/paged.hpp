@@ -328,7 +328,7 @@ class pages {
 
 }  // namespace detail
 
-/// Policy. T: float, f16, bf16 or int8; Block: positions of a block, a power of two, at least 64.
+/// Policy. T: float, f16, bf16, int8 or fp8_e4m3; Block: positions of a block, a power of two, at least 64.
 template <element T = f16, int Block = 64>
 struct paged {
   using slot = effinfer::slot::kv_cache;

@@ -24,7 +24,8 @@ struct int8 {
 
 /// Types that a cache stores.
 template <class T>
-concept element = std::same_as<T, float> || std::same_as<T, f16> || std::same_as<T, bf16> || std::same_as<T, int8>;
+concept element = std::same_as<T, float> || std::same_as<T, f16> || std::same_as<T, bf16> || std::same_as<T, int8> ||
+    std::same_as<T, fp8_e4m3>;
 
 /// Elements that a row of D numbers takes.
 template <element T>
@@ -102,6 +103,7 @@ concept cache_view = std::is_trivially_copyable_v<V> && element<typename V::elem
   { v.length } -> std::convertible_to<int>;
 };
 
-static_assert(cache_view<view<float>> && cache_view<view<f16>> && cache_view<view<bf16>> && cache_view<view<int8>>);
+static_assert(cache_view<view<float>> && cache_view<view<f16>> && cache_view<view<bf16>> && cache_view<view<int8>> &&
+              cache_view<view<fp8_e4m3>>);
 
 }  // namespace effinfer::inline v0::kv_cache

@@ -33,6 +33,8 @@ struct cache_row {
       return std::bit_cast<float>(0x4b000000U | (word >> (i * 8) & 0xffU)) - 8388736.0F;
     } else if constexpr (std::is_same_v<Element, float>) {
       return std::bit_cast<float>(word);
+    } else if constexpr (std::is_same_v<Element, fp8_e4m3>) {
+      return static_cast<float>(fp8_e4m3::from_bits(static_cast<std::uint8_t>(word >> (i * 8))));
     } else {
       return static_cast<float>(Element::from_bits(static_cast<std::uint16_t>(word >> (i * 16))));
     }
@@ -49,9 +51,9 @@ struct cache_row {
   }
 };
 
-/// Copies the rows of positions [key, key + Keys) of one head to keys and values in shared memory, in the background. Positions outside
+/// Copies the rows of positions [key, key + Keys) of one head to keys and values in shared memory, Pitch words apart, in the background. Positions outside
 /// [begin, end), which isn't empty there: any row of it. No tile of Keys crosses a multiple of kv_cache::tile_positions.
-template <int Keys, int D, int Threads, class Simt, class View, class Shared>
+template <int Keys, int D, int Threads, int Pitch, class Simt, class View, class Shared>
 EFFINFER_HOST_DEVICE void fetch_rows(Simt& t, const View& cache, int kv_head, int key, int begin, int end, Shared keys,
                                      Shared values) {
   using element = typename View::element_type;
@@ -67,7 +69,7 @@ EFFINFER_HOST_DEVICE void fetch_rows(Simt& t, const View& cache, int kv_head, in
     int p = key + r < low ? low : key + r;
     if (p >= past) p = past - 1;
     const std::ptrdiff_t from = (p - low) * cache.row_stride + q * copy_elements;
-    const int to = r * row::pitch + q * copy_words;
+    const int to = r * Pitch + q * copy_words;
     t.template copy_async<row::copy_bytes>(keys, to, reinterpret_cast<const std::uint32_t*>(key_rows + from));
     t.template copy_async<row::copy_bytes>(values, to, reinterpret_cast<const std::uint32_t*>(value_rows + from));
   }

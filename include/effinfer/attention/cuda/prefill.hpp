@@ -127,8 +127,9 @@ struct prefill {
   static_assert(
       std::is_same_v<T, bf16> || std::is_same_v<T, f16>,
       "effinfer: attention::cuda::prefill runs on matrix instructions of bf16 or f16: activations must be one of them");
-  static_assert(std::is_same_v<element, T> || std::is_same_v<element, kv_cache::int8>,
-                "effinfer: attention::cuda::prefill needs keys and values in the type of the activations, or int8");
+  static_assert(
+      std::is_same_v<element, T> || std::is_same_v<element, kv_cache::int8> || std::is_same_v<element, fp8_e4m3>,
+      "effinfer: attention::cuda::prefill needs keys and values in the type of the activations, int8 or fp8_e4m3");
   static_assert(D == 32 || D == 64 || D == 96 || D == 128 || D == 256);
 
   static constexpr int rows = prefill_rows<Mixer>(D), keys = prefill_keys<Mixer>(D);
@@ -140,7 +141,8 @@ struct prefill {
   /// Keys and values that aren't T come into shared memory as they are stored, in two stages, and go from there into one tile of T.
   static constexpr bool converts = !std::is_same_v<element, T>;
   using row = cache_row<element, D>;
-  static constexpr int stage_words = converts ? 2 * keys * row::pitch : tile_words;
+  static constexpr int stage_pitch = converts ? row::words : row_words;
+  static constexpr int stage_words = 2 * keys * stage_pitch;
   static constexpr int shared_bytes = (rows * row_words + 2 * stage_words + (converts ? tile_words : 0)) * 4;
   static_assert(shared_bytes <= 99 * 1024, "every device of compute capability 8.0 and above lets a block have this");
 
@@ -329,7 +331,8 @@ struct prefill {
   /// Keys and values of the positions from `key` on, on their way to a stage. Those that the cache doesn't hold: any, their weight is 0.
   template <class Simt, class Shared>
   EFFINFER_HOST_DEVICE static void fetch(Simt& t, const View& cache, int kv_head, int key, Shared to) {
-    fetch_rows<keys, D, threads>(t, cache, kv_head, key, cache.first, cache.length, to, to + stage_words / 2);
+    fetch_rows<keys, D, threads, stage_pitch>(t, cache, kv_head, key, cache.first, cache.length, to,
+                                              to + stage_words / 2);
   }
 
   /// A tile as it is stored becomes one of T. Keys without their scales, which scores are multiplied with: so they are exact.
@@ -338,7 +341,7 @@ struct prefill {
     constexpr int words = D / row::per_word, pairs = row::per_word / 2;
     for (int i = t.thread(); i < 2 * keys * words; i += threads) {
       const int r = i / words, w = i % words;  // rows of keys, then of values
-      const std::uint32_t word = from[r * row::pitch + w];
+      const std::uint32_t word = from[r * stage_pitch + w];
       const float scale = r < keys ? 1.0F : row::scale(from, r);
       EFFINFER_UNROLL
       for (int e = 0; e < pairs; ++e) {

@@ -146,7 +146,7 @@ struct decode_split {
     const auto fade = t.template shared<float>(Heads);
 
     const int first_tile = begin / tile, last_tile = (end + tile - 1) / tile;
-    fetch_rows<tile, D, threads>(t, s.cache, kv_head, first_tile * tile, begin, end, keys, values);
+    fetch_rows<tile, D, threads, row::pitch>(t, s.cache, kv_head, first_tile * tile, begin, end, keys, values);
     t.commit();
     for (int i = t.thread(); i < heads * D; i += threads)
       query[i] = static_cast<float>(s.query[first_head * D + i]) * a.heads.scale;
@@ -162,7 +162,8 @@ struct decode_split {
       const auto stage_keys = keys + stage, stage_values = values + stage;
       if (n + 1 < last_tile) {
         const int other = tile_words - stage;
-        fetch_rows<tile, D, threads>(t, s.cache, kv_head, (n + 1) * tile, begin, end, keys + other, values + other);
+        fetch_rows<tile, D, threads, row::pitch>(t, s.cache, kv_head, (n + 1) * tile, begin, end, keys + other,
+                                                 values + other);
         t.commit();
         t.template wait<1>();
       } else {
