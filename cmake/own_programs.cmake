@@ -17,7 +17,10 @@ endif()
 function(effinfer_own_program target)
   target_link_libraries(${target} PRIVATE $<IF:$<TARGET_EXISTS:effinfer::effinfer>,effinfer::effinfer,effinfer::kernels>
                                           effinfer::compiled)
-  target_compile_options(${target} PRIVATE -Wall -Wextra -Wconversion -Wshadow
-                                           $<$<BOOL:${EFFINFER_WARNINGS_AS_ERRORS}>:-Werror>)
+  set(warnings -Wall -Wextra -Wconversion -Wshadow $<$<BOOL:${EFFINFER_WARNINGS_AS_ERRORS}>:-Werror>)
+  # CMake 3.25 doesn't know that nvcc has C++20.
+  target_compile_options(
+    ${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${warnings}>"
+                      "$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;--expt-relaxed-constexpr;-Xcompiler=-Wall,-Wextra>")
   set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF)
 endfunction()

@@ -6,6 +6,10 @@
 #include <effinfer/models/decoder.hpp>
 #include <effinfer/pipeline/composition.hpp>
 #include <effinfer/pipeline/session.hpp>
+#if defined(__CUDACC__)
+#include <effinfer/execution/cuda.cuh>
+#include <effinfer/models/cuda/decoder.hpp>
+#endif
 
 #include <cstdint>
 #include <memory>
@@ -24,7 +28,8 @@ struct load_options {
   std::string packed_cache = {};
 };
 
-/// Bytes that a model takes, known before anything is loaded.
+/// Bytes that a model takes, known before anything is loaded; with execution::cuda on the device, but for a session's part of the
+/// workspace that is copied to and from it.
 struct footprint {
   std::uint64_t mapped_bytes = 0;     ///< embeddings looked up where they lie in the files; shared with other processes
   std::uint64_t owned_bytes = 0;      ///< packed weights, norms, biases
@@ -85,12 +90,22 @@ class model : private detail::check_composition<Policies...> {
     const auto session = session_type::checked(files.config(), options.session);
     footprint bytes;
     const auto policy = parts::template value<typename parts::quantization>(values...);
-    const auto weights = models::weight_loader(files, policy).count();
-    bytes.mapped_bytes = weights.mapped_bytes;
-    bytes.owned_bytes = weights.owned_bytes;
-    bytes.state_bytes = decoder::state_bytes(files.config(), settings, session.context_tokens, session.prefill_chunk);
-    bytes.workspace_bytes = decoder::workspace_bytes(files.config(), session.prefill_chunk);
-    return bytes;
+    if constexpr (requires { typename decoder::counted; }) {  // of the device
+      const auto counted =
+          decoder::count(files, settings, policy, parts::template value<typename parts::execution>(values...),
+                         session.context_tokens, session.prefill_chunk);
+      bytes.owned_bytes = counted.weights;
+      bytes.state_bytes = counted.state;
+      bytes.workspace_bytes = counted.workspace;
+      return bytes;
+    } else {
+      const auto weights = models::weight_loader(files, policy).count();
+      bytes.mapped_bytes = weights.mapped_bytes;
+      bytes.owned_bytes = weights.owned_bytes;
+      bytes.state_bytes = decoder::state_bytes(files.config(), settings, session.context_tokens, session.prefill_chunk);
+      bytes.workspace_bytes = decoder::workspace_bytes(files.config(), session.prefill_chunk);
+      return bytes;
+    }
   }
 
   /// A new, empty session.

@@ -49,7 +49,9 @@ class pipeline : public model<Policies...> {
   /// Continues `prompt`. The range is lazy; see `generation`. Errors: `invalid_utf8`, `invalid_argument` (an empty prompt or a bad
   /// option), `context_overflow` (a prompt longer than the context).
   [[nodiscard]] generation_type generate(std::string_view prompt, generate_options options = {}) const {
-    auto tokens = tokenizer_->encode(prompt, {.add_special_tokens = options.add_special_tokens});
+    text::encode_options how;
+    how.add_special_tokens = options.add_special_tokens;
+    auto tokens = tokenizer_->encode(prompt, how);
     return generate(this->start(), std::move(tokens), std::move(options));
   }
   /// Continues `tokens` behind what `sequence` holds already. The last generated token is not yet read into the session.

@@ -9,6 +9,7 @@
 #include <effinfer/attention/soft_cap.hpp>
 #include <effinfer/attention/streaming_window.hpp>
 #include <effinfer/kv_cache/contiguous.hpp>
+#include <effinfer/kv_cache/paged.hpp>
 #include <effinfer/kv_cache/ring.hpp>
 
 #include <effinfer/testing/attention_oracle.hpp>
@@ -188,6 +189,29 @@ TEST_CASE(
     for (const int chunk : {1, 5, 63, 64, 200})
       CHECK(same(whole, in_chunks(one, attention::full{}, p, cache(shape, p.tokens), chunk)));
     CHECK(same(whole, in_chunks(three, attention::full{}, p, cache(shape, p.tokens), 100)));
+  }
+}
+
+TEST_CASE("an fp8 cache attends to what it stores, in rows and in pages: the same bits however cut") {
+  const execution::cpu::context one({.threads = 1}), three({.threads = 3});
+  for (const head_layout heads : {head_layout{6, 2, 48}, head_layout{3, 3, 7}, head_layout{2, 1, 200}}) {
+    CAPTURE(heads.head_size);
+    const problem p = make(heads, 200, 5);
+    const kv_cache::shape shape{1, heads.kv_heads, heads.head_size};
+    using cache = kv_cache::contiguous<fp8_e4m3>::cache;
+    using paged = kv_cache::paged<fp8_e4m3>::cache;
+    problem stored = p;
+    for (floats* rows : {&stored.key, &stored.value}) {
+      for (float& v : *rows) v = static_cast<float>(fp8_e4m3(v));
+    }
+    const floats whole = in_chunks(one, attention::full{}, p, cache(shape, p.tokens), p.tokens);
+    const auto expected =
+        testing::softmax_attention(attention::full{}, p.heads, stored.query, stored.key, stored.value, 0);
+    CHECK(worst(whole, expected) < tolerance);
+    for (const int chunk : {1, 64, 77}) {
+      CHECK(same(whole, in_chunks(one, attention::full{}, p, cache(shape, p.tokens), chunk)));
+      CHECK(same(whole, in_chunks(three, attention::full{}, p, paged(shape, p.tokens), chunk)));
+    }
   }
 }
 

@@ -1,4 +1,4 @@
-// expect: effinfer: kv_cache policy needs  using element_type = float, effinfer::f16, effinfer::bf16 or effinfer::kv_cache::int8;
+// expect: effinfer: kv_cache policy needs  using element_type = float, effinfer::f16, effinfer::bf16, effinfer::kv_cache::int8 or effinfer::fp8_e4m3;
 #include <effinfer/kv_cache/contiguous.hpp>
 
 namespace ei = effinfer;

@@ -105,6 +105,36 @@ TEST_CASE("bf16: all patterns, all midpoints") { check_all<bf16>(brain); }
 TEST_CASE("f16: floats of all kinds") { check_random<f16>(half); }
 TEST_CASE("bf16: floats of all kinds") { check_random<bf16>(brain); }
 
+TEST_CASE("fp8: all patterns, all midpoints, what is beyond") {
+  const auto value = [](int code) {  // Micikevicius et al. 2022, table 1
+    const int exponent = code >> 3 & 15, fraction = code & 7;
+    const double size = exponent == 0 ? std::ldexp(fraction, -9) : std::ldexp(8 + fraction, exponent - 10);
+    return static_cast<float>(code < 128 ? size : -size);
+  };
+  for (int code = 0; code < 256; ++code) {
+    const float v = static_cast<float>(fp8_e4m3::from_bits(static_cast<std::uint8_t>(code)));
+    if ((code & 127) == 127) {
+      CHECK(std::isnan(v));
+      continue;
+    }
+    CHECK(v == value(code));
+    CHECK(fp8_e4m3(v).bits == code);
+    if ((code & 127) == 126) continue;
+    const float middle = (v + value(code + 1)) / 2, above = value(code + 1);
+    CHECK(fp8_e4m3(middle).bits == (code % 2 == 0 ? code : code + 1));
+    CHECK(fp8_e4m3(std::nextafter(middle, v)).bits == code);
+    CHECK(fp8_e4m3(std::nextafter(middle, above)).bits == code + 1);
+    CHECK(fp8_e4m3(std::nextafter(v, above)).bits == code);
+  }
+  const float infinity = std::numeric_limits<float>::infinity();
+  for (const float beyond : {448.0f, 449.0f, 464.0f, 480.0f, 1e30f, infinity}) {
+    CHECK(fp8_e4m3(beyond).bits == 0x7e);
+    CHECK(fp8_e4m3(-beyond).bits == 0xfe);
+  }
+  CHECK(fp8_e4m3(std::numeric_limits<float>::quiet_NaN()).bits == 0x7f);
+  CHECK(fp8_e4m3(std::numeric_limits<float>::denorm_min()).bits == 0);
+}
+
 TEST_CASE("numbers worked out by hand") {
   CHECK(f16(1.0f).bits == 0x3c00);
   CHECK(f16(-2.0f).bits == 0xc000);

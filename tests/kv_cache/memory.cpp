@@ -1,7 +1,9 @@
 // What all memories of a sequence have in common (kv_cache/policy.hpp): one suite, run on each.
 
 #include <effinfer/attention/cpu/linear.hpp>
+#include <effinfer/attention/cpu/softmax.hpp>
 #include <effinfer/kv_cache/contiguous.hpp>
+#include <effinfer/kv_cache/paged.hpp>
 #include <effinfer/kv_cache/recurrent_state.hpp>
 #include <effinfer/kv_cache/ring.hpp>
 #include <effinfer/testing/attention_oracle.hpp>
@@ -10,8 +12,11 @@
 
 #include <cstddef>
 #include <cstring>
+#include <memory>
 #include <memory_resource>
 #include <new>
+#include <span>
+#include <type_traits>
 #include <utility>
 
 using namespace effinfer;
@@ -27,8 +32,8 @@ const execution::cpu::context& exec() {
 constexpr int layers = 2, heads = 2, head_size = 5, columns = heads * head_size;
 
 /// `tokens` tokens with numbers that depend on the position, and on `text`: two texts are two continuations.
-template <class T>
-void read(kv_cache::detail::positions<T>& cache, int tokens, int text = 0) {
+template <class Cache>
+void read(Cache& cache, int tokens, int text = 0) {
   for (int t = 0; t < tokens; ++t) {
     const auto row = testing::numbers(2 * columns, static_cast<std::uint64_t>(cache.length() + 1000 * text));
     for (int layer = 0; layer < layers; ++layer) {
@@ -162,6 +167,8 @@ TEST_CASE("contiguous") {
   suite(f32_cache(s, 40), f32_cache(other, 40));
   using int8_cache = kv_cache::contiguous<kv_cache::int8>::cache;
   suite(int8_cache(s, 40), int8_cache(other, 40));
+  using fp8_cache = kv_cache::contiguous<fp8_e4m3>::cache;
+  suite(fp8_cache(s, 40), fp8_cache(other, 40));
 }
 TEST_CASE("a ring that has let nothing go") {
   const kv_cache::shape s{layers, heads, head_size}, other{layers + 1, heads, head_size};
@@ -188,6 +195,95 @@ TEST_CASE("a ring that goes round") {
   CHECK(thrown([&] { longer.load(held); }) == error_code::mismatch);
   suite(cache(s, 20, 4), cache(other, 20, 4));
 }
+TEST_CASE("pages") {
+  const kv_cache::shape s{layers, heads, head_size}, other{layers, heads, head_size + 1};
+  using f16_cache = kv_cache::paged<>::cache;
+  suite(f16_cache(s, 140), f16_cache(other, 140));
+  using int8_cache = kv_cache::paged<kv_cache::int8, 128>::cache;
+  suite(int8_cache(s, 40), int8_cache(other, 40));
+  using policy = kv_cache::paged<float>;
+  const auto common = std::make_shared<policy::pool>(s, 7), of_another = std::make_shared<policy::pool>(other, 1);
+  suite(policy::cache(common, 70), policy::cache(of_another, 40));
+  CHECK(common->free_blocks() == 7);
+  policy::cache long_one(common, 200);
+  read(long_one, 100);
+  // What contiguous caches save, these load, and the other way round.
+  kv_cache::contiguous<float>::cache plain(s, 200);
+  read(plain, 150);
+  long_one.load(saved(plain));
+  CHECK(saved(long_one) == saved(plain));
+  plain.clear();
+  plain.load(saved(long_one));
+  CHECK(plain.length() == 150);
+}
+TEST_CASE("forks share blocks until they write") {
+  const kv_cache::shape s{layers, heads, head_size};
+  using policy = kv_cache::paged<f16>;
+  const auto common = std::make_shared<policy::pool>(s, 5);
+  policy::cache a(common, 500);
+  read(a, 100);
+  CHECK(common->free_blocks() == 3);
+  {
+    policy::cache b = a, c(common, 500);
+    c.become(a, 0);
+    CHECK(common->free_blocks() == 3);
+    CHECK(b.room() == 2 * 64 + 64 - 36);  // a block for its copy of the last one
+    const bytes before = saved(a);
+    read(b, 1, 1);  // copies the block of 36 tokens
+    CHECK(common->free_blocks() == 2);
+    CHECK(b.table()[0] == a.table()[0]);
+    CHECK(b.table()[1] != a.table()[1]);
+    CHECK(saved(a) == before);
+    CHECK(saved(c) == before);
+    CHECK(b.bytes() == 2 * common->bytes() / 5);
+    CHECK(c.truncate(64));
+    read(a, 1, 2);  // alone in its last block now, and writes there
+    CHECK(common->free_blocks() == 2);
+    read(c, 1, 3);
+    CHECK(common->free_blocks() == 1);
+    // What there is no block for is refused, and nothing changes.
+    CHECK(a.room() == 64 + 27);
+    const bytes now = saved(a);
+    const std::vector<float> rows(100 * columns);
+    CHECK(thrown([&] {
+            a.write(exec(), 0, {rows.data(), 100, columns}, {rows.data(), 100, columns});
+          }) == error_code::context_overflow);
+    policy::cache d(common, 500);
+    CHECK(thrown([&] { d.load(now); }) == error_code::context_overflow);
+    CHECK(d.length() == 0);
+    CHECK(saved(a) == now);
+    CHECK(common->free_blocks() == 1);
+  }
+  CHECK(common->free_blocks() == 3);
+  CHECK(a.truncate(0));
+  CHECK(common->free_blocks() == 5);
+}
+TEST_CASE("attention on pages is attention on a contiguous cache, bit for bit") {
+  const kv_cache::shape s{1, 2, 24};
+  const attention::head_layout h{4, 2, 24, 0.2F};
+  const auto common = std::make_shared<kv_cache::paged<>::pool>(s, 30);
+  std::vector<kv_cache::paged<>::cache> others(3, kv_cache::paged<>::cache(common, 400));
+  kv_cache::contiguous<>::cache plain(s, 400);
+  int first = 0;
+  for (const int tokens : {1, 62, 3, 200, 1, 130}) {
+    const auto size = static_cast<std::size_t>(tokens);
+    const auto key = testing::numbers(size * 48, static_cast<std::uint64_t>(first) + 1),
+               value = testing::numbers(size * 48, 3), query = testing::numbers(size * 96, 4, 2);
+    const auto attend = [&](auto& cache) {
+      std::vector<float> out(size * 96, -7);
+      const auto view = cache.write(exec(), 0, {key.data(), tokens, 48}, {value.data(), tokens, 48});
+      cache.commit(tokens);
+      using sequence = attention::sequence<std::remove_const_t<decltype(view)>>;
+      const sequence one{{query.data(), tokens, 96}, {out.data(), tokens, 96}, view, first};
+      attention::attend(exec(), attention::full{}, h, std::span<const sequence>(&one, 1));
+      return out;
+    };
+    const auto wanted = attend(plain);
+    for (auto& cache : others) CHECK(attend(cache) == wanted);  // their blocks alternate
+    first += tokens;
+  }
+  CHECK(others[0].table()[1] != others[0].table()[0] + 1);
+}
 TEST_CASE("recurrent state") {
   suite(kv_cache::recurrent_state(layers, heads, head_size), kv_cache::recurrent_state(layers, heads, head_size + 1));
   kv_cache::recurrent_state a(layers, heads, head_size);
@@ -204,6 +300,8 @@ TEST_CASE("sizes are known before anything is allocated, and absurd ones are ref
   CHECK(kv_cache::ring<>::cache::positions_held(64, 1) == 64);
   CHECK(kv_cache::ring<>::cache::positions_held(65, 1) == 128);
   CHECK(kv_cache::ring<>::cache::footprint(s, 4096, 512) == 2ull * 32 * 8 * 4608 * 128 * 2);
+  CHECK(kv_cache::paged<>::cache::footprint(s, 8192) == kv_cache::contiguous<>::cache::footprint(s, 8192));
+  CHECK(kv_cache::paged<f16, 256>::cache::footprint(s, 257) == kv_cache::contiguous<>::cache::footprint(s, 512));
   CHECK(kv_cache::recurrent_state::footprint(4, 8, 32) == 4ull * 4 * 8 * (32 * 32 + 32));
   const kv_cache::contiguous<bf16>::cache cache({2, 3, 5}, 7);
   CHECK(cache.bytes() == kv_cache::contiguous<bf16>::cache::footprint({2, 3, 5}, 7));
@@ -212,12 +310,16 @@ TEST_CASE("sizes are known before anything is allocated, and absurd ones are ref
   const int huge = 2147483647;
   CHECK(thrown([&] { (void)kv_cache::contiguous<>::cache::footprint({huge, huge, huge}, huge); }) == error_code::limit);
   CHECK(thrown([&] { kv_cache::contiguous<>::cache({huge, huge, huge}, huge); }) == error_code::limit);
+  CHECK(thrown([&] { kv_cache::paged<>::cache({huge, huge, huge}, huge); }) == error_code::limit);
+  CHECK(thrown([&] { kv_cache::paged<>::pool({1, 1, 1}, 0); }) == error_code::invalid_argument);
   CHECK(thrown([&] { (void)kv_cache::ring<>::cache::positions_held(huge, huge); }) == error_code::limit);
   CHECK(thrown([&] { kv_cache::recurrent_state(huge, huge, huge); }) == error_code::limit);
   for (const kv_cache::shape bad : {kv_cache::shape{0, 1, 1}, {1, -1, 1}, {1, 1, 0}}) {
+    CHECK(thrown([&] { kv_cache::paged<>::cache(bad, 5); }) == error_code::invalid_argument);
     CHECK(thrown([&] { kv_cache::contiguous<>::cache(bad, 5); }) == error_code::invalid_argument);
   }
   CHECK(thrown([&] { kv_cache::contiguous<>::cache({1, 1, 1}, 0); }) == error_code::invalid_argument);
+  CHECK(thrown([&] { kv_cache::paged<>::cache({1, 1, 1}, -5); }) == error_code::invalid_argument);
   CHECK(thrown([&] { kv_cache::ring<>::cache({1, 1, 1}, 0, 1); }) == error_code::invalid_argument);
   CHECK(thrown([&] { kv_cache::ring<>::cache({1, 1, 1}, 1, 0); }) == error_code::invalid_argument);
 }
@@ -268,6 +370,8 @@ TEST_CASE("memory comes from the caller's resource, as many bytes as announced, 
   const kv_cache::shape s{layers, heads, head_size};
   using small = kv_cache::contiguous<kv_cache::int8>::cache;
   uses_only(small::footprint(s, 40), [&](auto* from) { return small(s, 40, from); });
+  using paged = kv_cache::paged<f16>::cache;
+  uses_only(paged::footprint(s, 70), [&](auto* from) { return paged(s, 70, from); });
   using ring = kv_cache::ring<f16>::cache;
   uses_only(ring::footprint(s, 100, 20), [&](auto* from) { return ring(s, 100, 20, from); });
   using state = kv_cache::recurrent_state;

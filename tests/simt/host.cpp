@@ -245,3 +245,42 @@ TEST_CASE_TEMPLATE("a product of fragments is the product of the matrices", T, b
     }
   }
 }
+
+TEST_CASE("matrices from shared memory lie as mma's operands") {
+  const launch l{.threads = 32, .shared_bytes = 16 * 16 * 2};
+  const auto fill = [](auto& t) {
+    const auto m = t.template shared<std::uint16_t>(256);  // [16, 16]
+    for (int i = t.lane(); i < 256; i += 32) m[i] = static_cast<std::uint16_t>(i);
+    t.warp_barrier();
+    return m;
+  };
+  const auto element = [](const std::uint32_t* r, int i) {
+    return static_cast<int>(r[i / 2] >> (i % 2 * 16) & 0xffffU);
+  };
+  run(l, [&](auto& t) {
+    const auto m = fill(t);
+    std::uint32_t r[4];
+    t.load_matrices(m, t.lane() % 16 * 16 + t.lane() / 16 * 8, r);  // left above, left below, right above, right below
+    for (int i = 0; i < 8; ++i) {
+      const auto [row, k] = simt::a_element(t.lane(), i);
+      CHECK(element(r, i) == row * 16 + k);
+    }
+    t.load_matrices_transposed(m, t.lane() % 16 * 16 + t.lane() / 16 * 8,
+                               r);  // rows are k: columns [0, 8), then [8, 16)
+    for (int i = 0; i < 8; ++i) {
+      const auto [k, column] = simt::b_element(t.lane(), i % 4);
+      CHECK(element(r, i) == k * 16 + column + i / 4 * 8);
+    }
+  });
+  const auto load_from = [&](int by, bool written) {
+    return [=](auto& t) {
+      const auto m = written ? fill(t) : t.template shared<std::uint16_t>(256);
+      std::uint32_t r[4];
+      t.load_matrices(m, by + t.lane() % 16 * 8, r);
+    };
+  };
+  CHECK(accused_of(l, load_from(0, true)).empty());
+  CHECK(says(accused_of(l, load_from(4, true)), "16-byte aligned"));
+  CHECK(says(accused_of(l, load_from(200, true)), "outside"));
+  CHECK(says(accused_of(l, load_from(0, false)), "nobody has written"));
+}

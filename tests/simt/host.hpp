@@ -16,6 +16,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -130,7 +131,7 @@ class thread_block {
   struct abandoned {};  // thrown in the threads that are left when one has failed, so that they end too
   enum class state { ready, at_barrier, at_warp, ended };
   struct async_copy {
-    std::size_t to;
+    std::size_t to, size;
     std::array<std::byte, 16> bytes;
     int group;
   };
@@ -309,15 +310,18 @@ class context {
             static_cast<std::ptrdiff_t>(end)};
   }
 
-  template <class T>
+  template <int Bytes = 16, class T>
   void copy_async(const shared_array<T>& to, std::ptrdiff_t i, const T* from) {
-    const auto at = static_cast<std::size_t>(to.checked(i, 16));
-    if (at % 16 != 0 || reinterpret_cast<std::uintptr_t>(from) % 16 != 0)
-      throw simt_error("thread " + std::to_string(thread_) + ": copy_async of an address that isn't 16-byte aligned");
+    static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16);
+    const auto at = static_cast<std::size_t>(to.checked(i, Bytes));
+    if (at % Bytes != 0 || reinterpret_cast<std::uintptr_t>(from) % Bytes != 0) {
+      throw simt_error("thread " + std::to_string(thread_) + ": copy_async of an address that isn't " +
+                       std::to_string(Bytes) + "-byte aligned");
+    }
     auto& self = of_->threads_[of_->index(thread_)];
-    thread_block::async_copy copy{at, {}, self.group};
-    std::memcpy(copy.bytes.data(), from, 16);
-    for (std::size_t b = at; b < at + 16; ++b) {
+    thread_block::async_copy copy{at, Bytes, {}, self.group};
+    std::memcpy(copy.bytes.data(), from, Bytes);
+    for (std::size_t b = at; b < at + Bytes; ++b) {
       of_->note_write(thread_, b);
       of_->shadow_[b].pending = true;
       of_->memory_[b] = std::byte{0xff};
@@ -334,14 +338,35 @@ class context {
         left.push_back(c);
         continue;
       }
-      std::copy(c.bytes.begin(), c.bytes.end(), of_->memory_.begin() + static_cast<std::ptrdiff_t>(c.to));
-      for (std::size_t b = c.to; b < c.to + 16; ++b) {
+      std::copy_n(c.bytes.begin(), c.size, of_->memory_.begin() + static_cast<std::ptrdiff_t>(c.to));
+      for (std::size_t b = c.to; b < c.to + c.size; ++b) {
         of_->shadow_[b].pending = false;
         of_->note_write(thread_, b);
       }
     }
     self.copies = std::move(left);
   }
+
+  template <class T>
+  void load_matrices(const shared_array<T>& from, std::ptrdiff_t i, std::uint32_t (&r)[4]) {
+    const auto rows = exchange_rows(from, i, "load_matrices");
+    for (int m = 0; m < 4; ++m) {
+      const auto row = rows(m * 8 + lane() / 4);
+      std::memcpy(&r[m], row.data() + lane() % 4 * 2, 4);
+    }
+  }
+  template <class T>
+  void load_matrices_transposed(const shared_array<T>& from, std::ptrdiff_t i, std::uint32_t (&r)[4]) {
+    const auto rows = exchange_rows(from, i, "load_matrices_transposed");
+    for (int m = 0; m < 4; ++m) {
+      const auto column = static_cast<std::size_t>(lane() / 4);
+      const std::uint32_t first = rows(m * 8 + lane() % 4 * 2)[column],
+                          second = rows(m * 8 + lane() % 4 * 2 + 1)[column];
+      r[m] = first | second << 16;
+    }
+  }
+
+  static float exp2(float x) { return x < -126 ? 0.0F : std::exp2(x); }
 
   /// One sum an element, ascending k: a tensor core adds in some other order.
   template <class T>
@@ -350,16 +375,25 @@ class context {
       std::uint32_t a[4], b[2];
     } own{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
     exchange(own, "mma");
+    // The lane's two rows of A and two columns of B, by k.
+    float rows[2][16], columns[2][16];
     const auto half = [](const std::uint32_t* registers, int i) {
       return static_cast<float>(T::from_bits(static_cast<std::uint16_t>(registers[i / 2] >> (i % 2 * 16))));
     };
-    for (int i = 0; i < 4; ++i) {
-      const auto [row, column] = simt::d_element(lane(), i);
-      for (int k = 0; k < 16; ++k) {
-        const auto pa = simt::a_place(row, k), pb = simt::b_place(k, column);
-        d[i] +=
-            half(of_->given<operands>(thread_, pa.lane).a, pa.i) * half(of_->given<operands>(thread_, pb.lane).b, pb.i);
+    const auto first = simt::d_element(lane(), 0);
+    for (int pair = 0; pair < 4; ++pair) {
+      const operands of_row = of_->given<operands>(thread_, simt::a_place(first.row, 2 * pair).lane);
+      const operands of_column[2] = {of_->given<operands>(thread_, simt::b_place(2 * pair, first.column).lane),
+                                     of_->given<operands>(thread_, simt::b_place(2 * pair, first.column + 1).lane)};
+      for (const int k : {2 * pair, 2 * pair + 1, 2 * pair + 8, 2 * pair + 9}) {
+        for (int i = 0; i < 2; ++i) {
+          rows[i][k] = half(of_row.a, simt::a_place(first.row + 8 * i, k).i);
+          columns[i][k] = half(of_column[i].b, simt::b_place(k, first.column + i).i);
+        }
       }
+    }
+    for (int i = 0; i < 4; ++i) {
+      for (int k = 0; k < 16; ++k) d[i] += rows[i / 2][k] * columns[i % 2][k];
     }
   }
 
@@ -400,6 +434,21 @@ class context {
   void exchange(const T& value, const char* operation) {
     of_->give(thread_, value);
     of_->wait(thread_, thread_block::state::at_warp, operation);
+  }
+  /// Every lane reads the row that it says, for all; what is returned gives a lane's row.
+  template <class T>
+  auto exchange_rows(const shared_array<T>& from, std::ptrdiff_t i, const char* operation) {
+    const auto at = static_cast<std::size_t>(from.checked(i, 16));
+    if (at % 16 != 0) {
+      throw simt_error("thread " + std::to_string(thread_) + ": " + operation +
+                       " of an address that isn't 16-byte aligned");
+    }
+    for (std::size_t b = at; b < at + 16; ++b) of_->note_read(thread_, b);
+    using row = std::array<std::uint16_t, 8>;
+    row own;
+    std::memcpy(own.data(), of_->memory_.data() + at, sizeof own);
+    exchange(own, operation);
+    return [this](int lane) { return of_->given<row>(thread_, lane); };
   }
 
   thread_block* of_;
@@ -516,6 +565,18 @@ void run(const launch& l, const Kernel& kernel) {
   for (int y = 0; y < l.blocks_y; ++y) {
     for (int x = 0; x < l.blocks; ++x) thread_block(l, x, y).run(kernel);
   }
+}
+
+/// Runs K::run over K::plan(a). On a GPU bench/gpu/simt/host.hpp does this: tests that start kernels so run there too.
+template <class K>
+void start(const typename K::args& a, thread_order order = thread_order::shuffled) {
+  const auto g = K::plan(a);
+  run({.blocks = g.blocks,
+       .blocks_y = g.blocks < 1 ? 0 : g.blocks_y,
+       .threads = g.threads,
+       .shared_bytes = g.shared_bytes,
+       .order = order},
+      [&](auto& t) { K::run(t, a); });
 }
 
 /// The same in each order of the threads, which must not matter: before each `prepare` makes the outputs anew, after it `check` looks.

@@ -60,17 +60,6 @@ ei::matrix_view<const T> view(const std::vector<T>& v, std::ptrdiff_t rows) {
   return {v.data(), rows, static_cast<std::ptrdiff_t>(v.size()) / rows};
 }
 
-template <class K>
-void start(const typename K::args& a, thread_order order = thread_order::shuffled) {
-  const auto g = K::plan(a);
-  run({.blocks = g.blocks,
-       .blocks_y = g.blocks_y,
-       .threads = g.threads,
-       .shared_bytes = g.shared_bytes,
-       .order = order},
-      [&](auto& t) { K::run(t, a); });
-}
-
 }  // namespace
 
 TEST_CASE_TEMPLATE("rms_norm, with a residual and without", T, float, bf16, f16) {

@@ -20,7 +20,7 @@
 
 /// Before a loop of a constant number of rounds whose arrays must end up in a GPU's registers: nvcc unrolls it, whatever is inside; or
 /// leaves it, where unrolling would take registers from a loop around it.
-#if defined(__CUDACC__)
+#if defined(__CUDA_ARCH__)
 #define EFFINFER_UNROLL _Pragma("unroll")
 #define EFFINFER_KEEP_ROLLED _Pragma("unroll 1")
 #else

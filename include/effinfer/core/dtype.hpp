@@ -1,5 +1,5 @@
 #pragma once
-// 16-bit storage types. They hold bits and convert; arithmetic is done in float. (g++ 12 has no __bf16
+// 16-bit and 8-bit storage types. They hold bits and convert; arithmetic is done in float. (g++ 12 has no __bf16
 // and clang no portable _Float16, so both are our own; the bits equal CUDA's __nv_bfloat16 and __half.)
 
 #include <effinfer/core/config.hpp>
@@ -98,7 +98,52 @@ struct f16 {
   friend bool operator==(const f16&, const f16&) = default;
 };
 
+/// FP8 E4M3: 4 exponent bits with bias 7, 3 fraction bits, subnormals, no infinity; magnitudes up to 448, from 2^-9 on.
+/// Source: Micikevicius et al., "FP8 Formats for Deep Learning" (2022), table 1; CUDA's __nv_fp8_e4m3 has the same bits.
+struct fp8_e4m3 {
+  std::uint8_t bits;
+
+  fp8_e4m3() = default;
+  /// Rounds to nearest, ties to even; what is beyond 448, an infinity too, becomes 448; a NaN stays a NaN.
+  EFFINFER_HOST_DEVICE constexpr explicit fp8_e4m3(float value) : bits(0) {
+    const auto u = std::bit_cast<std::uint32_t>(value);
+    const std::uint32_t sign = (u >> 24) & 0x80u, magnitude = u & 0x7fffffffu;
+    std::uint32_t code = 0;
+    if (magnitude > 0x7f800000u) {
+      code = 0x7fu;
+    } else if (magnitude >= 0x43e00000u) {  // 448
+      code = 0x7eu;
+    } else if (magnitude >= 0x3c800000u) {  // 2^-6: normal
+      code = (magnitude - 0x3c000000u + 0x7ffffu + ((magnitude >> 20) & 1u)) >> 20;
+    } else {  // in units of 2^-9: those of a float between 2^14 and 2^15
+      code = std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude) + 16384.0f) - 0x46800000u;
+    }
+    bits = static_cast<std::uint8_t>(sign | code);
+  }
+  EFFINFER_HOST_DEVICE constexpr explicit operator float() const {
+    const std::uint32_t sign = (bits & 0x80u) << 24, magnitude = bits & 0x7fu;
+    if (magnitude == 0x7fu) return std::bit_cast<float>(sign | 0x7fc00000u);
+#if defined(__CUDA_ARCH__)
+    // By f16, whose exponent is then 8 too small: no subnormal float, which a GPU may be told to take for zero.
+    if (!__builtin_is_constant_evaluated()) {
+      float value;
+      asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(static_cast<std::uint16_t>(sign >> 16 | magnitude << 7)));
+      return value * 256.0f;
+    }
+#endif
+    // The bits in their places have an exponent that is 120 too small; as a subnormal too.
+    return std::bit_cast<float>(sign | magnitude << 20) * 0x1p120f;
+  }
+  EFFINFER_HOST_DEVICE static constexpr fp8_e4m3 from_bits(std::uint8_t b) {
+    fp8_e4m3 r{};
+    r.bits = b;
+    return r;
+  }
+  friend bool operator==(const fp8_e4m3&, const fp8_e4m3&) = default;
+};
+
 static_assert(sizeof(bf16) == 2 && sizeof(f16) == 2);
 static_assert(float(f16(65504.0f)) == 65504.0f && float(f16(0x1p-24f)) == 0x1p-24f && float(bf16(1.0f)) == 1.0f);
+static_assert(sizeof(fp8_e4m3) == 1 && float(fp8_e4m3(448.0f)) == 448.0f && float(fp8_e4m3(0x1p-9f)) == 0x1p-9f);
 
 }  // namespace effinfer::inline v0

@@ -209,7 +209,10 @@ class document {
       }
       double d = 0.0;
       if (std::from_chars(text, end, d).ec == std::errc::result_out_of_range) {
-        if (!is_below_one({text, size})) return !(is_too_big = true);
+        if (!is_below_one({text, size})) {
+          is_too_big = true;
+          return false;
+        }
         d = *text == '-' ? -0.0 : 0.0;
       }
       return tree.Double(d);

@@ -9,7 +9,7 @@
 
 namespace effinfer::inline v0::kv_cache {
 
-/// Policy. T: float, f16, bf16 or int8.
+/// Policy. T: float, f16, bf16, int8 or fp8_e4m3.
 template <element T = f16>
 struct contiguous {
   using slot = effinfer::slot::kv_cache;

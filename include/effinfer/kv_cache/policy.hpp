@@ -4,9 +4,10 @@
 // There are
 //   contiguous<T>      every position, up to a capacity; the default                contiguous.hpp
 //   ring<T>            the last positions only: memory for a window                 ring.hpp
+//   paged<T, Block>    blocks of a pool that sequences share                         paged.hpp
 // and for mixers without keys and values
 //   recurrent_state    a matrix and a vector a head, of fixed size                  recurrent_state.hpp
-// T = float, f16 (the default), bf16 or int8 (a scale for each token and head) is how a number is stored.
+// T = float, f16 (the default), bf16, int8 (a scale for each token and head) or fp8_e4m3 is how a number is stored.
 //
 // A policy has three levels: the policy itself (empty, a slot tag), its non-owning `view` (view.hpp, copied into
 // kernels) and its owning `cache`. To add one: a struct with the members of `contiguous`; kernels read any type that
@@ -57,8 +58,8 @@ struct check_kv_cache {
                 "effinfer: kv_cache policy needs  using slot = effinfer::slot::kv_cache;");
   static_assert(
       requires { requires element<typename P::element_type>; },
-      "effinfer: kv_cache policy needs  using element_type = float, effinfer::f16, effinfer::bf16 or "
-      "effinfer::kv_cache::int8;");
+      "effinfer: kv_cache policy needs  using element_type = float, effinfer::f16, effinfer::bf16, "
+      "effinfer::kv_cache::int8 or effinfer::fp8_e4m3;");
   static_assert(
       requires { requires cache_view<typename P::view>; },
       "effinfer: kv_cache policy needs a nested type `view` that is a cache_view (see effinfer/kv_cache/view.hpp)");

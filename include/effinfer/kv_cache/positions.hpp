@@ -6,6 +6,7 @@
 #include <effinfer/core/matrix_view.hpp>
 #include <effinfer/execution/cpu.hpp>
 #include <effinfer/kv_cache/cpu/write.hpp>
+#include <effinfer/kv_cache/held_positions.hpp>
 #include <effinfer/kv_cache/saved_bytes.hpp>
 #include <effinfer/kv_cache/shape.hpp>
 #include <effinfer/kv_cache/view.hpp>
@@ -32,26 +33,22 @@ std::uint64_t cache_bytes(shape s, int capacity) {
 /// Keys and values of all layers of one sequence, `[layer][key or value][K][slots][row]`, position p in slot p % slots.
 /// `window` positions before the next one are always held; 0: all of them, and then at most `slots` fit.
 template <element T>
-class positions {
+class positions : public held_positions {
  public:
   /// Memory comes from `from`, as does that of copies.
   positions(const shape& s, int slots, int window, std::pmr::memory_resource* from)
-      : shape_(s),
-        slots_(slots),
-        window_(window),
+      : held_positions(slots, window),
+        shape_(s),
         size_(cache_bytes<T>(s, slots) / sizeof(T)),
         data_(allocate(size_, from)) {}
   positions(const positions& other)
-      : shape_(other.shape_),
-        slots_(other.slots_),
-        window_(other.window_),
-        first_(other.first_),
-        length_(other.length_),
+      : held_positions(other),
+        shape_(other.shape_),
         size_(other.size_),
         data_(allocate(size_, other.data_.get_deleter().from)) {
     copy_rows(other, first_);
   }
-  positions(positions&& other) noexcept { swap(other); }
+  positions(positions&& other) noexcept : held_positions(0, 0) { swap(other); }
   positions& operator=(positions other) noexcept {
     swap(other);
     return *this;
@@ -68,17 +65,8 @@ class positions {
   }
 
   [[nodiscard]] const shape& model_shape() const { return shape_; }
-  /// Tokens read, also those no longer held.
-  [[nodiscard]] int length() const { return length_; }
-  /// The oldest position held.
-  [[nodiscard]] int first() const { return first_; }
-  /// Positions that memory is there for.
-  [[nodiscard]] int capacity() const { return slots_; }
   /// Bytes owned: keys and values.
   [[nodiscard]] std::uint64_t bytes() const { return size_ * sizeof(T); }
-
-  /// The most tokens that one `write` takes now.
-  [[nodiscard]] int room() const { return window_ == 0 ? slots_ - length_ : slots_ - window_ + 1; }
 
   /// Keys and values of `layer` as they stand.
   [[nodiscard]] kv_cache::view<T> view(int layer) const { return view_of(layer, length_); }
@@ -114,36 +102,6 @@ class positions {
     return v;
   }
 
-  /// `tokens` tokens, written in every layer, are now part of the sequence.
-  void commit(int tokens) { length_ += tokens; }
-
-  /// The shortest length that `truncate` can go back to: 0, or in a ring that has let positions go the one whose next
-  /// token still sees its whole window.
-  [[nodiscard]] int truncation_limit() const { return first_ == 0 ? 0 : std::min(length_, first_ + window_ - 1); }
-  /// Forgets all tokens from position n on; false, and nothing changes, where n < truncation_limit().
-  /// Errors: `invalid_argument` (n outside [0, length()]).
-  bool truncate(int n) {
-    if (n < 0 || n > length_) {
-      throw error(error_code::invalid_argument, "kv_cache.truncate",
-                  std::to_string(n) + " is not in [0, " + std::to_string(length_) + "]");
-    }
-    if (n == 0) return clear(), true;
-    if (n < truncation_limit()) return false;
-    length_ = n;
-    return true;
-  }
-
-  /// A point to come back to. Cost: nothing.
-  struct mark {
-    int length = 0;
-  };
-  [[nodiscard]] mark snapshot() const { return {length_}; }
-  /// Forgets what was written since; false, and nothing changes, where a ring has let too much go.
-  bool rollback(mark m) { return truncate(m.length); }
-
-  /// No tokens, nothing held.
-  void clear() { first_ = length_ = 0; }
-
   /// Bytes that `save` appends.
   [[nodiscard]] std::uint64_t saved_bytes() const { return sizeof(saved_header) + held_bytes(first_, length_); }
   /// Appends the positions held to `out`, little-endian, for `load` of a cache of the same shape and number type.
@@ -151,7 +109,7 @@ class positions {
     const saved_header h{saved_header::of_positions, element_code<T>, shape_.layers, shape_.kv_heads,
                          shape_.head_size,           first_,          length_};
     append_bytes(out, &h, sizeof h);
-    for_each_run(first_, length_,
+    for_each_run(shape_, row_elements<T>(shape_.head_size), first_, length_,
                  [&](std::uint64_t at, std::uint64_t n) { append_bytes(out, data_.get() + at, n * sizeof(T)); });
   }
   /// Becomes what `save` wrote; `in` may go on behind it. Returns how many bytes that were.
@@ -160,27 +118,12 @@ class positions {
   /// type, more positions than fit, or a shorter window than this ring's).
   std::size_t load(std::span<const std::byte> in) {
     const saved_header h = read_header(in, saved_header::of_positions);
-    check_field(h.element, element_code<T>, "number type");
-    check_field(h.layers, shape_.layers, "layers");
-    check_field(h.heads, shape_.kv_heads, "kv_heads");
-    check_field(h.head_size, shape_.head_size, "head_size");
-    if (h.first < 0 || h.length < h.first)
-      throw error(error_code::malformed, "kv_cache.load", "impossible positions in the header");
-    if (h.length - h.first > slots_ || (window_ == 0 && h.first > 0)) {
-      throw error(error_code::mismatch, "kv_cache.load",
-                  "positions [" + std::to_string(h.first) + ", " + std::to_string(h.length) + ") were saved, " +
-                      std::to_string(slots_) + " fit");
-    }
-    if (h.first > 0 && h.length - h.first < window_ - 1) {
-      throw error(error_code::mismatch, "kv_cache.load",
-                  std::to_string(h.length - h.first) + " positions were saved, the window needs " +
-                      std::to_string(window_ - 1));
-    }
+    check_saved(h, shape_, element_code<T>);
     const std::uint64_t payload = held_bytes(h.first, h.length);
     if (in.size() - sizeof h < payload)
       throw error(error_code::malformed, "kv_cache.load", "the bytes end inside the positions");
     const std::byte* from = in.data() + sizeof h;
-    for_each_run(h.first, h.length, [&](std::uint64_t at, std::uint64_t n) {
+    for_each_run(shape_, row_elements<T>(shape_.head_size), h.first, h.length, [&](std::uint64_t at, std::uint64_t n) {
       std::memcpy(data_.get() + at, from, n * sizeof(T));
       from += n * sizeof(T);
     });
@@ -205,10 +148,7 @@ class positions {
 
   void swap(positions& other) noexcept {
     std::swap(shape_, other.shape_);
-    std::swap(slots_, other.slots_);
-    std::swap(window_, other.window_);
-    std::swap(first_, other.first_);
-    std::swap(length_, other.length_);
+    std::swap(static_cast<held_positions&>(*this), static_cast<held_positions&>(other));
     std::swap(size_, other.size_);
     std::swap(data_, other.data_);
   }
@@ -252,32 +192,13 @@ class positions {
     return cache_bytes<T>(shape_, 1) * static_cast<std::uint64_t>(length - first);
   }
 
-  /// f(index of the first element, number of elements) for each piece of memory that positions [first, length) take up.
-  template <class F>
-  void for_each_run(int first, int length, const F& f) const {
-    const auto d = static_cast<std::uint64_t>(row_elements<T>(shape_.head_size));
-    const auto blocks = 2 * static_cast<std::uint64_t>(shape_.layers) * static_cast<std::uint64_t>(shape_.kv_heads);
-    for (std::uint64_t block = 0; block < blocks; ++block) {
-      for (int p = first; p < length;) {
-        const int slot = p % slots_;
-        const int n = std::min(length - p, slots_ - slot);
-        f(block * head_elements() + static_cast<std::uint64_t>(slot) * d, static_cast<std::uint64_t>(n) * d);
-        p += n;
-      }
-    }
-  }
-
   void copy_rows(const positions& other, int first) {
-    for_each_run(first, length_, [&](std::uint64_t at, std::uint64_t n) {
+    for_each_run(shape_, row_elements<T>(shape_.head_size), first, length_, [&](std::uint64_t at, std::uint64_t n) {
       std::memcpy(data_.get() + at, other.data_.get() + at, n * sizeof(T));
     });
   }
 
   shape shape_;
-  int slots_ = 0;
-  int window_ = 0;
-  int first_ = 0;
-  int length_ = 0;
   std::uint64_t size_ = 0;
   memory data_;
 };

@@ -11,7 +11,7 @@
 
 namespace effinfer::inline v0::kv_cache {
 
-/// Policy. T: float, f16, bf16 or int8. The attention policy must hide what the ring lets go (sliding_window): where it
+/// Policy. T: float, f16, bf16, int8 or fp8_e4m3. The attention policy must hide what the ring lets go (sliding_window): where it
 /// doesn't, what a query sees depends on the sizes below.
 template <element T = f16>
 struct ring {

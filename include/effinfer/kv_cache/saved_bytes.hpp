@@ -31,7 +31,8 @@ template <element T>
 inline constexpr std::int32_t element_code = std::same_as<T, float>  ? 1
                                              : std::same_as<T, f16>  ? 2
                                              : std::same_as<T, bf16> ? 3
-                                                                     : 4;
+                                             : std::same_as<T, int8> ? 4
+                                                                     : 5;
 
 inline void append_bytes(std::vector<std::byte>& out, const void* data, std::uint64_t size) {
   const auto* first = static_cast<const std::byte*>(data);

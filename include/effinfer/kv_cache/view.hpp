@@ -6,6 +6,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <type_traits>
 
 namespace effinfer::inline v0::kv_cache {
@@ -23,13 +24,28 @@ struct int8 {
 
 /// Types that a cache stores.
 template <class T>
-concept element = std::same_as<T, float> || std::same_as<T, f16> || std::same_as<T, bf16> || std::same_as<T, int8>;
+concept element = std::same_as<T, float> || std::same_as<T, f16> || std::same_as<T, bf16> || std::same_as<T, int8> ||
+    std::same_as<T, fp8_e4m3>;
 
 /// Elements that a row of D numbers takes.
 template <element T>
 constexpr int row_elements(int head_size) {
   return std::same_as<T, int8> ? head_size + 4 : head_size;
 }
+
+namespace detail {
+inline bool is_multiple(int bytes, const void* a, const void* b) {
+  return reinterpret_cast<std::uintptr_t>(a) % static_cast<unsigned>(bytes) == 0 &&
+         reinterpret_cast<std::uintptr_t>(b) % static_cast<unsigned>(bytes) == 0;
+}
+template <class T>
+bool is_multiple(int bytes, std::initializer_list<std::ptrdiff_t> elements) {
+  for (const std::ptrdiff_t n : elements) {
+    if (n * static_cast<std::ptrdiff_t>(sizeof(T)) % bytes != 0) return false;
+  }
+  return true;
+}
+}  // namespace detail
 
 /// Keys and values where position p of key head k begins at `keys + k * head_stride + (p % capacity) * row_stride`,
 /// row_elements<T>(D) elements each.
@@ -63,6 +79,12 @@ struct view {
     return values + offset(kv_head, position);
   }
 
+  /// True where every row begins at a multiple of `bytes`.
+  [[nodiscard]] bool has_aligned_rows(int kv_heads, int bytes) const {
+    return detail::is_multiple(bytes, keys, values) &&
+           detail::is_multiple<T>(bytes, {kv_heads > 1 ? head_stride : 0, row_stride});
+  }
+
  private:
   [[nodiscard]] EFFINFER_HOST_DEVICE constexpr std::ptrdiff_t offset(int kv_head, int position) const {
     const int slot = position < capacity ? position : position % capacity;
@@ -81,6 +103,7 @@ concept cache_view = std::is_trivially_copyable_v<V> && element<typename V::elem
   { v.length } -> std::convertible_to<int>;
 };
 
-static_assert(cache_view<view<float>> && cache_view<view<f16>> && cache_view<view<bf16>> && cache_view<view<int8>>);
+static_assert(cache_view<view<float>> && cache_view<view<f16>> && cache_view<view<bf16>> && cache_view<view<int8>> &&
+              cache_view<view<fp8_e4m3>>);
 
 }  // namespace effinfer::inline v0::kv_cache

@@ -12,6 +12,7 @@
 #include <effinfer/layers/elementwise.hpp>
 #include <effinfer/layers/rms_norm.hpp>
 #include <effinfer/layers/rotary_embedding.hpp>
+#include <effinfer/models/fingerprint.hpp>
 #include <effinfer/models/mixer.hpp>
 #include <effinfer/models/weights.hpp>
 #include <effinfer/quantization/matmul.hpp>
@@ -44,6 +45,9 @@ class decoder {
   using mixer_settings = typename Mixer::settings;
   /// True where a session may go on beyond its context, letting go of the oldest tokens.
   static constexpr bool slides = Mixer::slides;
+  /// Whether a pass may read a tree with branches, and how many tokens of a chain or tree at most.
+  static constexpr bool reads_trees = true;
+  static constexpr int tree_tokens = std::numeric_limits<int>::max();
 
   /// One sequence's part of a pass: `tokens` go behind the `position` tokens that `of` holds.
   struct item {
@@ -203,21 +207,13 @@ class decoder {
         execution_(std::make_unique<execution::cpu::context>(where)),
         weights_(weight_loader<Quantization>(*files_, policy).load(*execution_, options)),
         mixer_(config(), settings_) {
-    fingerprint_ = 14695981039346656037ULL;  // FNV-1a over what a saved state depends on
-    const auto mix = [this](std::uint64_t value) {
-      for (int i = 0; i < 8; ++i) fingerprint_ = (fingerprint_ ^ ((value >> (8 * i)) & 0xff)) * 1099511628211ULL;
-    };
-    for (const int value : {config().layers, config().width, config().heads, config().kv_heads, config().head_size,
-                            config().vocabulary_size, config().feed_forward_width}) {
-      mix(static_cast<std::uint64_t>(value));
-    }
-    mix(weights_.bytes_per_token);
-    mix(Mixer::kind);
+    models::fingerprint of(config());
+    of.mix(weights_.bytes_per_token);
+    of.mix(Mixer::kind);
     // A sample of the weights themselves tells two models of one shape apart.
-    for (const block_weights& b : weights_.blocks) {
-      for (std::ptrdiff_t i = 0; i < b.query.weight.panel_bytes; ++i)
-        mix(std::to_integer<std::uint64_t>(b.query.weight.data[i]));
-    }
+    for (const block_weights& b : weights_.blocks)
+      of.mix(std::span(b.query.weight.data, static_cast<std::size_t>(b.query.weight.panel_bytes)));
+    fingerprint_ = of.value();
   }
 
   static std::uint64_t floats_per_token(const checkpoint::model_config& c) {

@@ -80,6 +80,25 @@ struct decoder_weights {
   }
 };
 
+/// A tensor whose shape is checked: [rows, columns], or [rows] where columns is 0. Errors: `missing`, `mismatch`.
+inline const checkpoint::tensor& tensor_of(const checkpoint::model_files& files, weight_role role, int layer,
+                                           std::int64_t rows, std::int64_t columns,
+                                           std::string_view suffix = "weight") {
+  const auto text = [](const std::vector<std::int64_t>& shape) {
+    std::string s = "[";
+    for (const std::int64_t n : shape) s += (s.size() > 1 ? ", " : "") + std::to_string(n);
+    return s + "]";
+  };
+  const checkpoint::tensor& t = files.at(weight_name(role, layer, files.is_gguf(), suffix));
+  std::vector<std::int64_t> expected{rows};
+  if (columns != 0) expected.push_back(columns);
+  if (t.shape != expected) {
+    throw error(error_code::mismatch, t.file + ": tensor " + t.name,
+                "its shape is " + text(t.shape) + ", the configuration asks for " + text(expected));
+  }
+  return t;
+}
+
 /// Finds, checks, packs and, where the policy says so, quantizes the weights of a checkpoint, or only counts what that would
 /// take.
 template <class Quantization>
@@ -167,23 +186,9 @@ class weight_loader {
     return w;
   }
 
-  /// A tensor whose shape is checked: [rows, columns], or [rows] where columns is 0.
   const checkpoint::tensor& tensor(weight_role role, int layer, std::int64_t rows, std::int64_t columns,
                                    std::string_view suffix = "weight") {
-    const checkpoint::tensor& t = files_.at(weight_name(role, layer, files_.is_gguf(), suffix));
-    std::vector<std::int64_t> expected{rows};
-    if (columns != 0) expected.push_back(columns);
-    if (t.shape != expected) {
-      throw error(error_code::mismatch, t.file + ": tensor " + t.name,
-                  "its shape is " + text(t.shape) + ", the configuration asks for " + text(expected));
-    }
-    return t;
-  }
-
-  static std::string text(const std::vector<std::int64_t>& shape) {
-    std::string s = "[";
-    for (const std::int64_t n : shape) s += (s.size() > 1 ? ", " : "") + std::to_string(n);
-    return s + "]";
+    return tensor_of(files_, role, layer, rows, columns, suffix);
   }
 
   quantization::weight_matrix stored(const checkpoint::tensor& t) {

@@ -13,6 +13,7 @@
 #include <effinfer/decoding/sample.hpp>
 #include <effinfer/decoding/search.hpp>
 #include <effinfer/execution/cpu.hpp>
+#include <effinfer/execution/cuda.hpp>
 #include <effinfer/kv_cache/contiguous.hpp>
 #include <effinfer/kv_cache/ring.hpp>
 #include <effinfer/models/decoder.hpp>
@@ -25,7 +26,41 @@
 #include <string>
 #include <type_traits>
 
+namespace effinfer::inline v0::models::cuda {
+// models/cuda/decoder.hpp, which model.hpp brings under nvcc: programs for the CPU needn't compile it.
+template <class Mixer, class Quantization, class Execution>
+class decoder;
+}  // namespace effinfer::inline v0::models::cuda
+
 namespace effinfer::inline v0::detail {
+
+/// The decoder of an execution policy.
+template <class Mixer, class Quantization, class Execution>
+struct decoder_on {
+  using type = models::decoder<Mixer, Quantization>;
+};
+template <class Mixer, class Quantization, execution::simt::device_policy Execution>
+struct decoder_on<Mixer, Quantization, Execution> {
+  using type = models::cuda::decoder<Mixer, Quantization, Execution>;
+};
+
+/// The type of cached keys and values where the pipeline doesn't say: what kernels of a device multiply with.
+template <class Execution>
+struct default_element {
+  using type = f16;
+};
+template <execution::simt::device_policy Execution>
+struct default_element<Execution> {
+  using type = typename Execution::activation;
+};
+
+/// False of a policy whose kernels this compiler can't compile.
+template <class Execution>
+inline constexpr bool can_run_on = true;
+template <execution::simt::device_policy Execution>
+inline constexpr bool can_run_on<Execution> = requires {
+  sizeof(typename Execution::context);
+};
 
 template <class Slot, class... Policies>
 inline constexpr int count_in_slot = (0 + ... + int{policy_of<Policies, Slot>});
@@ -140,6 +175,15 @@ struct check_composition {
                 "speculative<prompt_lookup<3>, top_p> or chain<...>, or keep one.");
   static_assert(count_in_slot<slot::execution, Policies...> <= 1,
                 "effinfer: pipeline<...> has two policies in the slot `execution`: a pipeline runs in one place.");
+  using execution = typename pick<slot::execution, effinfer::execution::cpu, Policies...>::type;
+  static_assert(can_run_on<execution>,
+                "effinfer: execution::cuda needs nvcc: compile this file with nvcc -std=c++20 (a .cu file, or nvcc -x "
+                "cu), or run the pipeline "
+                "with execution::cpu.");
+  static_assert(
+      !effinfer::execution::simt::device_policy<execution> ||
+          !pick<slot::model, models::from_checkpoint, Policies...>::type::recurrent,
+      "effinfer: execution::cuda computes softmax attention only: run models::linear_llama with execution::cpu.");
 
   using model = typename pick<slot::model, models::from_checkpoint, Policies...>::type;
   using attention = typename pick<slot::attention, void, Policies...>::type;
@@ -182,12 +226,13 @@ struct composition {
                                     attention::linear<attention::elu_plus_one, attention::decay_per_head>>;
 
   /// A window in the type needs only a ring; without one every position is kept.
-  using default_cache = std::conditional_t<has_window<softmax>, kv_cache::ring<>, kv_cache::contiguous<>>;
+  using element = typename default_element<execution>::type;
+  using default_cache = std::conditional_t<has_window<softmax>, kv_cache::ring<element>, kv_cache::contiguous<element>>;
   using cache = typename pick<slot::kv_cache, default_cache, Policies...>::type;
 
   using mixer = std::conditional_t<model::recurrent, models::linear_mixer<linear>,
                                    models::softmax_mixer<softmax, cache, !pins_reach>>;
-  using decoder = models::decoder<mixer, quantization>;
+  using decoder = typename decoder_on<mixer, quantization, execution>::type;
 
   /// The value of policy `P` among `values`, else its default.
   template <class P, class... Values>

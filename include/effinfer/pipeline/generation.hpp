@@ -389,9 +389,20 @@ class generation {
       pending_.push_back(choose(options_.decoding.read(*sequence_, last, step, options_.cancel, &depth), random));
       statistics_.early_exit_layers += depth;
     } else {
-      const auto logits = sequence_->append(std::span(&last, 1), options_.cancel);
-      pending_.push_back(choose(logits, random));
+      pending_.push_back(read_and_choose(last, options_.decoding, random));
     }
+  }
+
+  /// Reads the token chosen last and chooses the next one, where the logits are if that can be.
+  template <class Rule>
+  int read_and_choose(int last, const Rule& rule, const random_stream& random) {
+    if constexpr (chooses_itself<Decoder, Rule>) {
+      if (!options_.log_probabilities) {
+        const auto token = sequence_->append_and_choose(last, rule, random, options_.cancel);
+        return token ? *token : choose(sequence_->logits(0), random);
+      }
+    }
+    return choose(sequence_->append(std::span(&last, 1), options_.cancel), random);
   }
 
   /// The drafter reads the prompt and the first token too: part of the prefill.
@@ -439,6 +450,12 @@ class generation {
       tree_ = decoding::draft_tree::chain(policy.drafter.propose(history_, most));
     }
     depths_ = tree_.depths();
+    if constexpr (!Decoder::reads_trees) {  // the first guess for each place stays
+      std::size_t chain = 0;
+      while (chain < depths_.size() && depths_[chain] == static_cast<int>(chain)) ++chain;
+      depths_.resize(chain);
+      tree_.keep_first(static_cast<int>(chain));
+    }
     length_->drafted(levels(), seconds(begin));
     if (depths_.empty()) length_->learn(0, 0, 0);
   }
@@ -456,7 +473,7 @@ class generation {
       inner_->read(std::span(&row, 1));
       pending_.push_back(choose(logits, random));
     } else {
-      pending_.push_back(choose(sequence_->append(std::span(&last, 1), options_.cancel), random));
+      pending_.push_back(read_and_choose(last, options_.decoding.rule, random));
     }
   }
 
@@ -465,7 +482,7 @@ class generation {
     matrix_view<const float> drawn_from;
     if constexpr (requires { inner_->distributions(); }) drawn_from = inner_->distributions();
     decoding::verification walk(options_.decoding.rule, tree_, history_, random, history_.size(), scratch_,
-                                  options_.decoding.accept, drawn_from);
+                                options_.decoding.accept, drawn_from);
     run_.assign(1, history_.back());
     run_.insert(run_.end(), tree_.tokens.begin(), tree_.tokens.end());
     const int levels = this->levels();

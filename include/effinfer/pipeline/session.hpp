@@ -3,16 +3,20 @@
 // forward pass needs. The model itself is shared, constant, and used from any number of threads.
 
 #include <effinfer/core/error.hpp>
+#include <effinfer/core/random.hpp>
 #include <effinfer/models/decoder.hpp>
 #include <effinfer/models/exit_maps.hpp>
 #include <effinfer/models/token_tree.hpp>
 
 #include <algorithm>
+#include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <limits>
 #include <memory>
 #include <memory_resource>
+#include <optional>
 #include <span>
 #include <stop_token>
 #include <string>
@@ -25,7 +29,14 @@ namespace effinfer::inline v0 {
 struct session_options {
   int context_tokens = 0;   ///< positions kept; 0: the model's own maximum, but at most 4096
   int prefill_chunk = 256;  ///< tokens a forward pass; more is faster and takes more memory; results don't depend on it
-  std::pmr::memory_resource* memory = nullptr;  ///< of the keys, values and states; null: the default resource
+  /// Of the keys, values and states; null: the default resource. Not for a GPU's, which come from the execution policy.
+  std::pmr::memory_resource* memory = nullptr;
+};
+
+/// True of a decoder that chooses tokens by this rule where its logits lie.
+template <class Decoder, class Rule>
+concept chooses_itself = requires(const Decoder& d, typename Decoder::workspace& w, const Rule& rule, random_stream r) {
+  { d.choose(w, 0, rule, r, std::uint64_t{}) } -> std::same_as<std::optional<int>>;
 };
 
 /// A sequence being read and written. Copying it forks it: both go on from the same point, independently.
@@ -83,8 +94,8 @@ class session {
   [[nodiscard]] int position() const { return static_cast<int>(tokens_.size()); }
   /// The most tokens this session holds; a sliding one (ring cache, recurrent state) holds any number.
   [[nodiscard]] int context_tokens() const { return options_.context_tokens; }
-  /// The most tokens of one pass.
-  [[nodiscard]] int pass_tokens() const { return options_.prefill_chunk; }
+  /// The most tokens of a tree.
+  [[nodiscard]] int pass_tokens() const { return std::min(options_.prefill_chunk, Decoder::tree_tokens); }
   /// How many more tokens fit.
   [[nodiscard]] int room() const {
     return Decoder::slides ? (1 << 30) - position() : options_.context_tokens - position();
@@ -142,7 +153,7 @@ class session {
   /// `sink(row, logits[V])` for each in order. The session stays as it is until `keep` says which of them count; any other call
   /// drops them all.
   ///
-  /// Shapes: tokens, depths [T], T at most a prefill chunk; taps as for append. Exact: the logits of a token are bit for bit
+  /// Shapes: tokens, depths [T], T at most `pass_tokens()`; taps as for append. Exact: the logits of a token are bit for bit
   /// those of its path read by itself. Errors: those of append, `invalid_argument` (depths, or more tokens than a chunk).
   template <class Sink>
   void append_tree(std::span<const int> tokens, std::span<const int> depths, const std::stop_token& stop, Sink&& sink,
@@ -150,10 +161,13 @@ class session {
     models::check_depths(depths, tokens.size());
     check(tokens, depths.empty() ? 0 : static_cast<std::size_t>(*std::max_element(depths.begin(), depths.end())) + 1);
     const int total = static_cast<int>(tokens.size());
-    if (total > options_.prefill_chunk) {
-      throw error(
-          error_code::invalid_argument, "session.append_tree",
-          std::to_string(total) + " tokens are more than prefill_chunk = " + std::to_string(options_.prefill_chunk));
+    if (total > pass_tokens()) {
+      throw error(error_code::invalid_argument, "session.append_tree",
+                  std::to_string(total) + " tokens are more than the " + std::to_string(pass_tokens()) + " of a pass",
+                  "raise session_options.prefill_chunk");
+    }
+    if (!Decoder::reads_trees && !tokens.empty() && depths.back() + 1 != total) {
+      throw error(error_code::unsupported, "session.append_tree", "this model reads chains only, no branches");
     }
     for (const typename Decoder::tap& t : taps) check(t, total);
     tree_tokens_.assign(tokens.begin(), tokens.end());
@@ -188,6 +202,24 @@ class session {
     model_->keep(state_, kept, static_cast<int>(tree_tokens_.size()), path);
     for (const int row : path) tokens_.push_back(tree_tokens_[static_cast<std::size_t>(row)]);
     tree_position_ = -1;
+  }
+
+  /// Reads one token and returns the token that `rule` chooses behind it, where the model can choose without handing out its logits:
+  /// on a GPU, for decoding::greedy and sample. Nothing, where it can't after all; `logits(0)` are then those to choose from.
+  ///
+  /// Exact: what the rule chooses from the logits of `append`. Errors: as append.
+  template <class Rule>
+  std::optional<int> append_and_choose(int token, const Rule& rule, const random_stream& random,
+                                       const std::stop_token& stop = {}) requires chooses_itself<Decoder, Rule> {
+    const std::span<const int> tokens(&token, 1);
+    check(tokens);
+    tree_position_ = -1;
+    const typename Decoder::item item{&state_, tokens, position(), position() + 1, 1};
+    if (!model_->forward(std::span(&item, 1), scratch(), stop)) {
+      throw error(error_code::cancelled, "session.append_and_choose", "stopped by the caller");
+    }
+    tokens_.push_back(token);
+    return model_->choose(scratch(), 0, rule, random, static_cast<std::uint64_t>(position()));
   }
 
   /// Reads one token, and asks behind each of the layers in `exits` (rising, each below the model's layers) whether to leave:

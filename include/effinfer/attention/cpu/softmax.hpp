@@ -23,7 +23,8 @@ namespace effinfer::inline v0::attention {
 
 /// The largest head size that `attend` takes with keys and values stored as T.
 template <class T>
-inline constexpr int largest_softmax_head_size = std::is_same_v<T, kv_cache::int8> ? 256 : detail::largest_head_size;
+inline constexpr int largest_softmax_head_size =
+    std::is_same_v<T, kv_cache::int8> || std::is_same_v<T, fp8_e4m3> ? 256 : detail::largest_head_size;
 
 namespace detail {
 
@@ -60,7 +61,7 @@ template <class Mixer, class View>
 class query_tile {
  public:
   using element = typename View::element_type;
-  static constexpr bool always_widens = std::is_same_v<element, kv_cache::int8>;
+  static constexpr bool always_widens = std::is_same_v<element, kv_cache::int8> || std::is_same_v<element, fp8_e4m3>;
   static constexpr int widened_size = always_widens ? 256 : 128;  ///< the largest head size that is widened
 
   query_tile(execution::instruction_set set, const Mixer& mixer, const head_layout& heads)

@@ -134,6 +134,33 @@ struct widen_tile<kv_cache::int8> {
   }
 };
 
+template <>
+struct widen_tile<fp8_e4m3> {
+  struct args {
+    const fp8_e4m3* from;
+    std::ptrdiff_t stride;
+    int rows;
+    int size;
+    float* to;
+  };
+
+  template <instruction_set Set>
+  static EFFINFER_ALWAYS_INLINE void run(const args& a) {
+    const int whole = padded(a.size);
+    for (int r = 0; r < a.rows; ++r) {
+      const fp8_e4m3* from = a.from + r * a.stride;
+      float* to = a.to + r * whole;
+      int d = 0;
+      for (; d + 16 <= a.size; d += 16) {
+        for (int i = 0; i < 16; ++i)
+          to[d + i] = static_cast<float>(from[d + i]);  // sixteen at once where the compiler can
+      }
+      for (; d < a.size; ++d) to[d] = static_cast<float>(from[d]);
+      for (; d < whole; ++d) to[d] = 0.0f;
+    }
+  }
+};
+
 /// s[r][n] = q[r] . k[n] over a tile.
 template <class T>
 struct score_tile {

@@ -5,6 +5,7 @@
 //
 // Source: Dao et al., "Flash-Decoding for long-context inference" (2023); the online softmax of Milakov and Gimelshein (2018).
 
+#include <effinfer/attention/cuda/cache_rows.hpp>
 #include <effinfer/attention/policy.hpp>
 #include <effinfer/attention/sequence.hpp>
 #include <effinfer/attention/softmax.hpp>
@@ -33,6 +34,8 @@ struct decode_sequence {
   int first_part = 0;  ///< filled in by the plan: where its splits' results begin, in splits
   int first_key = 0;   ///< and the first and one past the last position that it visits
   int end_key = 0;
+  int index = 0;           ///< what policies get as position::sequence
+  float* parts = nullptr;  ///< device memory for its splits' results, where the call's isn't to be used
 };
 
 /// What a decode call needs, known on the host before anything runs.
@@ -44,38 +47,21 @@ struct decode_plan {
 
 /// The softmax of one head over one split: the greatest score, the sum of e^(score - greatest), and the outputs under that sum.
 /// In the workspace a part is head_size + 2 floats: outputs, greatest, sum.
-constexpr int part_floats(int head_size) { return head_size + 2; }
+EFFINFER_HOST_DEVICE constexpr int part_floats(int head_size) { return head_size + 2; }
 
-/// Fills in what decode_sequence says that the plan does. Head sizes D of the kernels: 64, 96, 128, 256.
+/// Fills in what decode_sequence says that the plan does. Head sizes D of the kernels: 32, 64, 96, 128, 256.
 /// Errors: `invalid_argument` (heads, a cache that holds no token), `unsupported` (a head size, rows of keys or values
-/// that aren't 16-byte aligned).
+/// that aren't aligned to 16 bytes, of int8 to 4).
 template <class Mixer, class T, class View>
 decode_plan plan_decode(const Mixer& mixer, const head_layout& h, std::span<decode_sequence<T, View>> sequences) {
-  if (h.heads < 1 || h.kv_heads < 1 || h.heads % h.kv_heads != 0) {
-    throw error(error_code::invalid_argument, "attention::cuda::plan_decode",
-                std::to_string(h.heads) + " heads, " + std::to_string(h.kv_heads) + " key heads");
-  }
-  if (h.head_size != 64 && h.head_size != 96 && h.head_size != 128 && h.head_size != 256) {
-    throw error(error_code::unsupported, "attention::cuda::plan_decode",
-                "head_size = " + std::to_string(h.head_size) + " is not compiled in; have {64, 96, 128, 256}");
-  }
+  const char* const who = "attention::cuda::plan_decode";
+  detail::check_heads(who, h);
   decode_plan plan;
   plan.sequences = static_cast<int>(sequences.size());
   for (decode_sequence<T, View>& s : sequences) {
-    if (s.cache.length < 1) {
-      throw error(error_code::invalid_argument, "attention::cuda::plan_decode",
-                  "the cache of sequence " + std::to_string(&s - sequences.data()) + " holds no token");
-    }
-    const auto row_bytes = s.cache.row_stride * static_cast<std::ptrdiff_t>(sizeof(typename View::element_type));
-    bool aligned = row_bytes % 16 == 0;
-    for (int k = 0; k < h.kv_heads; ++k) {
-      aligned = aligned && reinterpret_cast<std::uintptr_t>(s.cache.key(k, s.cache.first)) % 16 == 0 &&
-                reinterpret_cast<std::uintptr_t>(s.cache.value(k, s.cache.first)) % 16 == 0;
-    }
-    if (!aligned) {
-      throw error(error_code::unsupported, "attention::cuda::plan_decode",
-                  "rows of keys or values are not 16-byte aligned");
-    }
+    const std::string which = "sequence " + std::to_string(&s - sequences.data()) + ": ";
+    if (s.cache.length < 1) throw error(error_code::invalid_argument, who, which + "the cache holds no token");
+    detail::check_rows(who, which, s.cache, h.kv_heads);
     const int query = s.cache.length - 1;
     const key_range k = mixer.keys(query, query + 1);
     s.first_key = k.begin > s.cache.first ? k.begin : s.cache.first;
@@ -100,12 +86,23 @@ struct decode_args {
   float* parts;  ///< [plan.parts, H, part_floats(D)]
 };
 
-/// Error: `mismatch`: a kernel compiled for another head size.
-inline void check_compiled_head_size(const head_layout& h, int compiled) {
+/// Where the results of a sequence's splits begin.
+template <class Mixer, class T, class View>
+EFFINFER_HOST_DEVICE float* parts_of(const decode_args<Mixer, T, View>& a, const decode_sequence<T, View>& s) {
+  if (s.parts != nullptr) return s.parts;
+  return a.parts + std::ptrdiff_t{s.first_part} * a.heads.heads * part_floats(a.heads.head_size);
+}
+
+/// Errors: `mismatch`: a kernel compiled for another head size; `limit`: more blocks along y than the 65535 of a grid.
+inline void check_compiled(const head_layout& h, int compiled, std::ptrdiff_t blocks_y) {
   if (h.head_size != compiled) {
     throw error(
         error_code::mismatch, "attention::cuda: decode kernel",
         "compiled for head_size = " + std::to_string(compiled) + ", the plan is for " + std::to_string(h.head_size));
+  }
+  if (blocks_y > 65535) {
+    throw error(error_code::limit, "attention::cuda: decode kernel",
+                std::to_string(blocks_y) + " sequences times heads are more than a grid holds", "call it in parts");
   }
 }
 
@@ -115,14 +112,14 @@ template <class Mixer, class T, class View, int D, int Heads = 8>
 struct decode_split {
   using args = decode_args<Mixer, T, View>;
   using element = typename View::element_type;
-  static constexpr int threads = 128, tile = 64, vector = 16 / static_cast<int>(sizeof(element));
-  /// A row of the tile in shared memory: 16 bytes more, so that neighbouring rows begin in other banks.
-  static constexpr int row = D + vector;
+  using row = cache_row<element, D>;
+  static constexpr int threads = 128, tile = 64;
+  static constexpr int tile_words = tile * row::pitch;
 
   static int groups(const args& a) { return (a.heads.heads / a.heads.kv_heads + Heads - 1) / Heads; }
   static execution::simt::grid plan(const args& a) {
-    check_compiled_head_size(a.heads, D);
-    constexpr int tiles = 2 * 2 * tile * row * static_cast<int>(sizeof(element));  // keys and values, two stages
+    check_compiled(a.heads, D, std::ptrdiff_t{a.plan.sequences} * a.heads.kv_heads * groups(a));
+    constexpr int tiles = 2 * 2 * tile_words * 4;  // keys and values, two stages
     constexpr int floats = Heads * D + Heads * tile + 3 * Heads;
     return {a.plan.most_splits, a.plan.sequences * a.heads.kv_heads * groups(a), threads,
             tiles + floats * static_cast<int>(sizeof(float)) + 64};
@@ -141,14 +138,16 @@ struct decode_split {
     const int heads = group - chunk * Heads < Heads ? group - chunk * Heads : Heads;
     const int query_position = s.cache.length - 1;
 
-    const auto keys = t.template shared<element>(2 * tile * row), values = t.template shared<element>(2 * tile * row);
+    const auto keys = t.template shared<std::uint32_t>(2 * tile_words),
+               values = t.template shared<std::uint32_t>(2 * tile_words);
     const auto query = t.template shared<float>(Heads * D);
     const auto score = t.template shared<float>(Heads * tile);
     const auto greatest = t.template shared<float>(Heads), sum = t.template shared<float>(Heads);
     const auto fade = t.template shared<float>(Heads);
 
     const int first_tile = begin / tile, last_tile = (end + tile - 1) / tile;
-    fetch(t, s.cache, kv_head, first_tile, begin, end, keys, values);
+    fetch_rows<tile, D, threads, row::pitch>(t, s.cache, kv_head, first_tile * tile, begin, end, keys, values);
+    t.commit();
     for (int i = t.thread(); i < heads * D; i += threads)
       query[i] = static_cast<float>(s.query[first_head * D + i]) * a.heads.scale;
     if (t.thread() < heads) {
@@ -159,10 +158,13 @@ struct decode_split {
     float out[columns][Heads] = {};
 
     for (int n = first_tile; n < last_tile; ++n) {
-      const int stage = (n - first_tile) % 2 * tile * row;
+      const int stage = (n - first_tile) % 2 * tile_words;
+      const auto stage_keys = keys + stage, stage_values = values + stage;
       if (n + 1 < last_tile) {
-        const int other = tile * row - stage;
-        fetch(t, s.cache, kv_head, n + 1, begin, end, keys + other, values + other);
+        const int other = tile_words - stage;
+        fetch_rows<tile, D, threads, row::pitch>(t, s.cache, kv_head, (n + 1) * tile, begin, end, keys + other,
+                                                 values + other);
+        t.commit();
         t.template wait<1>();
       } else {
         t.template wait<0>();
@@ -172,20 +174,26 @@ struct decode_split {
 
       // Two threads a key, each half of its numbers.
       const int key = t.thread() / 2, half = t.thread() % 2 * (D / 2);
-      float dot[Heads] = {};
+      float dot[Heads] = {}, key_scale = 1;
       if (key >= low && key < high) {
-        for (int i = 0; i < D / 2; ++i) {
-          const auto k = static_cast<float>(static_cast<element>(keys[stage + key * row + half + i]));
-          for (int h = 0; h < Heads; ++h) {
-            if (h < heads) dot[h] += query[h * D + half + i] * k;
+        for (int w = 0; w < D / 2 / row::per_word; ++w) {
+          const std::uint32_t word = stage_keys[key * row::pitch + half / row::per_word + w];
+          EFFINFER_UNROLL
+          for (int i = 0; i < row::per_word; ++i) {
+            const float k = row::number(word, i);
+            EFFINFER_UNROLL
+            for (int h = 0; h < Heads; ++h) {
+              if (h < heads) dot[h] += query[h * D + half + w * row::per_word + i] * k;
+            }
           }
         }
+        key_scale = row::scale(stage_keys, key);
       }
       for (int h = 0; h < Heads; ++h) {
         if (h >= heads) break;
-        const float all = dot[h] + t.shuffle_xor(dot[h], 1);
+        const float all = (dot[h] + t.shuffle_xor(dot[h], 1)) * key_scale;
         if (half != 0) continue;
-        const position p{query_position, n * tile + key, first_head + h, kv_head, a_index(t, a, chunks)};
+        const position p{query_position, n * tile + key, first_head + h, kv_head, s.index};
         const bool seen = key >= low && key < high && a.mixer.visible(p);
         score[h * tile + key] = seen ? a.mixer.score(all, p) : minus_infinity;
       }
@@ -217,7 +225,8 @@ struct decode_split {
           if (h < heads) out[c][h] *= fade[h];
         }
         for (int k = low; k < high; ++k) {
-          const auto v = static_cast<float>(static_cast<element>(values[stage + k * row + d]));
+          const float v = row::number(stage_values[k * row::pitch + d / row::per_word], d % row::per_word) *
+                          row::scale(stage_values, k);
           for (int h = 0; h < Heads; ++h) {
             if (h < heads) out[c][h] += score[h * tile + k] * v;
           }
@@ -229,7 +238,7 @@ struct decode_split {
     for (int h = 0; h < Heads; ++h) {
       if (h >= heads) break;
       float* const part =
-          a.parts + (std::ptrdiff_t{s.first_part + t.block()} * a.heads.heads + first_head + h) * part_floats(D);
+          parts_of(a, s) + (std::ptrdiff_t{t.block()} * a.heads.heads + first_head + h) * part_floats(D);
       for (int c = 0; c < columns; ++c) {
         const int d = c * threads + t.thread();
         if (d < D) part[d] = out[c][h];
@@ -243,25 +252,6 @@ struct decode_split {
 
  private:
   static constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
-
-  template <class Simt>
-  EFFINFER_HOST_DEVICE static int a_index(Simt& t, const args& a, int chunks) {
-    return t.block_y() / chunks / a.heads.kv_heads;
-  }
-
-  /// The keys and values of a tile that lie in [begin, end), on their way to shared memory.
-  template <class Simt, class Shared>
-  EFFINFER_HOST_DEVICE static void fetch(Simt& t, const View& cache, int kv_head, int n, int begin, int end,
-                                         Shared keys, Shared values) {
-    constexpr int pieces = D / vector;
-    for (int i = t.thread(); i < tile * pieces; i += threads) {
-      const int p = n * tile + i / pieces, at = i % pieces * vector;
-      if (p < begin || p >= end) continue;
-      t.copy_async(keys, i / pieces * row + at, cache.key(kv_head, p) + at);
-      t.copy_async(values, i / pieces * row + at, cache.value(kv_head, p) + at);
-    }
-    t.commit();
-  }
 };
 
 /// The parts of each head merged in rising order, and what the mixer's `start` adds: block x is the head, y the sequence.
@@ -272,7 +262,7 @@ struct decode_merge {
   static constexpr int threads = D < 128 ? (D + 31) / 32 * 32 : 128;
 
   static execution::simt::grid plan(const args& a) {
-    check_compiled_head_size(a.heads, D);
+    check_compiled(a.heads, D, a.plan.sequences);
     return {a.heads.heads, a.plan.sequences, threads, 0};
   }
 
@@ -281,7 +271,7 @@ struct decode_merge {
     const decode_sequence<T, View>& s = a.sequences[t.block_y()];
     const int head = t.block();
     const int splits = s.first_key < s.end_key ? (s.end_key - 1) / split_keys - s.first_key / split_keys + 1 : 0;
-    const float* const first = a.parts + (std::ptrdiff_t{s.first_part} * a.heads.heads + head) * part_floats(D);
+    const float* const first = parts_of(a, s) + std::ptrdiff_t{head} * part_floats(D);
     const std::ptrdiff_t stride = std::ptrdiff_t{a.heads.heads} * part_floats(D);
     const softmax_start start = a.mixer.start(head);
     float greatest = start.max;

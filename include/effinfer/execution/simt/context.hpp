@@ -20,9 +20,14 @@
 //   t.shared<T>(count)            the next `count` elements of the block's shared memory, 16-byte aligned. Every thread asks for the
 //                                 same, in the same order. An array: a[i], a + i
 //   t.copy_async(a, i, p)         16 bytes from global p (16-byte aligned) to a[i], in the background (cp.async)
+//                                 t.copy_async<4>, <8>: of so many bytes, so aligned
 //   t.commit(); t.wait<N>()       a thread's copies form groups; wait until all but the last N groups are there. A barrier must
 //                                 follow before other threads read them
 //   t.mma(d, a, b, T{})           d += a b of matrices 16 x 16 and 16 x 8 of bf16 or f16, spread over a warp: fragments.hpp
+//   t.load_matrices(a, i, r)      four matrices 8 x 8 of 16 bits as mma's operands lie (ldmatrix): lane 8 m + j says where row j of matrix m
+//                                 is, 16 aligned bytes from a[i] on; r[m] becomes elements 2 (lane % 4) and the next of its row lane / 4.
+//                                 load_matrices_transposed: of its column lane / 4
+//   t.exp2(x)                     2^x, with a relative error below 2^-21; 0 below 2^-126, and for minus infinity
 //   t.mma(d, a, b, std::int8_t{}) the same of 16 x 32 and 32 x 8 of 8-bit integers, exact in 32 bits
 //   t.atomic_add(p, v)            on global memory
 //   t.atomic_add(a, i, v)         on shared memory; no result. Barriers stand between these and other reads and writes

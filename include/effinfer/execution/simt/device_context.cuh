@@ -47,15 +47,42 @@ class device_context {
     return array;
   }
 
-  template <class T>
+  template <int Bytes = 16, class T>
   __device__ void copy_async(T* to, std::ptrdiff_t i, const T* from) {
-    const auto at = static_cast<std::uint32_t>(__cvta_generic_to_shared(to + i));
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from) : "memory");
+    const std::uint32_t at = shared_address(to, i);
+    if constexpr (Bytes == 16) {
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from) : "memory");
+    } else {
+      asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(at), "l"(from), "n"(Bytes) : "memory");
+    }
   }
   __device__ void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
   template <int N>
   __device__ void wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+  }
+
+  template <class T>
+  __device__ void load_matrices(const T* from, std::ptrdiff_t i, std::uint32_t (&r)[4]) {
+    const std::uint32_t at = shared_address(from, i);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(at)
+                 : "memory");
+  }
+  template <class T>
+  __device__ void load_matrices_transposed(const T* from, std::ptrdiff_t i, std::uint32_t (&r)[4]) {
+    const std::uint32_t at = shared_address(from, i);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(at)
+                 : "memory");
+  }
+
+  __device__ float exp2(float x) {
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+    return power;
   }
 
   template <class T>
@@ -90,6 +117,13 @@ class device_context {
   }
 
  private:
+  /// 32 bits from the start, so that offsets take no second register.
+  template <class T>
+  static __device__ std::uint32_t shared_address(const T* a, std::ptrdiff_t i) {
+    return static_cast<std::uint32_t>(__cvta_generic_to_shared(a)) +
+           static_cast<std::uint32_t>(i) * static_cast<std::uint32_t>(sizeof(T));
+  }
+
   static constexpr unsigned all = 0xffffffffU;
   int used_ = 0;
 };

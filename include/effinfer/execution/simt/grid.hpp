@@ -9,4 +9,10 @@ struct grid {
   int shared_bytes = 0;          ///< a block
 };
 
+/// What a plan must know of a device.
+struct device_limits {
+  int multiprocessors = 1;
+  int shared_bytes = 48 * 1024;  ///< that a block may have (cudaDevAttrMaxSharedMemoryPerBlockOptin)
+};
+
 }  // namespace effinfer::inline v0::execution::simt

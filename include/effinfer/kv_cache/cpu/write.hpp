@@ -57,4 +57,13 @@ struct convert_row<int8> {
   }
 };
 
+/// n floats to fp8, rounded to nearest, ties to even; beyond 448: 448.
+template <>
+struct convert_row<fp8_e4m3> {
+  template <execution::instruction_set Set>
+  static EFFINFER_ALWAYS_INLINE void run(const float* from, fp8_e4m3* to, std::ptrdiff_t n) {
+    for (std::ptrdiff_t i = 0; i < n; ++i) to[i] = fp8_e4m3(from[i]);
+  }
+};
+
 }  // namespace effinfer::inline v0::kv_cache

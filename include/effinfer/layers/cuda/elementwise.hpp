@@ -35,4 +35,28 @@ struct swiglu {
   static constexpr int threads = 256;
 };
 
+/// y[t][e] += x[t][e], where x has one row for all t too (a bias). Shapes: y [T, E], x [T, E] or [1, E].
+template <class Y, class X>
+struct add {
+  struct args {
+    matrix_view<Y> y;
+    matrix_view<const X> x;
+  };
+
+  static execution::simt::grid plan(const args& a) {
+    return {static_cast<int>((a.y.columns + threads - 1) / threads), static_cast<int>(a.y.rows), threads, 0};
+  }
+
+  template <class Simt>
+  EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
+    const std::ptrdiff_t e = std::ptrdiff_t{t.block()} * threads + t.thread();
+    if (e >= a.y.columns) return;
+    Y& y = a.y.row(t.block_y())[e];
+    y = Y(static_cast<float>(y) + static_cast<float>(a.x.row(a.x.rows == 1 ? 0 : t.block_y())[e]));
+  }
+
+ private:
+  static constexpr int threads = 256;
+};
+
 }  // namespace effinfer::inline v0::layers::cuda

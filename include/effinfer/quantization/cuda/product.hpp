@@ -31,14 +31,14 @@ struct product_plan {
   std::size_t workspace_bytes = 0;  ///< of device memory, 16-byte aligned
 };
 
-/// Shapes: x [T, K], weights [N, K], out [T, N].
-template <class Weights, class T>
+/// Shapes: x [T, K], weights [N, K], out [T, N]. Out is T, or float where nothing may be lost (logits).
+template <class Weights, class T, class Out = T>
 struct product_args {
   static_assert(Weights::template multiplies<T>,
                 "effinfer: these weights are not multiplied with activations of this type");
   matrix_view<const T> x;
   Weights weights;
-  matrix_view<T> out;
+  matrix_view<Out> out;
   product_plan plan;
   float* workspace = nullptr;
 };
@@ -48,8 +48,8 @@ namespace detail {
 EFFINFER_HOST_DEVICE constexpr int chunks(int columns) { return (columns + chunk_inputs - 1) / chunk_inputs; }
 EFFINFER_HOST_DEVICE constexpr int strips_of(int rows) { return (rows + strip_rows - 1) / strip_rows; }
 
-template <class Weights, class T>
-void check_product(const char* who, const matrix_view<const T>& x, const Weights& w, const matrix_view<T>& out) {
+template <class Weights, class T, class Out>
+void check_product(const char* who, const matrix_view<const T>& x, const Weights& w, const matrix_view<Out>& out) {
   const auto fail = [who](error_code code, const std::string& problem) { throw error(code, who, problem); };
   if (w.rows < 1 || w.columns < 1 || x.rows < 0) {
     fail(error_code::invalid_argument, "weights " + std::to_string(w.rows) + " x " + std::to_string(w.columns) +
@@ -78,8 +78,8 @@ void check_product(const char* who, const matrix_view<const T>& x, const Weights
 /// A plan for up to 16 rows of x on a device of `multiprocessors`: small matrices are split along their inputs until there are two blocks for
 /// each. Errors: `invalid_argument` (sizes, more than 16 rows), `mismatch` (shapes), `unsupported` (inputs no multiple of 64 and of
 /// the group, rows that aren't 16-byte aligned).
-template <class Weights, class T>
-product_plan plan_skinny(const matrix_view<const T>& x, const Weights& w, const matrix_view<T>& out,
+template <class Weights, class T, class Out>
+product_plan plan_skinny(const matrix_view<const T>& x, const Weights& w, const matrix_view<Out>& out,
                          int multiprocessors) {
   const char* const who = "quantization::cuda::plan_skinny";
   detail::check_product(who, x, w, out);
@@ -102,9 +102,9 @@ product_plan plan_skinny(const matrix_view<const T>& x, const Weights& w, const 
 
 /// The product for 8 * Tiles rows: block x is the strip, y the split. With more than one split the chunks' sums go to the workspace, for
 /// sum_chunks; else out is written.
-template <class Weights, class T, int Tiles>
+template <class Weights, class T, int Tiles, class Out = T>
 struct skinny_product {
-  using args = product_args<Weights, T>;
+  using args = product_args<Weights, T, Out>;
   static constexpr int most_warps = 8;
 
   /// Errors: `unsupported`, where the plan is for other Tiles; `limit`, where a grid can't hold the splits.
@@ -145,7 +145,7 @@ struct skinny_product {
       if (row >= a.weights.rows || token >= a.x.rows) continue;
       float total = 0;
       for (int c = 0; c < chunks; ++c) total += sums[c * Tiles * 128 + sum_place(e % 16, token)];
-      a.out.row(token)[row] = T(total * a.weights.row_scale(row));
+      a.out.row(token)[row] = Out(total * a.weights.row_scale(row));
     }
   }
 
@@ -230,9 +230,9 @@ struct skinny_product {
 };
 
 /// The second kernel where a plan has more than one split: the sums of the chunks, added in rising order.
-template <class Weights, class T, int Tiles>
+template <class Weights, class T, int Tiles, class Out = T>
 struct sum_chunks {
-  using args = product_args<Weights, T>;
+  using args = product_args<Weights, T, Out>;
   static constexpr int threads = 128;
 
   static execution::simt::grid plan(const args& a) {
@@ -251,7 +251,7 @@ struct sum_chunks {
           a.workspace + t.block() * (Tiles * 128) + skinny_product<Weights, T, Tiles>::sum_place(e % 16, token);
       float total = 0;
       for (int c = 0; c < chunks; ++c) total += sums[c * strips * (Tiles * 128)];
-      a.out.row(token)[row] = T(total * a.weights.row_scale(row));
+      a.out.row(token)[row] = Out(total * a.weights.row_scale(row));
     }
   }
 };

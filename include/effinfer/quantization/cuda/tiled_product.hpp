@@ -19,11 +19,7 @@
 
 namespace effinfer::inline v0::quantization::cuda {
 
-/// What a plan must know of a device.
-struct device_limits {
-  int multiprocessors = 1;
-  int shared_bytes = 48 * 1024;  ///< that a block may have (cudaDevAttrMaxSharedMemoryPerBlockOptin)
-};
+using execution::simt::device_limits;
 
 /// The sizes of a tile for Tokens rows of x.
 template <class Weights, int Tokens>
@@ -45,8 +41,8 @@ struct tile_shape {
 
 /// A plan for any number of rows of x: the largest tile that the rows fill and the device holds; few tiles are split along the inputs.
 /// Errors: as plan_skinny's; `unsupported`, where the device's blocks have too little shared memory; `limit` (65535 tiles of rows).
-template <class Weights, class T>
-product_plan plan_tiled(const matrix_view<const T>& x, const Weights& w, const matrix_view<T>& out,
+template <class Weights, class T, class Out>
+product_plan plan_tiled(const matrix_view<const T>& x, const Weights& w, const matrix_view<Out>& out,
                         const device_limits& device) {
   const char* const who = "quantization::cuda::plan_tiled";
   detail::check_product(who, x, w, out);
@@ -80,9 +76,9 @@ product_plan plan_tiled(const matrix_view<const T>& x, const Weights& w, const m
 
 /// The product in tiles: block x is the tile of outputs, y the tile of rows and the split. With more than one split the chunks' sums go to the
 /// workspace, for sum_tiled_chunks; else out is written.
-template <class Weights, class T, int Tokens>
+template <class Weights, class T, int Tokens, class Out = T>
 struct tiled_product {
-  using args = product_args<Weights, T>;
+  using args = product_args<Weights, T, Out>;
   using shape = tile_shape<Weights, Tokens>;
 
   /// Errors: `unsupported`, where the plan is for other Tokens.
@@ -275,7 +271,7 @@ struct tiled_product {
         if (a.plan.splits > 1) {
           a.workspace[(chunk * a.x.rows + token) * a.weights.rows + row] = sum;
         } else {
-          a.out.row(token)[row] = T(sum * a.weights.row_scale(row));
+          a.out.row(token)[row] = Out(sum * a.weights.row_scale(row));
         }
       }
     }
@@ -283,9 +279,9 @@ struct tiled_product {
 };
 
 /// The second kernel where a plan has more than one split: the sums of the chunks, added in rising order.
-template <class Weights, class T>
+template <class Weights, class T, class Out = T>
 struct sum_tiled_chunks {
-  using args = product_args<Weights, T>;
+  using args = product_args<Weights, T, Out>;
   static constexpr int threads = 256;
 
   static execution::simt::grid plan(const args& a) {
@@ -300,7 +296,7 @@ struct sum_tiled_chunks {
     float total = 0;
     for (int chunk = 0; chunk < detail::chunks(a.weights.columns); ++chunk)
       total += a.workspace[(chunk * a.x.rows + t.block_y()) * a.weights.rows + row];
-    a.out.row(t.block_y())[row] = T(total * a.weights.row_scale(row));
+    a.out.row(t.block_y())[row] = Out(total * a.weights.row_scale(row));
   }
 };
 

@@ -1,0 +1,78 @@
+// A pipeline with one policy changed: from checkpoint to text through the CUDA kernels on the host context, beside the CPU.
+
+#include "simt/device.hpp"
+
+#include <effinfer/decoding/greedy.hpp>
+#include <effinfer/decoding/prompt_lookup.hpp>
+#include <effinfer/decoding/speculative.hpp>
+#include <effinfer/models/cuda/decoder.hpp>
+#include <effinfer/pipeline.hpp>
+
+#include <doctest/doctest.h>
+
+#include <cstddef>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace ei = effinfer;
+using simt_host::device_counts;
+using host = simt_host::on_host<ei::bf16, 32>;
+
+namespace {
+
+/// none, for the CPU, with the products of one format.
+struct as_bf16 {
+  using slot = ei::slot::quantization;
+  static constexpr std::string_view name = "as_bf16";
+  using formats = ei::quantization::formats<ei::quantization::format::bf16>;
+  static constexpr ei::quantization::storage target(ei::quantization::matrix_use, ei::weight_format stored,
+                                                    std::ptrdiff_t) {
+    return {stored, 0};
+  }
+};
+
+const std::string shipped = std::string(EFFINFER_SHIPPED_MODELS) + "/shakespeare-llama";
+const ei::load_options options{.session = {.context_tokens = 64}};
+
+template <class Pipeline>
+std::vector<int> continued(const Pipeline& llm, std::string_view prompt, typename Pipeline::generate_options of) {
+  of.ignore_end_of_text = true;
+  auto generation = llm.generate(prompt, of);
+  CHECK(!generation.text().empty());
+  return {generation.tokens().begin(), generation.tokens().end()};
+}
+
+}  // namespace
+
+TEST_CASE("the shipped model writes the CPU's greedy text through the CUDA kernels") {
+  const auto on_cpu = ei::pipeline<ei::models::llama, as_bf16, ei::decoding::greedy, ei::execution::cpu>::load(
+      shipped, options, ei::execution::cpu{.threads = 1});
+  device_counts counts;
+  const auto on_gpu = ei::pipeline<ei::models::llama, as_bf16, ei::decoding::greedy, host>::load(
+      shipped, options, host{.multiprocessors = 8, .counts = &counts});
+  for (const std::string_view prompt : {"ROMEO:", "Once upon a time"}) {
+    const std::vector<int> wanted = continued(on_cpu, prompt, {.max_tokens = 10});
+    const auto before = counts;
+    CHECK(continued(on_gpu, prompt, {.max_tokens = 10}) == wanted);
+    CHECK(counts.graphs - before.graphs == 9);
+    // The logits behind the prompt, and then tokens only.
+    CHECK(counts.downloaded - before.downloaded == 1024 * sizeof(float) + 9 * sizeof(int));
+    CHECK(continued(on_gpu, prompt, {.max_tokens = 4, .log_probabilities = 1}) ==
+          std::vector(wanted.begin(), wanted.begin() + 4));
+  }
+}
+
+TEST_CASE("speculation on a device gives its rule's own tokens, as does a choice made on the host") {
+  using ei::decoding::sample;
+  const auto llm = ei::pipeline<as_bf16, ei::decoding::speculative<ei::decoding::prompt_lookup<3>, sample>, host>::load(
+      shipped, options, host{.multiprocessors = 8});
+  const std::string_view prompt = "To be, or not to be, to be, or not";
+  ei::decoding::speculative<ei::decoding::prompt_lookup<3>, sample> rule{.rule = {.temperature = 0.3F, .top_p = 0.9F}};
+  rule.max_draft = 0;
+  const std::vector<int> plain = continued(llm, prompt, {.max_tokens = 7, .seed = 5, .decoding = rule});
+  CHECK(continued(llm, prompt, {.max_tokens = 7, .seed = 5, .decoding = rule, .log_probabilities = 0}) == plain);
+  rule.max_draft = 4;
+  CHECK(continued(llm, prompt, {.max_tokens = 7, .seed = 5, .decoding = rule}) == plain);
+}

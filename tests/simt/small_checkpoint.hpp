@@ -1,0 +1,104 @@
+#pragma once
+// Checkpoints of a few thousand random weights, written to a folder: the shapes that no shipped model has.
+
+#include <effinfer/core/dtype.hpp>
+#include <effinfer/testing/attention_oracle.hpp>
+
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace small_checkpoint {
+
+struct shape {
+  std::string architecture = "llama";  ///< qwen2 has biases, qwen3 norms of heads
+  std::string dtype = "BF16";          ///< or F16, F32
+  int width = 128, feed_forward_width = 192, layers = 2, heads = 3, kv_heads = 1, head_size = 64, vocabulary = 97;
+  int window = 0;
+  bool tied = false;
+};
+
+/// A folder that is there as long as this is.
+class folder {
+ public:
+  folder() : path_((std::filesystem::temp_directory_path() / "effinfer-small-XXXXXX").string()) {
+    if (::mkdtemp(path_.data()) == nullptr) throw std::runtime_error("no temporary folder");
+  }
+  folder(const folder&) = delete;
+  folder& operator=(const folder&) = delete;
+  ~folder() { std::filesystem::remove_all(path_); }
+  [[nodiscard]] const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+/// Writes config.json and model.safetensors. Weights are numbers of BF16 in every
+/// dtype, so that all dtypes are the same model.
+inline void write(const std::string& path, const shape& s) {
+  const auto text = [](auto n) { return std::to_string(n); };
+  std::ofstream(path + "/config.json")
+      << "{\"model_type\":\"" << s.architecture << "\",\"hidden_size\":" << s.width
+      << ",\"intermediate_size\":" << s.feed_forward_width << ",\"num_hidden_layers\":" << s.layers
+      << ",\"num_attention_heads\":" << s.heads << ",\"num_key_value_heads\":" << s.kv_heads
+      << ",\"head_dim\":" << s.head_size << ",\"vocab_size\":" << s.vocabulary
+      << ",\"max_position_embeddings\":4096,\"rms_norm_eps\":1e-5,\"rope_theta\":10000.0,\"hidden_act\":\"silu\""
+      << (s.window > 0 ? ",\"sliding_window\":" + text(s.window) : std::string())
+      << ",\"tie_word_embeddings\":" << (s.tied ? "true" : "false") << "}";
+
+  std::vector<std::pair<std::string, std::vector<int>>> tensors{{"model.embed_tokens.weight", {s.vocabulary, s.width}},
+                                                                {"model.norm.weight", {s.width}}};
+  if (!s.tied) tensors.push_back({"lm_head.weight", {s.vocabulary, s.width}});
+  for (int l = 0; l < s.layers; ++l) {
+    const std::string p = "model.layers." + text(l) + ".";
+    const int q = s.heads * s.head_size, kv = s.kv_heads * s.head_size;
+    for (const auto& [part, rows] : {std::pair("q", q), std::pair("k", kv), std::pair("v", kv)}) {
+      tensors.push_back({p + "self_attn." + part + "_proj.weight", {rows, s.width}});
+      if (s.architecture == "qwen2") tensors.push_back({p + "self_attn." + part + "_proj.bias", {rows}});
+    }
+    if (s.architecture == "qwen3") {
+      tensors.push_back({p + "self_attn.q_norm.weight", {s.head_size}});
+      tensors.push_back({p + "self_attn.k_norm.weight", {s.head_size}});
+    }
+    tensors.push_back({p + "self_attn.o_proj.weight", {s.width, q}});
+    tensors.push_back({p + "input_layernorm.weight", {s.width}});
+    tensors.push_back({p + "post_attention_layernorm.weight", {s.width}});
+    tensors.push_back({p + "mlp.gate_proj.weight", {s.feed_forward_width, s.width}});
+    tensors.push_back({p + "mlp.up_proj.weight", {s.feed_forward_width, s.width}});
+    tensors.push_back({p + "mlp.down_proj.weight", {s.width, s.feed_forward_width}});
+  }
+  std::string header = "{", data;
+  for (const auto& [tensor, dims] : tensors) {
+    std::string dimensions;
+    std::size_t count = 1;
+    for (const int d : dims)
+      dimensions += (dimensions.empty() ? "" : ",") + text(d), count *= static_cast<std::size_t>(d);
+    const std::size_t begin = data.size();
+    const bool norm = tensor.find("norm") != std::string::npos;
+    // Of variance 1 / inputs, so that activations stay near 1.
+    const float scale = dims.size() == 1 ? 0.3F : 1.7F / std::sqrt(static_cast<float>(dims[1]));
+    for (const float v : effinfer::testing::numbers(count, begin + 1)) {
+      const effinfer::bf16 value((norm ? 1.0F : 0.0F) + scale * v);
+      const auto put = [&](const auto& number) { data.append(reinterpret_cast<const char*>(&number), sizeof number); };
+      if (s.dtype == "BF16") put(value.bits);
+      if (s.dtype == "F16") put(effinfer::f16(static_cast<float>(value)).bits);
+      if (s.dtype == "F32") put(static_cast<float>(value));
+    }
+    header += (begin == 0 ? "\"" : ",\"") + tensor + "\":{\"dtype\":\"" + s.dtype + "\",\"shape\":[" + dimensions +
+              "],\"data_offsets\":[" + text(begin) + "," + text(data.size()) + "]}";
+  }
+  header += "}";
+  header.resize((header.size() + 7) / 8 * 8, ' ');
+  std::ofstream file(path + "/model.safetensors", std::ios::binary);
+  const std::uint64_t length = header.size();
+  file.write(reinterpret_cast<const char*>(&length), sizeof length);
+  file << header << data;
+}
+
+}  // namespace small_checkpoint
