@@ -49,11 +49,16 @@ inline sampling sampling_of(const arguments& a) {
 }
 
 inline std::string description(const ei::execution::cpu::context& where) {
-  return "cpu, " + std::string(to_string(where.set())) + ", " + std::to_string(where.threads()) + " threads";
+  std::string text("cpu, ");
+  text += to_string(where.set());
+  text += ", ";
+  text += std::to_string(where.threads());
+  return text += " threads";
 }
 template <class Context>
 std::string description(const Context& where) {
-  return "cuda:" + std::to_string(where.device());
+  std::string text("cuda:");
+  return text += std::to_string(where.device());
 }
 
 template <class Pipeline, class... Values>

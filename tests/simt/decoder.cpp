@@ -146,6 +146,7 @@ TEST_CASE_TEMPLATE("bit for bit: in whatever passes and reads, alone or in a bat
   CHECK(in_chunks(1, {40}, model) == whole);
   CHECK(in_chunks(39, {17, 23}, model) == whole);
   CHECK(in_chunks(8, {16, 3, 11, 10}, model) == steps);
+  CHECK(in_chunks(1, {16, 3, 11, 10}, model) == steps);
   CHECK(steps != whole);  // else this shows nothing
   const Model shuffled = load_small<Model>(folder, {.multiprocessors = 40, .order = simt_host::thread_order::shuffled});
   CHECK(in_chunks(11, {40}, shuffled) == whole);
@@ -205,7 +206,7 @@ TEST_CASE_TEMPLATE("back, forks, copies and saved sessions", Model, small, windo
   CHECK_THROWS_AS(restored.restore(bytes), ei::error);
 }
 
-TEST_CASE("a step is a graph that is recorded once, and nothing is allocated or copied but the token") {
+TEST_CASE("a step is a graph from the second on, and nothing is allocated or copied but the token") {
   const small_checkpoint::folder folder;
   device_counts counts;
   const small model = load_small<small>(folder, {.counts = &counts});
@@ -229,10 +230,10 @@ TEST_CASE("a step is a graph that is recorded once, and nothing is allocated or 
     token = rule(row, session.tokens(), random, static_cast<std::uint64_t>(session.position()), scratch);
     if (chosen) CHECK(*chosen == token);  // the portable kernels of the host leave it to the host
   }
-  CHECK(counts.graphs - before.graphs == 8);
+  CHECK(counts.graphs - before.graphs == 6);                // all but the first of each
   CHECK(counts.allocations - after_fork.allocations == 2);  // the fork's workspace, when it first read
   if (ei::execution::best_instruction_set() != ei::execution::instruction_set::portable)
-    CHECK(counts.downloaded - before.downloaded == 4 * (97 * sizeof(float) + sizeof(int)) + 0 * after_fork.bytes);
+    CHECK(counts.downloaded - before.downloaded == 4 * (97 * sizeof(float) + sizeof(int)));
   CHECK(!session.append_and_choose(1, ei::decoding::sample{.repetition_penalty = 1.2F}, {}));
   const auto late = session.logits(0), now = fork.append(std::vector<int>{1});
   CHECK(std::equal(late.begin(), late.end(), now.begin(), now.end()));

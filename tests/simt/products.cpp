@@ -168,8 +168,8 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
 
 template <class Weights, class T>
 void check_skinny(bool with_zeros = false) {
-  for (const auto& [tokens, rows, columns] :
-       {std::array{1, 16, 128}, std::array{3, 40, 640}, std::array{8, 17, 1152}, std::array{13, 33, 256}}) {
+  for (const auto& [tokens, rows, columns] : {std::array<int, 3>{1, 16, 128}, std::array<int, 3>{3, 40, 640},
+                                              std::array<int, 3>{8, 17, 1152}, std::array<int, 3>{13, 33, 256}}) {
     const matrix<Weights> m = make<Weights>(rows, columns, 7, with_zeros);
     const std::vector<T> x = as<T>(numbers(static_cast<std::size_t>(tokens * columns), 3));
     const std::vector<T> out = skinny(m.view, x, tokens, 1);
@@ -303,7 +303,8 @@ TEST_CASE("tiled products: int4 in groups, with zeros and without") {
 TEST_CASE("few rows go to the skinny kernels, many to the tiled ones") {
   std::vector<bf16> w(64 * 64), x(17 * 64), out(17 * 64);
   const cuda::float_weights<bf16> weights{w.data(), 64, 64, 64};
-  for (const auto& [rows, tiles] : {std::array{1, 1}, std::array{8, 1}, std::array{16, 2}, std::array{17, 4}}) {
+  for (const auto& [rows, tiles] :
+       {std::array<int, 2>{1, 1}, std::array<int, 2>{8, 1}, std::array<int, 2>{16, 2}, std::array<int, 2>{17, 4}}) {
     const cuda::product_plan plan = cuda::plan_matmul(ei::matrix_view<const bf16>(x.data(), rows, 64), weights,
                                                       ei::matrix_view<bf16>(out.data(), rows, 64), {132, 227 * 1024});
     CHECK(plan.tiles == tiles);
@@ -433,8 +434,8 @@ TEST_CASE_TEMPLATE("activations in 8 bits", T, bf16, f16, float) {
 }
 
 TEST_CASE_TEMPLATE("products of 8-bit codes with 8-bit codes are exact, whatever the splits", T, bf16, f16) {
-  for (const auto& [tokens, rows, columns] :
-       {std::array{1, 16, 64}, std::array{5, 40, 640}, std::array{35, 130, 1152}, std::array{67, 17, 256}}) {
+  for (const auto& [tokens, rows, columns] : {std::array<int, 3>{1, 16, 64}, std::array<int, 3>{5, 40, 640},
+                                              std::array<int, 3>{35, 130, 1152}, std::array<int, 3>{67, 17, 256}}) {
     const matrix<cuda::int8_weights> m = make<cuda::int8_weights>(rows, columns, 7);
     const std::vector<T> x = as<T>(numbers(static_cast<std::size_t>(tokens * columns), 3));
     std::vector<std::int8_t> codes(x.size());

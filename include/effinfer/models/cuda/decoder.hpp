@@ -3,7 +3,7 @@
 // and the logits; in between activations are bf16 or f16, as the execution policy says.
 //
 // A pass is one upload (tokens, rotary turns, where keys go, what each query sees), the kernels, and nothing that waits. Steps of a token a
-// sequence are recorded once as a graph: all that changes from step to step lies in the upload.
+// sequence are recorded as a graph when their form comes the second time: all that changes from step to step lies in the upload.
 //
 // Attention has two kernels, whose sums differ in their order: one for a token a sequence, over the keys in splits (attention/cuda/softmax.hpp),
 // and one for many (attention/cuda/prefill.hpp). Which of them a token goes through depends on the read that it is part of, never on
@@ -193,10 +193,10 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
 
    private:
     friend decoder;
-    /// A recorded step, and what it was recorded for.
+    /// A form of step that was met, and once it has been met twice, its kernels.
     struct step {
       int rows = 0, splits = 0, context = 0;
-      typename device::graph graph;
+      typename device::graph graph = {};
     };
     int tokens_ = 0;
     execution::simt::memory<device> memory_;
@@ -271,14 +271,17 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
     w.busy_ = true;
     w.logits_count_ = 0;
     w.rows_ = p.rows;
-    w.first_output_ = p.rows - outputs_of(items, p.rows);
-    if (p.is_step) {
-      if (stop.stop_requested()) return false;
-      recorded(p, w).start(q);
-      w.first_logits_ = 0, w.logits_count_ = std::min(p.rows, logit_rows);
-    } else if (!run(q, p, w, stop, taps)) {
+    if (p.is_step) p.outputs = p.rows;  // a graph serves all
+    w.first_output_ = p.rows - p.outputs;
+    const typename device::graph* graph = p.is_step ? recorded(p, w) : nullptr;
+    if (graph == nullptr) {
+      if (!run(q, p, w, stop, taps)) return false;
+    } else if (stop.stop_requested()) {
       return false;
+    } else {
+      graph->start(q);
     }
+    if (p.is_step) w.first_logits_ = 0, w.logits_count_ = std::min(p.rows, logit_rows);
     for (const item& i : items) {
       if (i.depths.empty()) i.of->commit(static_cast<int>(i.tokens.size()));
     }
@@ -514,10 +517,6 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
     upload_parts parts;
   };
 
-  int outputs_of(std::span<const item> items, int rows) const {
-    return items.size() == 1 ? std::min(items[0].outputs, rows) : rows;
-  }
-
   [[nodiscard]] kernel_mixer mixer_at(int layer, int context) const {
     if constexpr (windowed) {
       const int own = settings_.windows[static_cast<std::size_t>(layer)];
@@ -536,7 +535,7 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
       p.rows += static_cast<int>(i.tokens.size());
       p.is_step = p.is_step && i.tokens.size() == 1;
     }
-    p.outputs = outputs_of(items, p.rows);
+    p.outputs = items.size() == 1 ? std::min(items[0].outputs, p.rows) : p.rows;
     if (reads_long && items.size() == 1) {
       const item& i = items[0];
       const int end = std::max(i.length, i.position + p.rows);
@@ -583,25 +582,27 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
     return p;
   }
 
-  /// The recorded step for a pass of this form. More splits than there are cost next to nothing, so powers of two serve.
-  const typename device::graph& recorded(pass& p, workspace& w) const {
+  /// The recorded step for a pass of this form; null, where it comes for the first time. More splits than there are cost next to
+  /// nothing, so powers of two serve.
+  const typename device::graph* recorded(pass& p, workspace& w) const {
     int splits = 1;
     while (splits < p.splits) splits *= 2;
     p.splits = splits;
     int context = 0;
     if constexpr (ring) {
       context = p.contexts[0];
-      for (const int one : p.contexts) context = one == context ? context : -1;
-    }
-    if (context >= 0) {
-      for (const auto& s : w.steps_) {
-        if (s.rows == p.rows && s.splits == p.splits && s.context == context) return s.graph;
+      for (const int one : p.contexts) {
+        if (one != context) return nullptr;  // attention in several calls: not worth it
       }
     }
-    auto graph = device_->record([&](auto& q) { (void)run(q, p, w, {}, {}); });
-    if (context < 0 || w.steps_.size() == w.steps_.capacity()) w.steps_.clear();
-    w.steps_.push_back({p.rows, p.splits, context, std::move(graph)});
-    return w.steps_.back().graph;
+    for (auto& s : w.steps_) {
+      if (s.rows != p.rows || s.splits != p.splits || s.context != context) continue;
+      if (!s.graph) s.graph = device_->record([&](auto& q) { (void)run(q, p, w, {}, {}); });
+      return &s.graph;
+    }
+    if (w.steps_.size() == w.steps_.capacity()) w.steps_.clear();
+    w.steps_.push_back({p.rows, p.splits, context});
+    return nullptr;
   }
 
   template <class Queue>
