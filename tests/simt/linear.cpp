@@ -159,7 +159,7 @@ constexpr double float_error = 4e-6;
 constexpr double operand = 0x1p-8;
 
 template <int D, class T>
-void check_both(int heads, int kv_heads, std::vector<int> lengths) {
+void check_both(int heads, int kv_heads, const std::vector<int>& lengths) {
   const head_layout h{heads, kv_heads, D, 1};
   for (const form f : {form::recurrent, form::chunked}) {
     std::vector<problem<T>> all;
