@@ -73,6 +73,11 @@ std::vector<E> poisoned(std::size_t n) {
   return v;
 }
 
+template <class E>
+bool same_bytes(const std::vector<E>& a, const std::vector<E>& b) {
+  return a.size() == b.size() && std::memcmp(static_cast<const void*>(a.data()), b.data(), a.size() * sizeof(E)) == 0;
+}
+
 /// One sequence's keys and values as E, in every layout.
 template <class E>
 struct caches {
@@ -241,7 +246,7 @@ TEST_CASE_TEMPLATE("rows are stored as the CPU stores them, bit for bit, in ever
                                                        sequences.data(),
                                                        positions.data(),
                                                        d});
-    CHECK(std::memcmp(target.pool.data(), expected.data(), expected.size() * sizeof(E)) == 0);
+    CHECK(same_bytes(target.pool, expected));
     const kv::view<E> view = wanted.ring(64);
     const std::vector<E> ring_keys = wanted.ring_keys, ring_values = wanted.ring_values;
     wanted.ring_keys = wanted.ring_values = poisoned<E>(ring_keys.size());
@@ -250,8 +255,8 @@ TEST_CASE_TEMPLATE("rows are stored as the CPU stores them, bit for bit, in ever
     std::fill(sequences.begin(), sequences.end(), 0);
     const ei::matrix_view<const T> keys(falling_key.data(), 64, columns), values(falling_value.data(), 64, columns);
     start<kv::cuda::store_rows<T, kv::view<E>>>({keys, values, &empty, sequences.data(), positions.data(), d});
-    CHECK(std::memcmp(wanted.ring_keys.data(), ring_keys.data(), ring_keys.size() * sizeof(E)) == 0);
-    CHECK(std::memcmp(wanted.ring_values.data(), ring_values.data(), ring_values.size() * sizeof(E)) == 0);
+    CHECK(same_bytes(wanted.ring_keys, ring_keys));
+    CHECK(same_bytes(wanted.ring_values, ring_values));
     using kernel = kv::cuda::store_rows<T, kv::view<E>>;
     CHECK_THROWS_AS(kernel::plan({keys, {values.data, 63, columns}, &empty, nullptr, nullptr, d}), ei::error);
     CHECK_THROWS_AS(kernel::plan({keys, values, &empty, nullptr, nullptr, 0}), ei::error);
