@@ -3,6 +3,7 @@
 // f32 fused multiply-adds, bf16 and 8-bit dot products.
 
 #include <effinfer/execution/cpu.hpp>
+#include <effinfer/execution/tile_registers.hpp>
 #include <effinfer/execution/vector.hpp>
 #include <effinfer/quantization/weight_storage.hpp>
 
@@ -107,6 +108,25 @@ struct bf16_dot_loop {
   }
   static constexpr double operations = 2.0 * 32 * chains * steps;
 };
+
+struct bf16_tile_loop {
+  static constexpr int steps = 1 << 12;
+  template <ex::instruction_set Set>
+  static EFFINFER_ALWAYS_INLINE void run(float* out) {
+    ex::tiles::shapes shapes;
+    for (int i = 0; i < 8; ++i) shapes.set(i, 16, 64);
+    ex::tiles::configure(shapes);
+    for (int i = 0; i < steps; ++i) {
+      ex::tiles::add_bf16_products<0, 4, 6>();
+      ex::tiles::add_bf16_products<1, 4, 7>();
+      ex::tiles::add_bf16_products<2, 5, 6>();
+      ex::tiles::add_bf16_products<3, 5, 7>();
+    }
+    ex::tiles::store<0, 64>(out);
+    ex::tiles::release();
+  }
+  static constexpr double operations = 2.0 * 16 * 16 * 32 * 4 * steps;
+};
 #endif
 
 /// Memory is timed in slices of 8 MiB out of 128 MiB, the best of them counting: long enough to reach the full rate, short
@@ -189,9 +209,20 @@ inline double byte_dot_peak([[maybe_unused]] const ex::cpu::context& exec, [[may
   return 0;
 }
 
-/// Operations (two a multiply-add) a second of all threads in bf16 dot products; 0 without AVX512-BF16.
+/// Operations (two a multiply-add) a second of all threads in bf16 dot products, of tiles where `exec` has them; 0 without
+/// AVX512-BF16.
 inline double bf16_dot_peak([[maybe_unused]] const ex::cpu::context& exec, [[maybe_unused]] int repeats = 5) {
 #if EFFINFER_X86
+  if (exec.set() == ex::instruction_set::amx) {
+    std::vector<float> out(64 * 256);
+    const double seconds = best_seconds(repeats, [&] {
+      exec.parallel_for(exec.threads() * 16, 1, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
+        for (std::ptrdiff_t i = begin; i < end; ++i)
+          ex::detail::run_amx<bf16_tile_loop>(&out[static_cast<std::size_t>(i) % 64 * 256]);
+      });
+    });
+    return exec.threads() * 16 * bf16_tile_loop::operations / seconds;
+  }
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   const bool has_bf16 = ex::best_instruction_set() >= ex::instruction_set::avx512 &&
                         __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && ((eax >> 5) & 1U) != 0;

@@ -18,11 +18,11 @@ constexpr std::size_t matmul_workspace_bytes(std::ptrdiff_t tokens, std::ptrdiff
 /// that `adds` gives y += ... instead.
 ///
 /// Shapes: x [T, M], w [N, M], y [T, N], bias [N] or null. No y may overlap an input or another y.
-/// Math: F32, F16 and BF16 in f32, the last with activations rounded to bf16 where the machine has AVX512-BF16; integer
+/// Math: F32, F16 and BF16 in f32, the last with activations rounded to bf16 where the machine has AVX512-BF16 or AMX; integer
 /// formats with the activations rounded to 8 bits in blocks of 32 (cpu/activations.hpp), integer sums and f32 scales.
-/// Cost: reads w once for every 6 tokens (12: floats), of which all but the first find it in the cache.
+/// Cost: reads w once for every 6 tokens (12: floats; 32: BF16 on AMX), of which all but the first find it in the cache.
 /// Exact: an output depends on its row of x and of w alone, not on T, the number of threads or the other rows; all
-/// instruction sets but the portable give the same bits, but for BF16 weights on AVX512-BF16 and NEON's BF16.
+/// instruction sets but the portable give the same bits, but for BF16 weights on AVX512-BF16, AMX and NEON's BF16.
 /// Errors, before anything is written: mismatch of shapes; unsupported, for a format outside of `Formats`;
 /// invalid_argument, where a format meets activations that aren't prepared for it.
 template <class Formats = all_formats>

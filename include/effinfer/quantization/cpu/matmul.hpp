@@ -5,6 +5,7 @@
 #include <effinfer/quantization/cpu/activations.hpp>
 #include <effinfer/quantization/cpu/float_product.hpp>
 #include <effinfer/quantization/cpu/integer_product.hpp>
+#include <effinfer/quantization/cpu/tiled_bf16_product.hpp>
 #include <effinfer/quantization/formats.hpp>
 
 #include <algorithm>
@@ -49,6 +50,16 @@ void run_panels(execution::instruction_set set, const prepared_activations& p, c
     a.bias = out.bias;
     a.adds = out.adds;
   };
+#if EFFINFER_X86
+  if constexpr (Format::name == weight_format::bf16) {
+    if (set == execution::instruction_set::amx) {
+      tiled_bf16_product::args a{};
+      fill(a);
+      a.x = p.halves;
+      return execution::detail::run_amx<tiled_bf16_product>(a);
+    }
+  }
+#endif
   if constexpr (Format::is_float) {
     typename float_product<Format>::args a{};
     fill(a);
