@@ -7,6 +7,7 @@
 #include <effinfer/attention/sliding_window.hpp>
 #include <effinfer/attention/soft_cap.hpp>
 #include <effinfer/kv_cache/cpu/write.hpp>
+#include <effinfer/kv_cache/cuda/store.hpp>
 #include <effinfer/kv_cache/paged_view.hpp>
 
 #include <doctest/doctest.h>
@@ -16,6 +17,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <numeric>
 #include <random>
 #include <span>
@@ -69,6 +71,11 @@ std::vector<E> poisoned(std::size_t n) {
   std::vector<E> v(n);
   std::memset(static_cast<void*>(v.data()), 0xff, n * sizeof(E));
   return v;
+}
+
+template <class E>
+bool same_bytes(const std::vector<E>& a, const std::vector<E>& b) {
+  return a.size() == b.size() && std::memcmp(static_cast<const void*>(a.data()), b.data(), a.size() * sizeof(E)) == 0;
 }
 
 /// One sequence's keys and values as E, in every layout.
@@ -205,6 +212,55 @@ TEST_CASE("caches of int8 and in pages: a window, in rings and in tables that ha
   check<64, bf16, bf16>(softmax<sliding_window<50>>{}, 2, 1, 20, 300, 50);
   check<64, f16, kv::int8>(softmax<sliding_window<50>>{}, 2, 2, 20, 300, 50);
   check<128, f16, kv::int8>(softmax<sliding_window<70>>{}, 2, 1, 9, 260, 70);
+}
+
+TEST_CASE_TEMPLATE("rows are stored as the CPU stores them, bit for bit, in every cache", E, float, bf16, f16,
+                   ei::fp8_e4m3, kv::int8) {
+  using T = float;
+  for (const int d : {64, 5}) {
+    const head_layout h = layout(2, 2, d);
+    const int tokens = 70, columns = 2 * d;
+    std::vector<T> key = ei::testing::numbers(static_cast<std::size_t>(tokens) * static_cast<std::size_t>(columns), 1,
+                                              30),
+                   value = ei::testing::numbers(key.size(), 2);
+    std::fill_n(value.begin(), d, 0.0F);
+    key[3] = std::numeric_limits<float>::infinity(), value[static_cast<std::size_t>(columns)] = not_a_number;
+    caches<E> wanted(key, value, h);
+    caches<E> target = wanted;
+    // One sequence in pages and ring of the same numbers, all tokens in one call, in falling order.
+    std::vector<kv::paged_view<E>> paged = {wanted.paged(6), target.paged(6)};
+    const std::vector<E> expected = wanted.pool;
+    target.pool = poisoned<E>(target.pool.size());
+    paged[1].keys = target.pool.data(), paged[1].values = target.pool.data() + paged[1].block_stride / 2;
+    paged[1].table = target.table.data();
+    std::vector<int> positions, sequences(static_cast<std::size_t>(tokens), 1);
+    for (int p = tokens; p > 0; --p) positions.push_back(p - 1);
+    std::vector<T> falling_key, falling_value;
+    for (const int p : positions) {
+      falling_key.insert(falling_key.end(), key.begin() + p * columns, key.begin() + (p + 1) * columns);
+      falling_value.insert(falling_value.end(), value.begin() + p * columns, value.begin() + (p + 1) * columns);
+    }
+    start<kv::cuda::store_rows<T, kv::paged_view<E>>>({{falling_key.data(), tokens, columns},
+                                                       {falling_value.data(), tokens, columns},
+                                                       paged.data(),
+                                                       sequences.data(),
+                                                       positions.data(),
+                                                       d});
+    CHECK(same_bytes(target.pool, expected));
+    const kv::view<E> view = wanted.ring(64);
+    const std::vector<E> ring_keys = wanted.ring_keys, ring_values = wanted.ring_values;
+    wanted.ring_keys = wanted.ring_values = poisoned<E>(ring_keys.size());
+    kv::view<E> empty = view;
+    empty.keys = wanted.ring_keys.data(), empty.values = wanted.ring_values.data();
+    std::fill(sequences.begin(), sequences.end(), 0);
+    const ei::matrix_view<const T> keys(falling_key.data(), 64, columns), values(falling_value.data(), 64, columns);
+    start<kv::cuda::store_rows<T, kv::view<E>>>({keys, values, &empty, sequences.data(), positions.data(), d});
+    CHECK(same_bytes(wanted.ring_keys, ring_keys));
+    CHECK(same_bytes(wanted.ring_values, ring_values));
+    using kernel = kv::cuda::store_rows<T, kv::view<E>>;
+    CHECK_THROWS_AS(kernel::plan({keys, {values.data, 63, columns}, &empty, nullptr, nullptr, d}), ei::error);
+    CHECK_THROWS_AS(kernel::plan({keys, values, &empty, nullptr, nullptr, 0}), ei::error);
+  }
 }
 
 TEST_CASE("decode of more sequences than a grid holds is refused") {

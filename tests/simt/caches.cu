@@ -6,6 +6,7 @@
 #include <effinfer/attention/sliding_window.hpp>
 #include <effinfer/attention/soft_cap.hpp>
 #include <effinfer/execution/simt/launch.cuh>
+#include <effinfer/kv_cache/cuda/store.hpp>
 #include <effinfer/kv_cache/paged_view.hpp>
 
 namespace ei = effinfer;
@@ -38,5 +39,8 @@ void use_all() {
   use_both<full, ei::bf16, ei::kv_cache::paged_view<ei::bf16>, 128>();
   use_both<softmax<sliding_window<>>, ei::bf16, ei::kv_cache::paged_view<ei::bf16>, 128>();
   use_both<softmax<sliding_window<>, soft_cap>, ei::bf16, ei::kv_cache::paged_view<int8>, 128>();
+  use<ei::kv_cache::cuda::store_rows<ei::bf16, ei::kv_cache::view<int8>>>();
+  use<ei::kv_cache::cuda::store_rows<ei::f16, ei::kv_cache::paged_view<ei::f16>>>();
+  use<ei::kv_cache::cuda::store_rows<ei::bf16, ei::kv_cache::paged_view<ei::fp8_e4m3>>>();
   use_both<softmax<alibi>, ei::bf16, ei::kv_cache::paged_view<int8>, 256>();
 }

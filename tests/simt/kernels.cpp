@@ -225,6 +225,7 @@ TEST_CASE("decode attention: variants, head sizes, groups, odd lengths, more tha
   check_decode<128, bf16, bf16>(full{}, 4, 1, {100});
   check_decode<96, float, f16>(full{}, 2, 1, {70});
   check_decode<256, bf16, bf16>(full{}, 2, 1, {33});
+  check_decode<128, float, float>(full{}, 3, 1, {75, 31});
   check_decode<64, float, float>(full{}, 1, 1, {1025, 7});
   check_decode<64, float, float>(softmax<sliding_window<50>>{}, 2, 1, {120, 30, 1030});
   check_decode<64, float, float>(softmax<sliding_window<50>>{}, 4, 2, {1100, 300, 40}, 128);  // rings

@@ -3,11 +3,13 @@
 #include "simt/attention_runs.hpp"
 
 #include <effinfer/attention/alibi.hpp>
+#include <effinfer/attention/cpu/softmax.hpp>
 #include <effinfer/attention/cuda/prefill.hpp>
 #include <effinfer/attention/sinks.hpp>
 #include <effinfer/attention/sliding_window.hpp>
 #include <effinfer/attention/soft_cap.hpp>
 #include <effinfer/attention/streaming_window.hpp>
+#include <effinfer/execution/cpu.hpp>
 
 #include <doctest/doctest.h>
 
@@ -134,6 +136,24 @@ TEST_CASE_TEMPLATE("prefill in chunks is prefill at once, and a sequence in a ba
   again.poison();
   prefill<d>(mixer, h, std::vector{in_call(other, h, rows_of(other, h)), in_call(again, h, rows_of(again, h))});
   CHECK(again.out == whole.out);
+}
+
+TEST_CASE("prefill is near the CPU's attention on the same numbers") {
+  using T = f16;
+  constexpr int d = 64;
+  const head_layout h = layout(4, 2, d);
+  const softmax<sliding_window<50>, soft_cap> mixer{{}, {.cap = 3}};
+  random_sequence<T> s(h, 40, 60, 5);
+  prefill<d>(mixer, h, std::vector{in_call(s, h, rows_of(s, h))});
+  const std::vector<float> query = floats(s.query);
+  std::vector<float> out(query.size());
+  const sequence<cache_of<T>> on_cpu{
+      {query.data(), s.tokens, 4 * d}, {out.data(), s.tokens, 4 * d}, rows_of(s, h), s.first_position};
+  attend(ei::execution::cpu::context(ei::execution::cpu{.threads = 1}), mixer, h, std::span(&on_cpu, 1));
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    // The roundings of weights and outputs, of values below 1.
+    CHECK(std::abs(static_cast<float>(s.out[i]) - out[i]) <= 2 * 0x1p-11F);
+  }
 }
 
 TEST_CASE("prefill from a ring is prefill from all positions, bit for bit; outputs may take the queries' place") {

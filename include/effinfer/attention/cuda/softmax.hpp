@@ -113,7 +113,9 @@ struct decode_split {
   using args = decode_args<Mixer, T, View>;
   using element = typename View::element_type;
   using row = cache_row<element, D>;
-  static constexpr int threads = 128, tile = 64;
+  static constexpr int threads = 128;
+  /// Keys of a tile: 32 where two stages of 64 would take what keeps a second block off the multiprocessor, or more than there is.
+  static constexpr int tile = 2 * 2 * 64 * row::pitch * 4 <= 72 * 1024 ? 64 : 32;
   static constexpr int tile_words = tile * row::pitch;
 
   static int groups(const args& a) { return (a.heads.heads / a.heads.kv_heads + Heads - 1) / Heads; }
@@ -172,18 +174,19 @@ struct decode_split {
       t.barrier();
       const int low = begin > n * tile ? begin - n * tile : 0, high = end - n * tile < tile ? end - n * tile : tile;
 
-      // Two threads a key, each half of its numbers.
-      const int key = t.thread() / 2, half = t.thread() % 2 * (D / 2);
+      // Two or four threads a key, each its share of the numbers.
+      constexpr int sharing = threads / tile, share = D / sharing;
+      const int key = t.thread() / sharing, first = t.thread() % sharing * share;
       float dot[Heads] = {}, key_scale = 1;
       if (key >= low && key < high) {
-        for (int w = 0; w < D / 2 / row::per_word; ++w) {
-          const std::uint32_t word = stage_keys[key * row::pitch + half / row::per_word + w];
+        for (int w = 0; w < share / row::per_word; ++w) {
+          const std::uint32_t word = stage_keys[key * row::pitch + first / row::per_word + w];
           EFFINFER_UNROLL
           for (int i = 0; i < row::per_word; ++i) {
             const float k = row::number(word, i);
             EFFINFER_UNROLL
             for (int h = 0; h < Heads; ++h) {
-              if (h < heads) dot[h] += query[h * D + half + w * row::per_word + i] * k;
+              if (h < heads) dot[h] += query[h * D + first + w * row::per_word + i] * k;
             }
           }
         }
@@ -191,8 +194,10 @@ struct decode_split {
       }
       for (int h = 0; h < Heads; ++h) {
         if (h >= heads) break;
-        const float all = (dot[h] + t.shuffle_xor(dot[h], 1)) * key_scale;
-        if (half != 0) continue;
+        float all = dot[h];
+        for (int mask = 1; mask < sharing; mask *= 2) all += t.shuffle_xor(all, mask);
+        all *= key_scale;
+        if (first != 0) continue;
         const position p{query_position, n * tile + key, first_head + h, kv_head, s.index};
         const bool seen = key >= low && key < high && a.mixer.visible(p);
         score[h * tile + key] = seen ? a.mixer.score(all, p) : minus_infinity;
@@ -201,13 +206,19 @@ struct decode_split {
 
       // A warp a head: its greatest score so far, the weights, their sum.
       for (int h = t.warp(); h < heads; h += threads / 32) {
-        const float one = score[h * tile + t.lane()], two = score[h * tile + 32 + t.lane()], old = greatest[h];
-        const float in_tile = execution::simt::warp_max(t, one > two ? one : two), now = in_tile > old ? in_tile : old;
+        const float old = greatest[h];
+        float now = minus_infinity, weight = 0;
+        EFFINFER_UNROLL
+        for (int k = 0; k < tile; k += 32) now = std::fmax(now, static_cast<float>(score[h * tile + k + t.lane()]));
+        now = std::fmax(execution::simt::warp_max(t, now), old);
         const float shift = now == minus_infinity ? 0.0F : now;
-        const float w1 = std::exp(one - shift), w2 = std::exp(two - shift);
-        score[h * tile + t.lane()] = w1;
-        score[h * tile + 32 + t.lane()] = w2;
-        const float added = execution::simt::warp_sum(t, w1 + w2);
+        EFFINFER_UNROLL
+        for (int k = 0; k < tile; k += 32) {
+          const float one = std::exp(score[h * tile + k + t.lane()] - shift);
+          score[h * tile + k + t.lane()] = one;
+          weight += one;
+        }
+        const float added = execution::simt::warp_sum(t, weight);
         t.warp_barrier();  // all have read greatest[h]
         if (t.lane() == 0) {
           const float f = std::exp(old - shift);
