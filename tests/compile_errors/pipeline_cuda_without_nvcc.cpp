@@ -4,9 +4,9 @@
 namespace ei = effinfer;
 
 #ifdef EFFINFER_BAD
-using wrong = ei::model<ei::models::llama, ei::execution::cuda>;
-wrong* load() { return new wrong(wrong::load("path")); }
+using llama = ei::model<ei::models::llama, ei::execution::cuda>;
 #else
-using right = ei::model<ei::models::llama, ei::execution::cpu>;
-right* load() { return new right(right::load("path")); }
+using llama = ei::model<ei::models::llama, ei::execution::cpu>;
 #endif
+
+static_assert(sizeof(llama) > 0);
