@@ -114,7 +114,7 @@ TEST_CASE_TEMPLATE("prefill in chunks is prefill at once, and a sequence in a ba
   random_sequence<T> whole(h, tokens, 0, 7), other(h, 40, 11, 8);
   prefill<d>(mixer, h, std::vector{in_call(whole, h, rows_of(whole, h))}, thread_order::forward);
 
-  for (const std::vector<int>& chunks : {std::vector<int>{1, 63, 86}, {64, 64, 22}, {149, 1}}) {
+  for (const std::vector<int>& chunks : {std::vector<int>{1, 63, 86}, {149, 1}}) {
     std::vector<T> out;
     int first = 0;
     for (const int n : chunks) {
