@@ -53,7 +53,14 @@ int main() {
   for (std::string_view piece : llm.generate("Once upon a time", {.max_tokens = 64})) std::cout << piece << std::flush;
 }
 """,
+    "any_format": """\
+#include <effinfer/effinfer.hpp>
+namespace ei = effinfer;
+using chat = ei::pipeline<ei::decoding::greedy, ei::execution::cpu>;
+int main() { return chat::load("path/to/checkpoint").generate("Once upon a time").text().empty(); }
+""",
 }
+PROGRAMS["compiled_apart"] = "#define EFFINFER_COMPILED\n" + PROGRAMS["any_format"]  # as with the target effinfer::compiled
 
 
 def compile_once(command):

@@ -3,11 +3,13 @@ include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
 
 set(effinfer_cmake_folder ${CMAKE_INSTALL_DATADIR}/cmake/effinfer)
-set(effinfer_components kernels)
+set(effinfer_components kernels compiled)
 
 # Two export sets, so that the kernels can be found where the libraries that text needs are not installed.
 install(TARGETS effinfer_kernels EXPORT effinfer-kernels-targets FILE_SET HEADERS)
 install(EXPORT effinfer-kernels-targets NAMESPACE effinfer:: DESTINATION ${effinfer_cmake_folder})
+install(DIRECTORY compiled DESTINATION ${CMAKE_INSTALL_DATADIR}/effinfer)
+install(FILES cmake/compiled.cmake DESTINATION ${effinfer_cmake_folder})
 if(TARGET effinfer)
   list(APPEND effinfer_components effinfer)
   install(TARGETS effinfer EXPORT effinfer-targets)
@@ -16,13 +18,15 @@ if(TARGET effinfer)
           DESTINATION ${effinfer_cmake_folder})
 endif()
 
+set(effinfer_installed_sources ${CMAKE_INSTALL_DATADIR}/effinfer/compiled)
 configure_package_config_file(cmake/effinfer-config.cmake.in effinfer-config.cmake
-                              INSTALL_DESTINATION ${effinfer_cmake_folder})
+                              INSTALL_DESTINATION ${effinfer_cmake_folder} PATH_VARS effinfer_installed_sources)
 write_basic_package_version_file(effinfer-config-version.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 install(FILES ${PROJECT_BINARY_DIR}/effinfer-config.cmake ${PROJECT_BINARY_DIR}/effinfer-config-version.cmake
         DESTINATION ${effinfer_cmake_folder})
 
 # pkg-config: the prefix is relative to the file, so the installed tree may be moved.
+list(REMOVE_ITEM effinfer_components compiled)
 foreach(component IN LISTS effinfer_components)
   if(component STREQUAL "kernels")
     set(pc_name effinfer-kernels)

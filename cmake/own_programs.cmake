@@ -15,7 +15,8 @@ endif()
 
 # effinfer_own_program(target): links the library and asks for the warnings that the headers promise to be free of.
 function(effinfer_own_program target)
-  target_link_libraries(${target} PRIVATE $<IF:$<TARGET_EXISTS:effinfer::effinfer>,effinfer::effinfer,effinfer::kernels>)
+  target_link_libraries(${target} PRIVATE $<IF:$<TARGET_EXISTS:effinfer::effinfer>,effinfer::effinfer,effinfer::kernels>
+                                          effinfer::compiled)
   set(warnings -Wall -Wextra -Wconversion -Wshadow $<$<BOOL:${EFFINFER_WARNINGS_AS_ERRORS}>:-Werror>)
   # CMake 3.25 doesn't know that nvcc has C++20.
   target_compile_options(

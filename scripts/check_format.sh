@@ -15,5 +15,5 @@ if [ "${1:-}" = --fix ]; then
 else
   arguments="--dry-run -Werror --ferror-limit=3"
 fi
-find include tests examples bench -type f \( -name '*.hpp' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu' \) \
+find include compiled tests examples bench -type f \( -name '*.hpp' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu' \) \
   -print0 | sort -z | xargs -0 "$format" --style=file $arguments

@@ -1,6 +1,7 @@
 #pragma once
 // y = x w^T + bias, for weights in any format.
 
+#include <effinfer/quantization/cpu/compiled_products.hpp>
 #include <effinfer/quantization/cpu/matmul.hpp>
 #include <effinfer/quantization/pack.hpp>
 
