@@ -102,19 +102,19 @@ struct lookahead {
     }
     /// Older n-grams for the same place, where they differ from what is there.
     void add_branches(const std::deque<std::vector<int>>& ngrams, int most, draft_tree& tree) {
-      int branches = 1;
-      for (auto ngram = ngrams.rbegin() + 1; ngram < ngrams.rend() && branches < branches_; ++ngram) {
+      int added = 1;
+      for (auto kept = ngrams.rbegin() + 1; kept < ngrams.rend() && added < branches_; ++kept) {
         int parent = -1;
         double joint = 1;
         bool differs = false;
-        for (const int token : *ngram) {
+        for (const int token : *kept) {
           int node = -1;
           for (int i = parent + 1; i < tree.size() && node < 0; ++i) {
             const auto at = static_cast<std::size_t>(i);
             if (tree.parents[at] == parent && tree.tokens[at] == token) node = i;
           }
           if (node < 0) {
-            const float p = differs ? 0.9F : 0.5F / static_cast<float>(branches);
+            const float p = differs ? 0.9F : 0.5F / static_cast<float>(added);
             joint *= pays_.chance(differs ? 0 : 1, p);
             if (joint < pays_.to_verify(tree.size()) || tree.size() >= most) break;
             differs = true;
@@ -123,7 +123,7 @@ struct lookahead {
           }
           parent = node;
         }
-        branches += differs ? 1 : 0;
+        added += differs ? 1 : 0;
       }
     }
     void keep(std::span<const int> tokens) {

@@ -136,7 +136,7 @@ class paying_guesses {
     std::vector<int> children(tree.tokens.size() + 1, 0), order;  // so far, by row
     for (int i = 0; i < tree.size(); ++i) {
       const auto at = static_cast<std::size_t>(i);
-      const auto row = static_cast<std::size_t>(tree.parents[at] + 1);
+      const auto row = static_cast<std::size_t>(tree.parents[at]) + 1;  // 0 behind the root
       const double above = row == 0 ? 1 : joint[row - 1];
       joint.push_back(above * chance(children[row]++, tree.probability[at]));
       order.push_back(i);

@@ -465,7 +465,7 @@ class generation {
     matrix_view<const float> drawn_from;
     if constexpr (requires { inner_->distributions(); }) drawn_from = inner_->distributions();
     decoding::verification walk(options_.decoding.rule, tree_, history_, random, history_.size(), scratch_,
-                                  options_.decoding.accept, drawn_from);
+                                options_.decoding.accept, drawn_from);
     run_.assign(1, history_.back());
     run_.insert(run_.end(), tree_.tokens.begin(), tree_.tokens.end());
     const int levels = this->levels();
