@@ -60,6 +60,7 @@ std::vector<named_drafter> drafters_for(const Decoder& target, bool llama) {
       {"suffix_automaton", {dec::suffix_automaton{}}},
       {"lookahead", {dec::lookahead{}}},
       {"draft_model", {dec::draft_model<small>{.model = draft}}},
+      {"draft_model, siblings", {dec::draft_model<small>{.model = draft, .siblings = 2}}},
       {"staged", {dec::staged<dec::prompt_lookup<3>, small>{.model = draft}}},
       {"self_speculation", {dec::self_speculation{.layers = {{0, 2}}}}},
   };
@@ -121,7 +122,7 @@ void compare(job& of, const char* what, const std::string& model, weights::choic
       typename drafting::generate_options with{
           .max_tokens = of.tokens,
           .seed = p,
-          .decoding = {.drafter = all[d].drafter, .rule = rule, .max_draft = 5, .row_cost = 0.0F}};
+          .decoding = {.drafter = all[d].drafter, .rule = rule, .max_draft = 9, .row_cost = 0.0F}};
       with.ignore_end_of_text = true;
       auto generation = drafted.generate(drafted.start(), prompts[p], with);
       (void)generation.text();

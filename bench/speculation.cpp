@@ -80,21 +80,35 @@ std::vector<contender> contenders() {
   dec::otherwise<dec::suffix_automaton, dec::eagle> automaton_first;
   automaton_first.first.shortest_match = 4;
   automaton_first.second = network("eagle3", weights::int8);
+  const auto chain = [](auto drafter) {
+    drafter.branches = 1;
+    return drafter;
+  };
   return {
       {"prompt lookup, always", {dec::prompt_lookup<3>{}}, 10, 0.0F},
       {"prompt lookup", {dec::prompt_lookup<3>{}}, 10},
       {"suffix automaton", {dec::suffix_automaton{}}, 10},
-      {"lookahead", {dec::lookahead{}}, 6},
-      {"draft model", {dec::draft_model<small>{.model = draft}}, 8},
+      {"lookahead, chain", {dec::lookahead{.branches = 1}}, 6},
+      {"lookahead, tree", {dec::lookahead{}}, 10},
+      {"draft model, chain", {dec::draft_model<small>{.model = draft}}, 8},
+      {"draft model, tree", {dec::draft_model<small>{.model = draft, .siblings = 3}}, 12},
       {"staged", {dec::staged<dec::prompt_lookup<3>, small>{.model = draft}}, 8},
       {"first two layers", {dec::self_speculation{.layers = {{0, 2}}, .maps = maps}}, 8},
-      {"Medusa", {dec::medusa{.heads = heads}}, 8},
-      {"EAGLE", {network("eagle")}, 8},
-      {"EAGLE-3", {network("eagle3")}, 8},
-      {"EAGLE-3, int8", {network("eagle3", weights::int8)}, 8},
-      {"MTP", {network("mtp")}, 8},
-      {"MTP, int8", {network("mtp", weights::int8)}, 8},
-      {"suffix, else EAGLE-3 int8", {automaton_first}, 8},
+      {"Medusa, chain", {chain(dec::medusa{.heads = heads})}, 8},
+      {"Medusa, tree", {dec::medusa{.heads = heads}}, 12},
+      {"EAGLE, chain", {chain(network("eagle"))}, 8},
+      {"EAGLE, tree", {network("eagle")}, 12},
+      {"EAGLE-3, chain", {chain(network("eagle3"))}, 8},
+      {"EAGLE-3, tree", {network("eagle3")}, 12},
+      {"EAGLE-3 int8, chain", {chain(network("eagle3", weights::int8))}, 8},
+      {"EAGLE-3 int8, tree", {network("eagle3", weights::int8)}, 12},
+      {"EAGLE-3 int8, 3 always", {chain(network("eagle3", weights::int8))}, 3, 0.0F},
+      {"EAGLE-3 int8, 8, always", {chain(network("eagle3", weights::int8))}, 8, 0.0F},
+      {"the same, tree of 8", {network("eagle3", weights::int8)}, 8, 0.0F},
+      {"the same, tree of 30", {network("eagle3", weights::int8)}, 30, 0.0F},
+      {"MTP int8, chain", {chain(network("mtp", weights::int8))}, 8},
+      {"MTP int8, tree", {network("mtp", weights::int8)}, 12},
+      {"suffix, else EAGLE-3 int8", {automaton_first}, 12},
   };
 }
 

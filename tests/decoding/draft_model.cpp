@@ -5,6 +5,7 @@
 #include <effinfer/decoding/either.hpp>
 #include <effinfer/decoding/lookahead.hpp>
 #include <effinfer/decoding/prompt_lookup.hpp>
+#include <effinfer/models/token_tree.hpp>
 
 #include <doctest/doctest.h>
 
@@ -177,12 +178,57 @@ TEST_CASE("drawn guesses come with what they were drawn from") {
   }
 }
 
+TEST_CASE("siblings stand beside each guess, the likeliest or drawn") {
+  toys t;
+  const ids history{1, 2, 3};
+  const auto propose = [&](const draft_model<toy_model>& drafter, int most, draft_tree& tree) {
+    draft_model<toy_model>::run<toy_session> run(drafter, t.target);
+    run.propose(history, most, tree, {7});
+    CHECK_NOTHROW(effinfer::models::check_depths(tree.depths(), tree.tokens.size()));
+    return run.distributions().rows;
+  };
+  draft_tree tree;
+  CHECK(propose({.model = t.small, .siblings = 3}, 4, tree) == 0);
+  CHECK(tree.tokens == own_text(history, 4));  // no room
+  tree.clear();
+  draft_model<toy_model>::run<toy_session> run({.model = t.small, .siblings = 3}, t.target);
+  least_chances dear;  // a chain of one
+  dear.a_level = 2;
+  run.expect(dear);
+  run.propose(history, 4, tree, {7});
+  REQUIRE(tree.size() == 3);
+  CHECK(tree.tokens[0] == best_behind(history));
+  CHECK(tree.parents == ids{-1, -1, -1});
+  CHECK((tree.tokens[1] != tree.tokens[0] && tree.tokens[1] != tree.tokens[2] && tree.tokens[0] != tree.tokens[2]));
+
+  tree.clear();
+  CHECK(propose({.model = t.small, .temperature = 2, .siblings = 3}, 9, tree) ==
+        3);  // a chain of three, two beside each
+  CHECK(tree.parents == ids{-1, 0, 1, 1, 1, 0, 0, -1, -1});
+  CHECK((tree.tokens[0] != tree.tokens[7] && tree.tokens[0] != tree.tokens[8] && tree.tokens[7] != tree.tokens[8]));
+  bool equal = false;
+  for (std::uint64_t seed = 0; seed < 50; ++seed) {
+    tree.clear();
+    draft_model<toy_model>::run<toy_session> again(
+        {.model = t.small, .temperature = 0.3F, .siblings = 2, .replaced = true}, t.target);
+    again.propose(history, 2, tree, {seed});
+    REQUIRE(tree.size() == 2);
+    equal = equal || tree.tokens[0] == tree.tokens[1];
+  }
+  CHECK(equal);
+}
+
 TEST_CASE("lookahead verifies n-grams of the text, and iterates behind them") {
   toys t;
   lookahead::run<toy_session> run({.ngram = 3, .jacobi = false}, t.target);
   draft_tree guesses;
   run.propose(ids{1, 2, 3, 4, 1}, 4, guesses);
   CHECK(guesses.tokens == ids{2, 3, 4, 1});
+  guesses.clear();
+  // Two continuations of 1: the newest first, the other a branch.
+  run.propose(ids{1, 2, 3, 4, 1, 2, 7, 8, 1}, 6, guesses);
+  CHECK(guesses.tokens == ids{2, 7, 8, 1, 2, 3});
+  CHECK(guesses.parents == ids{-1, 0, 1, 2, 3, 0});
   lookahead::run<toy_session> iterated({.ngram = 2}, t.target);
   guesses.clear();
   iterated.propose(ids{1}, 2, guesses);

@@ -13,6 +13,8 @@
 #include <limits>
 #include <numeric>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 namespace ei = effinfer;
@@ -121,6 +123,58 @@ TEST_CASE("the likeliest tokens are those of a sort, on every instruction set") 
       }
     }
   }
+}
+
+TEST_CASE("trees stand depth first, and keep who is whose child") {
+  dec::draft_tree tree;
+  for (const auto& [token, parent] : {std::pair{10, -1}, {11, -1}, {20, 1}, {21, 0}, {22, 0}, {30, 3}, {31, 2}})
+    tree.add(token, parent, static_cast<float>(token) / 100);
+  CHECK(tree.depths() == std::vector<int>{0, 0, 1, 1, 1, 2, 2});
+  tree.sort_depth_first();
+  CHECK(tree.tokens == std::vector<int>{10, 21, 30, 22, 11, 20, 31});
+  CHECK(tree.parents == std::vector<int>{-1, 0, 1, 0, -1, 4, 5});
+  CHECK(tree.probability[2] == 0.3F);
+  CHECK_NOTHROW(ei::models::check_depths(tree.depths(), tree.tokens.size()));
+  tree.keep_first(3);
+  CHECK(tree.tokens == std::vector<int>{10, 21, 30});
+  const auto chain = dec::draft_tree::chain(std::vector<int>{5, 6, 7});
+  CHECK(chain.parents == std::vector<int>{-1, 0, 1});
+}
+
+TEST_CASE("what pays is the nodes that win most over their price, and what is right is learned by rank") {
+  dec::least_chances least;  // two rows cost next to nothing, each further one half a token
+  least.set_prices([](int k) { return 0.01 * k + 0.5 * std::max(k - 2, 0); });
+  CHECK(least.to_verify(0) == doctest::Approx(0.01));
+  CHECK(least.to_verify(2) == doctest::Approx(0.51));
+  dec::paying_guesses pays(0);
+  pays.expect(least);
+  const auto tree_of = [] {
+    dec::draft_tree tree;
+    for (const auto& [token, parent, p] : {std::tuple{1, -1, 0.9F}, {2, 0, 0.1F}, {3, 0, 0.05F}, {4, -1, 0.3F}})
+      tree.add(token, parent, p);
+    return tree;
+  };
+  // Chances by what is assumed at first: 0.94, 0.94 * 0.46, 0.94 * 0.035, 0.21: two rows are cheap.
+  auto tree = tree_of();
+  pays.propose(tree);
+  CHECK(tree.tokens == std::vector<int>{1, 2});
+  // The second guess for a place was right, time and again: it now comes in place of what stands behind the first.
+  for (int i = 0; i < 100; ++i) {
+    tree = tree_of();
+    pays.expect({});
+    pays.propose(tree);
+    CHECK(tree.size() == 4);
+    pays.learn(std::vector<int>{0, 4});
+  }
+  CHECK(pays.chance(1, 0.3F) > 0.9);
+  CHECK(pays.chance(0, 0.9F) < 0.1);
+  pays.expect(least);
+  tree = tree_of();
+  pays.propose(tree);
+  CHECK(tree.tokens == std::vector<int>{1, 4});
+  tree = tree_of();
+  pays.propose(tree, true);  // drawn: nothing is dropped
+  CHECK(tree.size() == 4);
 }
 
 TEST_CASE("tree shapes: from paths, and the best for measured accuracies") {

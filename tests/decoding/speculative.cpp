@@ -160,6 +160,47 @@ TEST_CASE("verification stops at the first wrong draft, and keeps the token in i
   CHECK(policy.verify({}, {rows.data(), 1, vocabulary}, tokens{0}, {1}, 1, scratch) == tokens{10});
 }
 
+TEST_CASE("a tree's text is the rule's, token for token, wherever the right guesses stand") {
+  const top_p sampled{.p = 0.9f};
+  workspace scratch;
+  int longest = 0;
+  for (std::uint64_t seed = 0; seed < 400; ++seed) {
+    const auto draw = [&](std::uint64_t at, float below) {
+      return static_cast<int>(random_stream{seed}.uniform(1000 + at) * below);
+    };
+    tokens history{1, 2, 3};
+    history.resize(3 + seed % 4, 5);
+    const auto truth = plain(sampled, history, seed, 4, 3).generated;
+    draft_tree tree;  // random, but for some nodes that are what the rule gives there
+    std::vector<tokens> paths;
+    for (int i = 0; i < 14; ++i) {
+      const int parent = i == 0 ? -1 : draw(static_cast<std::uint64_t>(i), static_cast<float>(i + 1)) - 1;
+      tokens path = parent < 0 ? tokens{} : paths[static_cast<std::size_t>(parent)];
+      const bool right = path.size() < truth.size() && i % 2 == 0;
+      path.push_back(right ? truth[path.size()] : draw(100 + static_cast<std::uint64_t>(i), vocabulary));
+      tree.add(path.back(), parent, 0.5F);
+      paths.push_back(path);
+    }
+    tree.sort_depth_first();
+    std::vector<float> rows;
+    for (int row = 0; row <= tree.size(); ++row) {
+      tokens path;
+      for (int node = row - 1; node >= 0; node = tree.parents[static_cast<std::size_t>(node)])
+        path.insert(path.begin(), tree.tokens[static_cast<std::size_t>(node)]);
+      auto read = history;
+      read.insert(read.end(), path.begin(), path.end());
+      const auto logits = model(read, 3);
+      rows.insert(rows.end(), logits.begin(), logits.end());
+    }
+    const speculative<fixed_drafter, top_p> policy{.rule = sampled};
+    const auto accepted =
+        policy.verify(tree, {rows.data(), tree.size() + 1, vocabulary}, history, {seed}, history.size(), scratch);
+    for (std::size_t i = 0; i < std::min(accepted.size(), truth.size()); ++i) REQUIRE(accepted[i] == truth[i]);
+    longest = std::max(longest, static_cast<int>(accepted.size()));
+  }
+  CHECK(longest >= 4);
+}
+
 TEST_CASE("a wrong number of rows and parameters out of range are refused by name") {
   std::vector<float> rows(3 * vocabulary, 0.0f);
   workspace scratch;

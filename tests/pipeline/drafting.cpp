@@ -17,7 +17,9 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <span>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 namespace ei = effinfer;
@@ -44,8 +46,9 @@ struct outcome {
 template <class Decoding, class... More>
 outcome run(const Decoding& decoding, int context = 0) {
   using pipeline = ei::pipeline<Decoding, ei::execution::cpu, More...>;
-  const auto llm = pipeline::load(models + "/shakespeare-llama", {.session = {.context_tokens = context}},
-                                  ei::execution::cpu{.threads = 1});
+  const std::string name = pipeline::parts::model::recurrent ? "/shakespeare-linear" : "/shakespeare-llama";
+  const auto llm =
+      pipeline::load(models + name, {.session = {.context_tokens = context}}, ei::execution::cpu{.threads = 1});
   outcome all;
   for (const std::string& prompt : prompts()) {
     typename pipeline::generate_options options;
@@ -62,6 +65,44 @@ outcome run(const Decoding& decoding, int context = 0) {
   }
   return all;
 }
+
+/// Knows the texts, and hides what comes next among guesses that are wrong: a tree three deep, of which one path is right.
+struct hinted {
+  static constexpr bool reads_states = true;
+  std::shared_ptr<const std::vector<std::vector<int>>> texts;
+  void validate() const {}
+  template <class Session>
+  class run {
+   public:
+    using tap = typename Session::decoder_type::tap;
+    run(const hinted& drafter, Session& session) : texts_(drafter.texts), start_(session.position()) {}
+    std::span<const tap> taps(int /*rows*/) { return {}; }
+    void read(std::span<const int> /*rows*/) {}
+    void propose(std::span<const int> history, int most, dec::draft_tree& tree) {
+      if (start_ == 0) start_ = static_cast<int>(history.size()) - 1;
+      const auto known = history.subspan(static_cast<std::size_t>(start_));
+      for (const std::vector<int>& text : *texts_) {
+        if (text.size() <= known.size() || !std::equal(known.begin(), known.end(), text.begin())) continue;
+        int parent = -1;
+        for (std::size_t depth = 0; depth < 3 && known.size() + depth < text.size(); ++depth) {
+          const int token = text[known.size() + depth], at = tree.size();
+          const bool right_first = (known.size() + depth) % 2 == 0;
+          tree.add(right_first ? token : (token + 1) % 1000, parent, 0.5F);
+          tree.add(right_first ? (token + 7) % 1000 : token, parent, 0.5F);
+          tree.add((token + 3) % 1000, right_first ? at + 1 : at, 0.5F);  // behind the wrong one
+          parent = right_first ? at : at + 1;
+        }
+        break;
+      }
+      tree.keep_first(most);
+      tree.sort_depth_first();
+    }
+
+   private:
+    std::shared_ptr<const std::vector<std::vector<int>>> texts_;
+    int start_;
+  };
+};
 
 /// The drafters' weights, for the shipped model.
 struct loaded {
@@ -135,6 +176,29 @@ TEST_CASE("learned drafters give the sampled text of the rule alone") {
   CHECK(drafted.passes < drafted.generated);
   CHECK(run(dec::speculative<dec::medusa, dec::top_p>{.drafter = {.heads = from.heads()}, .rule = rule}).tokens ==
         plain.tokens);
+}
+
+TEST_CASE("trees with the right guesses anywhere in them give the plain text, on caches and on recurrent states") {
+  const auto check = [](auto policy, int context) {
+    using policy_type = decltype(policy);
+    const auto texts_of = [&](const auto& decoding) {
+      if constexpr (std::is_same_v<policy_type, int>) {
+        return run(decoding, context);
+      } else {
+        return run<std::remove_cvref_t<decltype(decoding)>, policy_type>(decoding, context);
+      }
+    };
+    const outcome plain = texts_of(dec::greedy{});
+    hinted drafter;
+    drafter.texts = std::make_shared<const std::vector<std::vector<int>>>(plain.tokens);
+    const outcome drafted = texts_of(dec::speculative<hinted>{.drafter = drafter, .max_draft = 12, .row_cost = 0.0F});
+    CHECK(drafted.tokens == plain.tokens);
+    CHECK(drafted.generated > 2 * drafted.passes);
+  };
+  check(0, 0);
+  check(ei::kv_cache::contiguous<ei::kv_cache::int8>(), 0);
+  check(ei::attention::sliding_window<24>(), 48);
+  check(ei::models::linear_llama(), 0);
 }
 
 TEST_CASE("a drafter without its network is an error") {

@@ -107,10 +107,20 @@ inline draft_tree grow_dynamic(const feature_draft& d, int depth, int top_k, int
   };
   if (depth > 0) offer(0, -1, 0, 1.0);
   for (int level = 1; level < depth; ++level) {
-    const std::vector<std::size_t> chosen = likeliest(std::exchange(frontier, {}), top_k);
-    double together = 0;
-    for (const std::size_t c : chosen) together += all[c].joint;
-    if (chosen.empty() || (pays != nullptr && together < pays->to_guess(static_cast<int>(all.size())))) break;
+    std::vector<std::size_t> chosen = likeliest(std::exchange(frontier, {}), top_k);
+    if (pays != nullptr) {
+      double together = 0;
+      int likelier = 0;  // nodes that a child would stand behind
+      std::erase_if(chosen, [&](std::size_t c) {
+        likelier = static_cast<int>(
+            std::count_if(all.begin(), all.end(), [&](const candidate& o) { return o.joint >= all[c].joint; }));
+        const bool dear = all[c].joint < pays->to_verify(likelier);
+        together += dear ? 0 : all[c].joint;
+        return dear;
+      });
+      if (together < pays->to_guess(likelier)) break;
+    }
+    if (chosen.empty()) break;
     std::vector<int> tokens, parents;
     for (const std::size_t c : chosen) {
       tokens.push_back(all[c].token);
@@ -146,6 +156,7 @@ struct eagle {
   float least_chance = 0;  ///< no further guess where the chance that all hold is below, even if it paid
   int branches = 4;        ///< guesses for a place, and nodes of a level that are gone on from, at most; 1: a chain
   int depth = 8;           ///< levels at most
+  tree_shape shape = {};   ///< EAGLE's static tree; of none the tree grows where the drafter is sure
   int most_unread = 8;     ///< after a longer pause the drafter reads only so many of the tokens that it missed
 
   void validate() const {
@@ -170,6 +181,7 @@ struct eagle {
           branches_(drafter.branches),
           depth_(drafter.depth),
           most_unread_(drafter.most_unread),
+          shape_(drafter.shape),
           session_(&session),
           capacity_(session.context_tokens()),
           state_(network_->make_state(capacity_)),
@@ -211,7 +223,12 @@ struct eagle {
       }
       unread_ = 0;
       if (most < 1) return;
-      tree = grow_dynamic(d, std::min(depth_, most), branches_, most, &pays_);
+      if (shape_.size() == 0) {
+        tree = grow_dynamic(d, std::min(depth_, most), branches_, most, &pays_);
+      } else {
+        tree = grow_static(d, shape_);
+        tree.keep_first(most);
+      }
       tree.sort_depth_first();
       pays_.propose(tree);
     }
@@ -219,6 +236,7 @@ struct eagle {
    private:
     std::shared_ptr<const models::feature_drafter> network_;
     int branches_, depth_, most_unread_;
+    tree_shape shape_;
     Session* session_;
     int capacity_;
     models::feature_drafter::state state_;

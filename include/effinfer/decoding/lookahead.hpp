@@ -66,23 +66,27 @@ struct lookahead {
     }
     void propose(std::span<const int> history, int most, draft_tree& tree) {
       learn(history);
-      const auto add = [&](int token) {  // to the first branch
-        if (tree.size() < most) tree.add(token, tree.size() - 1, 1);
+      int last = -1, length = 0;  // of the first branch
+      const auto add = [&](int token) {
+        if (tree.size() >= most) return false;
+        tree.add(token, last, 1);
+        last = tree.size() - 1;
+        ++length;
+        return true;
       };
       int token = history.back();
-      while (tree.size() < most) {
+      for (bool more = true; more;) {
         const auto found = pool_.find(token);
         if (found == pool_.end() || found->second.empty()) break;
-        for (const int next : found->second.back()) add(token = next);
+        for (const int next : found->second.back()) more = add(token = next);
+        if (length == ngram_ - 1) add_branches(found->second, most, tree);
       }
-      const int copied = tree.size();
       if (jacobi_) {
-        for (auto i = static_cast<std::size_t>(copied); i < trajectory_.size(); ++i) add(trajectory_[i]);
+        for (auto i = static_cast<std::size_t>(length); i < trajectory_.size() && add(trajectory_[i]);) ++i;
         // The window's end is filled with anything; the iteration makes something of it.
-        while (tree.size() < std::min(most, ngram_)) add(history.back());
+        while (length < std::min(most, ngram_) && add(history.back())) continue;
       }
-      first_branch_ = tree.size();
-      if (copied > 0) add_branches(pool_[history.back()], most, tree);
+      first_branch_ = length;
       tree.sort_depth_first();
       pays_.propose(tree, true);  // what the iteration goes through needn't pay by itself
     }
@@ -98,19 +102,19 @@ struct lookahead {
     }
     /// Older n-grams for the same place, where they differ from what is there.
     void add_branches(const std::deque<std::vector<int>>& ngrams, int most, draft_tree& tree) {
-      int branches = 1;
-      for (auto ngram = ngrams.rbegin() + 1; ngram < ngrams.rend() && branches < branches_; ++ngram) {
+      int added = 1;
+      for (auto kept = ngrams.rbegin() + 1; kept < ngrams.rend() && added < branches_; ++kept) {
         int parent = -1;
         double joint = 1;
         bool differs = false;
-        for (const int token : *ngram) {
+        for (const int token : *kept) {
           int node = -1;
           for (int i = parent + 1; i < tree.size() && node < 0; ++i) {
             const auto at = static_cast<std::size_t>(i);
             if (tree.parents[at] == parent && tree.tokens[at] == token) node = i;
           }
           if (node < 0) {
-            const float p = differs ? 0.9F : 0.5F / static_cast<float>(branches);
+            const float p = differs ? 0.9F : 0.5F / static_cast<float>(added);
             joint *= pays_.chance(differs ? 0 : 1, p);
             if (joint < pays_.to_verify(tree.size()) || tree.size() >= most) break;
             differs = true;
@@ -119,7 +123,7 @@ struct lookahead {
           }
           parent = node;
         }
-        branches += differs ? 1 : 0;
+        added += differs ? 1 : 0;
       }
     }
     void keep(std::span<const int> tokens) {

@@ -51,7 +51,8 @@ struct otherwise {
       if constexpr (requires { second_.expect(least); }) second_.expect(least);
     }
     [[nodiscard]] bool chooses() const {
-      return requires { first_.chooses(); } && requires { second_.chooses(); };
+      return requires { first_.chooses(); }
+      &&requires { second_.chooses(); };
     }
     [[nodiscard]] double guess_cost() const {
       if constexpr (requires { second_.guess_cost(); }) return second_.guess_cost();

@@ -24,7 +24,7 @@
 // logit_bias, min_length, rule (of a lambda); and the draws above are rules as well. Drafters (drafter.hpp and
 // state_drafter.hpp say what one is): prompt_lookup<N>, forced_text<Grammar>, suffix_automaton, lookahead,
 // draft_model<Model>, staged<Drafter, Model>, self_speculation, medusa, eagle, either<Drafters...>, otherwise<First, Second>.
-// Acceptances (acceptance.hpp): sample_and_match, rejection, typical.
+// Acceptances (acceptance.hpp): sample_and_match, rejection, k_sequential, typical.
 //
 // To add one, write one file with one struct:
 //

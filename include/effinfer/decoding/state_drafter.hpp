@@ -136,7 +136,7 @@ class paying_guesses {
     std::vector<int> children(tree.tokens.size() + 1, 0), order;  // so far, by row
     for (int i = 0; i < tree.size(); ++i) {
       const auto at = static_cast<std::size_t>(i);
-      const auto row = static_cast<std::size_t>(tree.parents[at] + 1);
+      const auto row = static_cast<std::size_t>(tree.parents[at]) + 1;  // 0 behind the root
       const double above = row == 0 ? 1 : joint[row - 1];
       joint.push_back(above * chance(children[row]++, tree.probability[at]));
       order.push_back(i);
@@ -148,9 +148,9 @@ class paying_guesses {
     for (std::size_t n = 1; n <= order.size(); ++n) {
       won += of(order[n - 1]);
       const std::size_t last = pays_.price.size() - 1;
-      const double price = n <= last ? pays_.price[n]
-                                     : pays_.price[last] + static_cast<double>(n - last) *
-                                                               (pays_.price[last] - pays_.price[last - 1]);
+      const double price =
+          n <= last ? pays_.price[n]
+                    : pays_.price[last] + static_cast<double>(n - last) * (pays_.price[last] - pays_.price[last - 1]);
       if (won - price > best) best = won - price, kept = n;
     }
     if (kept == order.size()) return;
@@ -169,7 +169,7 @@ class paying_guesses {
   float least_;
   least_chances pays_;
   double joint_ = 1;
-  int length_ = 0;  // of the chain
+  int length_ = 0;                                              // of the chain
   acceptance_estimate first_{0.4F, 0.6F}, second_{0.0F, 0.7F};  // of the likeliest guess for a place, and of the others
   draft_tree tree_;
 };
