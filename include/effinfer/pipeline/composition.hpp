@@ -15,6 +15,7 @@
 #include <effinfer/execution/cpu.hpp>
 #include <effinfer/execution/cuda.hpp>
 #include <effinfer/kv_cache/contiguous.hpp>
+#include <effinfer/kv_cache/paged.hpp>
 #include <effinfer/kv_cache/ring.hpp>
 #include <effinfer/models/decoder.hpp>
 #include <effinfer/models/mixer.hpp>
