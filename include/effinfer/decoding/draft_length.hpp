@@ -91,6 +91,7 @@ class draft_length {
     spent_ += spent;
     tokens_ += 1 + accepted;
     if (!measured_) cost_ += 1 + spent;
+    if (measured_ && guessed == 0) cost_ += 1;  // a pass of one row, which `passed` doesn't count
     if (tried_ > 48) right_ /= 2, tried_ /= 2;
     if (gained_ + spent_ > 12) gained_ /= 2, spent_ /= 2;
     if (tokens_ > 64) tokens_ /= 2, cost_ /= 2;
