@@ -7,6 +7,8 @@
 // 256, each read as a generated one, so that later tokens see the keys and values that early ones left behind. An exit that never
 // leaves must give the plain texts and the plain perplexity, or the program ends with 1.
 
+#include "model_report.hpp"
+
 #include <effinfer/decoding/early_exit.hpp>
 #include <effinfer/decoding/greedy.hpp>
 #include <effinfer/decoding/log_probability.hpp>
@@ -35,11 +37,6 @@ struct held_out {
   std::vector<int> tokens;
   int prompts, tokens_a_prompt, window = 256;
 };
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 int likeliest(std::span<const float> logits) {
   return static_cast<int>(std::max_element(logits.begin(), logits.end()) - logits.begin());
@@ -75,7 +72,7 @@ outcome measure(const plain& whole, const Exit& exit, std::shared_ptr<const ei::
     ratios.push_back(reference.statistics().decode_seconds / generation.statistics().decode_seconds);
     result.same_texts = result.same_texts && std::ranges::equal(generation.tokens(), reference.tokens());
   }
-  result.speed = median(ratios);
+  result.speed = model_report::median(ratios);
 
   auto whole_session = whole.start({.context_tokens = text.window + 1});
   auto session = early.start({.context_tokens = text.window + 1});

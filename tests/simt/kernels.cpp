@@ -1,5 +1,6 @@
 // The CUDA kernels on the host context, against the CPU's functions and the attention oracle, on odd shapes.
 
+#include "simt/attention_runs.hpp"
 #include "simt/host.hpp"
 
 #include <effinfer/attention/alibi.hpp>
@@ -31,26 +32,6 @@ using ei::testing::numbers;
 
 namespace {
 
-constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
-
-/// Half a unit in the last place of T, relative.
-template <class T>
-constexpr double rounding = std::is_same_v<T, bf16>  ? 0x1p-8
-                            : std::is_same_v<T, f16> ? 0x1p-11
-                                                     : 0x1p-23;
-
-template <class T>
-std::vector<T> as(const std::vector<float>& from) {
-  std::vector<T> to;
-  for (const float x : from) to.push_back(T(x));
-  return to;
-}
-template <class T>
-std::vector<float> floats(const std::vector<T>& from) {
-  std::vector<float> to;
-  for (const T x : from) to.push_back(static_cast<float>(x));
-  return to;
-}
 template <class T>
 ei::matrix_view<T> view(std::vector<T>& v, std::ptrdiff_t rows) {
   return {v.data(), rows, static_cast<std::ptrdiff_t>(v.size()) / rows};

@@ -67,6 +67,15 @@ struct add_window<attention::softmax<Modifiers...>> {
   }
 };
 
+/// Fills what a session remembers from saved bytes: all of them, and for so many tokens. Errors: `malformed`.
+template <class Memory>
+void load_all(Memory& memory, std::span<const std::byte> in, int tokens, const char* what) {
+  if (memory.load(in) != in.size())
+    throw error(error_code::malformed, "session.restore", "there are bytes behind the end");
+  if (memory.length() != tokens)
+    throw error(error_code::malformed, "session.restore", std::string("tokens and ") + what + " differ in number");
+}
+
 /// A layer's keys and values of a tree's T tokens, side by side into their rows of `kept` [layers * T, 2 K D].
 inline void keep_rows(int layer, matrix_view<const float> key, matrix_view<const float> value,
                       matrix_view<float> kept) {
@@ -100,6 +109,10 @@ class softmax_mixer {
   struct settings {
     Attention attention;
     std::vector<int> windows;  ///< [layers]; `unlimited` where a layer sees all
+    /// Every layer's ring is as long as the widest window needs.
+    [[nodiscard]] int widest(int context) const {
+      return std::min(context, *std::max_element(windows.begin(), windows.end()));
+    }
   };
 
   /// Errors: `mismatch` (the policy's window is wider than the checkpoint's, or `full` meets a window), `unsupported` (wider heads
@@ -129,7 +142,7 @@ class softmax_mixer {
         : cache_(make(c, s, context, pass, from)), context_(context) {}
     static std::uint64_t bytes(const checkpoint::model_config& c, const settings& s, int context, int pass) {
       if constexpr (ring) {
-        return Cache::cache::footprint(detail::cache_shape(c), window(s, context), pass);
+        return Cache::cache::footprint(detail::cache_shape(c), s.widest(context), pass);
       } else {
         return Cache::cache::footprint(detail::cache_shape(c), context);
       }
@@ -143,23 +156,14 @@ class softmax_mixer {
     /// Becomes a copy of `other`, which began with the same `common` tokens.
     void become(const state& other, int common) { cache_.become(other.cache_, common); }
     void save(std::vector<std::byte>& out) const { cache_.save(out); }
-    void load(std::span<const std::byte> in, int tokens) {
-      const std::size_t read = cache_.load(in);
-      if (read != in.size()) throw error(error_code::malformed, "session.restore", "there are bytes behind the end");
-      if (cache_.length() != tokens)
-        throw error(error_code::malformed, "session.restore", "tokens and keys differ in number");
-    }
+    void load(std::span<const std::byte> in, int tokens) { detail::load_all(cache_, in, tokens, "keys"); }
 
    private:
     friend softmax_mixer;
-    /// Every layer's ring is as long as the widest window needs.
-    static int window(const settings& s, int context) {
-      return std::min(context, *std::max_element(s.windows.begin(), s.windows.end()));
-    }
     static typename Cache::cache make(const checkpoint::model_config& c, const settings& s, int context, int pass,
                                       std::pmr::memory_resource* from) {
       if constexpr (ring) {
-        return typename Cache::cache(detail::cache_shape(c), window(s, context), pass, from);
+        return typename Cache::cache(detail::cache_shape(c), s.widest(context), pass, from);
       } else {
         return typename Cache::cache(detail::cache_shape(c), context, from);
       }
@@ -329,12 +333,7 @@ class linear_mixer {
       dirty_ = other.dirty_;
     }
     void save(std::vector<std::byte>& out) const { memory_.save(out); }
-    void load(std::span<const std::byte> in, int tokens) {
-      const std::size_t read = memory_.load(in);
-      if (read != in.size()) throw error(error_code::malformed, "session.restore", "there are bytes behind the end");
-      if (memory_.length() != tokens)
-        throw error(error_code::malformed, "session.restore", "tokens and state differ in number");
-    }
+    void load(std::span<const std::byte> in, int tokens) { detail::load_all(memory_, in, tokens, "state"); }
 
    private:
     friend linear_mixer;

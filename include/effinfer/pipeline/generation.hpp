@@ -317,9 +317,9 @@ class generation {
       inner_.emplace(options_.decoding.drafter, *sequence_);
       const auto logits = sequence_->append(
           prompt_, options_.cancel, 1, [](int, std::span<const float>) {}, inner_->taps(rows));
-      rows_.resize(prompt_.size());
-      std::iota(rows_.begin(), rows_.end(), 0);
-      inner_->read(rows_);
+      std::vector<int> all(prompt_.size());
+      std::iota(all.begin(), all.end(), 0);
+      inner_->read(all);
       return logits;
     } else {
       return sequence_->append(prompt_, options_.cancel);
@@ -544,7 +544,7 @@ class generation {
   std::vector<float> states_;                     // of the prompt, for a search that wants them
   std::vector<int> history_;
   decoding::draft_tree tree_;
-  std::vector<int> run_, depths_, rows_;  // of the pass that verifies tree_
+  std::vector<int> run_, depths_;  // of the pass that verifies tree_
   std::optional<typename decltype(run_type())::type> inner_;
   std::optional<decoding::draft_length> length_;
   std::vector<float> row_;

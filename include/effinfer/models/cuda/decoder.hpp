@@ -101,7 +101,7 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
   class state {
    public:
     state(const checkpoint::model_config& c, const mixer_settings& s, int context, int pass, const device& where)
-        : cache_(models::detail::cache_shape(c), slots(s, context, pass), ring ? window(s, context) : 0, where),
+        : cache_(models::detail::cache_shape(c), slots(s, context, pass), ring ? s.widest(context) : 0, where),
           context_(context),
           part_floats_(row_part_floats(c, slots(s, context, pass))),
           parts_(where, part_floats_ * static_cast<std::size_t>(part_rows(pass)) * sizeof(float)) {}
@@ -136,21 +136,13 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
       cache_.become(other.cache_, common);
     }
     void save(std::vector<std::byte>& out) const { cache_.save(out); }
-    void load(std::span<const std::byte> in, int tokens) {
-      const std::size_t read = cache_.load(in);
-      if (read != in.size()) throw error(error_code::malformed, "session.restore", "there are bytes behind the end");
-      if (cache_.length() != tokens)
-        throw error(error_code::malformed, "session.restore", "tokens and keys differ in number");
-    }
+    void load(std::span<const std::byte> in, int tokens) { models::detail::load_all(cache_, in, tokens, "keys"); }
 
    private:
     friend decoder;
-    static int window(const mixer_settings& s, int context) {
-      return std::min(context, *std::max_element(s.windows.begin(), s.windows.end()));
-    }
     static int slots(const mixer_settings& s, int context, int pass) {
       if constexpr (ring) {
-        return Cache::cache::positions_held(window(s, context), pass);
+        return Cache::cache::positions_held(s.widest(context), pass);
       } else {
         return (void)s, (void)pass, context;
       }
