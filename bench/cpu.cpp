@@ -200,7 +200,7 @@ class bench {
     if (m.files().is_gguf() || std::filesystem::exists(m.files().folder() + "/tokenizer.json"))
       tokenizer = ei::text::tokenizer::load(m.files());
     auto session = m.start();
-    session.append(some_tokens(a.child == "first-token" ? 1 : 512, m));
+    session.prefill(some_tokens(a.child == "first-token" ? 1 : 512, m));
   }
 
  private:
@@ -352,7 +352,7 @@ class bench {
          .peer_bytes = stored_bytes_ + cache},
         [&] {
           session.truncate(0);
-          session.append(prompt);
+          session.prefill(prompt);
         },
         bench_peer({"-p", "512", "-n", "0"}));
   }
@@ -370,7 +370,7 @@ class bench {
 
   void decode(const std::string& name, int steps, int context, const std::vector<std::string>& options) {
     auto session = model_->start({.context_tokens = context + steps, .prefill_chunk = 512});
-    if (context > 0) session.append(some_tokens(context, *model_));
+    if (context > 0) session.prefill(some_tokens(context, *model_));
     const auto tokens = some_tokens(steps, *model_);
     measure(
         decoding(name, 1, steps, context),
@@ -387,7 +387,7 @@ class bench {
     std::vector<model::session_type*> pointers;
     for (int i = 0; i < count; ++i) {
       sessions.push_back(model_->start({.context_tokens = prompt + steps, .prefill_chunk = prompt}));
-      sessions.back().append(some_tokens(prompt, *model_));
+      sessions.back().prefill(some_tokens(prompt, *model_));
     }
     for (auto& s : sessions) pointers.push_back(&s);
     auto together = model_->make_batch(count);

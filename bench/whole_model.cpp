@@ -86,7 +86,7 @@ void prefill(benchmark::State& state, weights::choice choice) {
   for (auto _ : state) {
     session.truncate(0);
     const double start = machine_limits::seconds_now();
-    benchmark::DoNotOptimize(session.append(tokens).data());
+    benchmark::DoNotOptimize(session.prefill(tokens).data());
     seconds.push_back(machine_limits::seconds_now() - start);
     state.PauseTiming();
     limits.push_back(machine_limits::fma_peak(m.decoder_model().execution(), 1));

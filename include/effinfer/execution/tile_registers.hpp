@@ -38,6 +38,12 @@ inline EFFINFER_TARGET_AMX void load(const void* p) {
   __asm__ volatile("movl %1, %%eax\n\ttileloadd (%0,%%rax,1), %%tmm%c2" ::"r"(p), "i"(Stride), "i"(Tile)
                    : "rax", "memory");
 }
+/// The same of what won't be read again soon: it takes no room in the first-level cache from what will.
+template <int Tile, int Stride>
+inline EFFINFER_TARGET_AMX void load_once(const void* p) {
+  __asm__ volatile("movl %1, %%eax\n\ttileloaddt1 (%0,%%rax,1), %%tmm%c2" ::"r"(p), "i"(Stride), "i"(Tile)
+                   : "rax", "memory");
+}
 template <int Tile, int Stride>
 inline EFFINFER_TARGET_AMX void store(void* p) {
   __asm__ volatile("movl %1, %%eax\n\ttilestored %%tmm%c2, (%0,%%rax,1)" ::"r"(p), "i"(Stride), "i"(Tile)

@@ -37,7 +37,7 @@ namespace effinfer::inline v0::models {
 /// `Mixer` (models/mixer.hpp) holds the attention policy and what it remembers; `Quantization` says how weights are stored.
 ///
 /// Exact: the hidden state of a token is bit for bit the same however a sequence is cut into passes, whatever else is in
-/// the pass, and on any number of threads.
+/// the pass, and on any number of threads; for the tokens of a prompt (item::prompt), among passes of such.
 template <class Mixer, class Quantization>
 class decoder {
  public:
@@ -59,6 +59,9 @@ class decoder {
     /// Of a tree of guesses: how many of the pass's tokens lead to each (token_tree.hpp), so that its position is
     /// `position + depths[t]`; such a pass changes nothing until `keep`. Empty: one token behind the other.
     std::span<const int> depths = {};
+    /// Tokens of a prompt, which products of integer weights may meet in bf16 (quantization/matmul.hpp: on AMX). A pass takes all its
+    /// items so, or none: where one says no.
+    bool prompt = false;
     /// Of a tree: takes the keys and values of all layers for `keep`, where `kept_rows` wants any. Shapes: [kept_rows, 2 K D].
     matrix_view<float> kept = {};
   };
@@ -81,6 +84,7 @@ class decoder {
    private:
     friend decoder;
     int tokens_ = 0;
+    bool prompt_ = false;  ///< of the pass that it holds
     std::vector<float> floats_;
     std::vector<std::byte> product_, hidden_;
     std::vector<float> logits_;
@@ -180,7 +184,7 @@ class decoder {
   void logits(workspace& w, int first, matrix_view<float> out) const {
     const auto x = w.x_.middle_rows(first, out.rows);
     const auto normed = w.normed_.middle_rows(first, out.rows);
-    normed_product(x, weights_.final_norm, normed, w, {{&weights_.output, out}});
+    normed_product(x, weights_.final_norm, normed, w, {{&weights_.output, out}}, false);
   }
   /// The same by way of an exit: the states x are first mapped to x + map x (models/exit_maps.hpp).
   matrix_view<float> logits(workspace& w, const linear_layer& map, int first, int count) const {
@@ -191,7 +195,7 @@ class decoder {
     const quantization::product one{&map.weight, normed, map.bias_or_null(), true};
     quantization::matmul(*execution_, quantization::prepare(*execution_, x, w.product_, kinds), std::span(&one, 1));
     const matrix_view<float> out(w.logits_.data(), count, config().vocabulary_size);
-    normed_product(normed, weights_.final_norm, normed, w, {{&weights_.output, out}});
+    normed_product(normed, weights_.final_norm, normed, w, {{&weights_.output, out}}, false);
     return out;
   }
   /// What the final norm makes of states: the feature that Medusa, EAGLE and MTP drafters go on from. Shapes: both [n, E].
@@ -253,9 +257,9 @@ class decoder {
     matrix_view<float> y;
     bool adds = false;
   };
-  [[nodiscard]] quantization::activation_kinds kinds_of(std::initializer_list<output> outputs) const {
+  [[nodiscard]] quantization::activation_kinds kinds_of(std::initializer_list<output> outputs, bool prompt) const {
     quantization::activation_kinds kinds;
-    for (const output& o : outputs) kinds.add(o.layer->weight.format, execution_->set());
+    for (const output& o : outputs) kinds.add(o.layer->weight.format, execution_->set(), prompt);
     return kinds;
   }
   void product(const quantization::prepared_activations& x, std::initializer_list<output> outputs) const {
@@ -276,22 +280,23 @@ class decoder {
     return quantization::prepare_rows(*execution_, normed_row, normed, w.product_, kinds);
   }
   void normed_product(matrix_view<const float> x, const std::vector<float>& weight, matrix_view<float> normed,
-                      workspace& w, std::initializer_list<output> outputs) const {
-    product(norm(x, weight, normed, w, kinds_of(outputs)), outputs);
+                      workspace& w, std::initializer_list<output> outputs, bool prompt) const {
+    product(norm(x, weight, normed, w, kinds_of(outputs, prompt)), outputs);
   }
 
   /// x += down(silu(gate(normed)) * up(normed)).
   void feed_forward(const block_weights& b, matrix_view<float> x, matrix_view<float> normed, workspace& w) const {
     // The one format of `down` wants floats or what is prepared, never both: they share their memory.
     const matrix_view<float> floats(reinterpret_cast<float*>(w.hidden_.data()), x.rows, config().feed_forward_width);
-    const auto prepared = norm(x, b.feed_forward_norm, normed, w, kinds_of({{&b.gate, floats}, {&b.up, floats}}));
+    const auto prepared =
+        norm(x, b.feed_forward_norm, normed, w, kinds_of({{&b.gate, floats}, {&b.up, floats}}, w.prompt_));
     const auto hidden = quantization::matmul<typename Quantization::formats>(
         *execution_, prepared, {&b.gate.weight, floats, b.gate.bias_or_null()},
         {&b.up.weight, floats, b.up.bias_or_null()},
         [this](matrix_view<const float> gate, matrix_view<const float> up, matrix_view<float> out) {
           layers::swiglu(execution_->set(), gate, up, out);
         },
-        w.hidden_, kinds_of({{&b.down, x}}));
+        w.hidden_, kinds_of({{&b.down, x}}, w.prompt_));
     product(hidden, {{&b.down, x, true}});
   }
 
@@ -329,6 +334,7 @@ decoder<Mixer, Quantization>::workspace::workspace(const checkpoint::model_confi
 template <class Mixer, class Quantization>
 void decoder<Mixer, Quantization>::embed(std::span<const item> items, workspace& w, std::span<const tap> taps) const {
   std::ptrdiff_t total = 0;
+  w.prompt_ = std::all_of(items.begin(), items.end(), [](const item& i) { return i.prompt; });
   for (const item& i : items) {
     for (std::size_t t = 0; t < i.tokens.size(); ++t, ++total) {
       weights_.look_up(i.tokens[t], w.x_.row(total));
@@ -361,7 +367,7 @@ bool decoder<Mixer, Quantization>::run_layers(std::span<const item> items, works
       return false;
     }
     const block_weights& b = weights_.blocks[static_cast<std::size_t>(layer)];
-    normed_product(x, b.mixer_norm, normed, w, {{&b.query, query}, {&b.key, key}, {&b.value, value}});
+    normed_product(x, b.mixer_norm, normed, w, {{&b.query, query}, {&b.key, key}, {&b.value, value}}, w.prompt_);
     if (c.qk_norm) {
       layers::head_rms_norm(exec, query, c.head_size, b.query_norm.data(), c.norm_epsilon);
       layers::head_rms_norm(exec, key, c.head_size, b.key_norm.data(), c.norm_epsilon);
@@ -375,7 +381,7 @@ bool decoder<Mixer, Quantization>::run_layers(std::span<const item> items, works
       for (auto* rows : {&x, &normed, &mixed}) *rows = rows->middle_rows(total - wanted, wanted);
     }
     const std::initializer_list<output> sum = {{&b.mixer_output, x, true}};
-    product(quantization::prepare(exec, mixed, w.product_, kinds_of(sum)), sum);
+    product(quantization::prepare(exec, mixed, w.product_, kinds_of(sum, w.prompt_)), sum);
     feed_forward(b, x, normed, w);
     copy_to(taps, layer + 1, w, total);
   }
@@ -392,7 +398,7 @@ void decoder<Mixer, Quantization>::fill_layers(std::span<const item> items, work
   const auto key = w.key_.middle_rows(0, total), value = w.value_.middle_rows(0, total);
   for (int layer = first; layer < last; ++layer) {
     const block_weights& b = weights_.blocks[static_cast<std::size_t>(layer)];
-    normed_product(x, b.mixer_norm, normed, w, {{&b.key, key}, {&b.value, value}});
+    normed_product(x, b.mixer_norm, normed, w, {{&b.key, key}, {&b.value, value}}, w.prompt_);
     if (c.qk_norm) layers::head_rms_norm(exec, key, c.head_size, b.key_norm.data(), c.norm_epsilon);
     mixer_.remember(exec, layer, items, turns, w.query_.middle_rows(0, total), key, value,
                     w.mixed_.middle_rows(0, total));

@@ -307,7 +307,7 @@ class generation {
       std::vector<float> raw(static_cast<std::size_t>(rows * width));
       states_.resize(raw.size());
       const typename Decoder::tap tap{sequence_->model().config().layers, {raw.data(), rows, width}};
-      const auto logits = sequence_->append(
+      const auto logits = sequence_->prefill(
           prompt_, options_.cancel, 1, [](int, std::span<const float>) {}, std::span(&tap, 1));
       sequence_->model().features(tap.out, {states_.data(), rows, width});
       return logits;
@@ -315,14 +315,14 @@ class generation {
     if constexpr (inner_drafter) {
       const int rows = static_cast<int>(prompt_.size());
       inner_.emplace(options_.decoding.drafter, *sequence_);
-      const auto logits = sequence_->append(
+      const auto logits = sequence_->prefill(
           prompt_, options_.cancel, 1, [](int, std::span<const float>) {}, inner_->taps(rows));
       std::vector<int> all(prompt_.size());
       std::iota(all.begin(), all.end(), 0);
       inner_->read(all);
       return logits;
     } else {
-      return sequence_->append(prompt_, options_.cancel);
+      return sequence_->prefill(prompt_, options_.cancel);
     }
   }
 

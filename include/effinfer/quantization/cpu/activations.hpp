@@ -43,9 +43,10 @@ struct activation_kinds {
   bool values =
       false;  ///< of interest where activations are made on the way, and needn't be stored as floats otherwise
 
-  constexpr void add(weight_format f, execution::instruction_set set) {
+  /// `prompt`: for the many tokens of a prompt, which integer weights meet as bf16 on AMX (matmul.hpp).
+  constexpr void add(weight_format f, execution::instruction_set set, bool prompt = false) {
     if (block_size(f) != 1 || f == weight_format::int8 || f == weight_format::int4) {
-      codes = true;
+      (prompt && set == execution::instruction_set::amx ? halves : codes) = true;
     } else if (f == weight_format::bf16 && execution::has_bf16_dot_products(set)) {
       halves = true;
     } else {

@@ -5,10 +5,11 @@
 #include <effinfer/quantization/cpu/activations.hpp>
 #include <effinfer/quantization/cpu/float_product.hpp>
 #include <effinfer/quantization/cpu/integer_product.hpp>
-#include <effinfer/quantization/cpu/tiled_bf16_product.hpp>
+#include <effinfer/quantization/cpu/tiled_product.hpp>
 #include <effinfer/quantization/formats.hpp>
 
 #include <algorithm>
+#include <limits>
 #include <span>
 #include <string>
 
@@ -25,7 +26,8 @@ struct product {
 namespace detail {
 
 /// Rows [32 panel, 32 (panel + panels)) of one product for `tokens` tokens from `first` on, into y [tokens, 32 panels],
-/// y_stride apart.
+/// y_stride apart. On tiles of bf16 only slabs [first_slab, last_slab) of columns, in ascending order; y holds the sums
+/// meanwhile.
 struct panel_output {
   const packed_matrix* w;
   const float* bias;
@@ -35,7 +37,14 @@ struct panel_output {
   std::ptrdiff_t first, tokens;
   float* y;
   std::ptrdiff_t y_stride;
+  std::ptrdiff_t first_slab = 0, last_slab = std::numeric_limits<std::ptrdiff_t>::max();
 };
+
+/// Whether products of these activations go in turns of tokens and columns (tiled_product.hpp). Fewer tokens go over a
+/// panel once.
+inline bool goes_in_turns(const execution::cpu::context& exec, const prepared_activations& p) {
+  return exec.set() == execution::instruction_set::amx && p.halves != nullptr && p.values.rows > 32;
+}
 
 template <class Format>
 void run_panels(execution::instruction_set set, const prepared_activations& p, const panel_output& out) {
@@ -51,15 +60,17 @@ void run_panels(execution::instruction_set set, const prepared_activations& p, c
     a.adds = out.adds;
   };
 #if EFFINFER_X86
-  if constexpr (Format::name == weight_format::bf16) {
-    if (set == execution::instruction_set::amx) {
-      tiled_bf16_product::args a{};
+  if constexpr (Format::name == weight_format::bf16 || !Format::is_float) {
+    if (set == execution::instruction_set::amx && (Format::is_float || p.codes == nullptr)) {
+      typename tiled_product<Format>::args a{};
       fill(a);
       a.x = p.halves;
-      return execution::detail::run_amx<tiled_bf16_product>(a);
+      a.first_slab = out.first_slab, a.last_slab = std::min(out.last_slab, slabs_of(out.w->columns));
+      return execution::detail::run_amx<tiled_product<Format>>(a);
     }
   }
 #endif
+  if (out.first_slab > 0) return;
   if constexpr (Format::is_float) {
     typename float_product<Format>::args a{};
     fill(a);
@@ -97,19 +108,35 @@ void run_products(Formats, const execution::cpu::context& exec, const prepared_a
   for (const product& out : products) panels += out.w->panels(), bytes += out.w->bytes();
   const std::ptrdiff_t tokens = p.values.rows;
   if (tokens <= 0 || panels == 0) return;
-  exec.parallel_for(
-      panels, panels_a_part(exec.threads(), panels, bytes, tokens), [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
-        for (const product& out : products) {
-          const std::ptrdiff_t count = out.w->panels();
-          const std::ptrdiff_t last = std::min(end, count);
-          for (std::ptrdiff_t i = std::max<std::ptrdiff_t>(begin, 0); i < last; i += panels_a_group) {
-            const int some = static_cast<int>(std::min<std::ptrdiff_t>(panels_a_group, last - i));
-            float* y = out.y.data + i * rows_a_panel;
-            run_panels(Formats(), exec.set(), p, {out.w, out.bias, out.adds, i, some, 0, tokens, y, out.y.stride});
-          }
-          begin -= count, end -= count;
-        }
-      });
+  const bool turns = goes_in_turns(exec, p);
+  const std::ptrdiff_t slabs = std::max<std::ptrdiff_t>(slabs_of(p.values.columns), 1);
+  const std::ptrdiff_t slabs_a_part = turns ? slabs_a_turn : slabs, tokens_a_part = turns ? tokens_a_turn : tokens;
+  const std::ptrdiff_t blocks = (tokens + tokens_a_part - 1) / tokens_a_part;
+  const auto some_panels = [&](std::ptrdiff_t slab, std::ptrdiff_t block, std::ptrdiff_t begin, std::ptrdiff_t end) {
+    const std::ptrdiff_t first = block * tokens_a_part, asked = std::min(tokens_a_part, tokens - first);
+    for (const product& out : products) {
+      const std::ptrdiff_t count = out.w->panels();
+      const std::ptrdiff_t last = std::min(end, count);
+      for (std::ptrdiff_t i = std::max<std::ptrdiff_t>(begin, 0); i < last; i += panels_a_group) {
+        const int some = static_cast<int>(std::min<std::ptrdiff_t>(panels_a_group, last - i));
+        float* y = out.y.row(first) + i * rows_a_panel;
+        run_panels(Formats(), exec.set(), p,
+                   {out.w, out.bias, out.adds, i, some, first, asked, y, out.y.stride, slab, slab + slabs_a_part});
+      }
+      begin -= count, end -= count;
+    }
+  };
+  for (std::ptrdiff_t slab = 0; slab < slabs; slab += slabs_a_part) {
+    // All panels with the first tokens, then with the next: those stay in the cache.
+    exec.parallel_for(blocks * panels, panels_a_part(exec.threads(), panels, bytes, tokens_a_part),
+                      [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
+                        for (std::ptrdiff_t i = begin, stop = 0; i < end; i = stop) {
+                          const std::ptrdiff_t block = i / panels;
+                          stop = std::min(end, (block + 1) * panels);
+                          some_panels(slab, block, i - block * panels, stop - block * panels);
+                        }
+                      });
+  }
 }
 
 /// combine(a, b) of two products, before either goes to memory: into a.y, if `kinds` asks for values, and prepared as `kinds`
@@ -121,12 +148,15 @@ prepared_activations run_combined(Formats, const execution::cpu::context& exec, 
   const std::ptrdiff_t tokens = p.values.rows, panels = a.w->panels();
   const activation_writer to(exec.set(), tokens, a.w->rows, workspace, kinds);
   if (tokens <= 0 || panels == 0) return to.result(a.y);
+  const bool turns = goes_in_turns(exec, p);
+  const std::ptrdiff_t blocks = turns ? (tokens + tokens_a_turn - 1) / tokens_a_turn : 1;
   exec.parallel_for(
-      panels, panels_a_part(exec.threads(), panels, a.w->bytes() + b.w->bytes(), tokens),
+      blocks * panels,
+      panels_a_part(exec.threads(), panels, a.w->bytes() + b.w->bytes(), turns ? tokens_a_turn : tokens),
       [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
-        alignas(64) float of_a[tokens_a_block * rows_a_panel], of_b[tokens_a_block * rows_a_panel];
-        const auto one = [&](std::ptrdiff_t i, std::ptrdiff_t first) {
-          const std::ptrdiff_t some = std::min(tokens_a_block, tokens - first);
+        constexpr std::ptrdiff_t most = std::max(tokens_a_block, tokens_a_turn);
+        alignas(64) float of_a[most * rows_a_panel], of_b[most * rows_a_panel];
+        const auto one = [&](std::ptrdiff_t i, std::ptrdiff_t first, std::ptrdiff_t some) {
           const std::ptrdiff_t row = i * rows_a_panel, rows = std::min<std::ptrdiff_t>(rows_a_panel, a.w->rows - row);
           if (rows < rows_a_panel) std::fill_n(&of_a[0], some * rows_a_panel, 0.0f);  // what no row will write
           run_panels(Formats(), exec.set(), p, {a.w, a.bias, false, i, 1, first, some, &of_a[0], rows_a_panel});
@@ -141,13 +171,21 @@ prepared_activations run_combined(Formats, const execution::cpu::context& exec, 
           std::fill_n(&of_a[0], some * rows_a_panel, 0.0f);
           for (std::ptrdiff_t block = panels; block % 8 != 0; ++block) to.write_block(block, first, some, &of_a[0]);
         };
+        if (turns) {  // all panels with the first tokens, then with the next: those stay in the cache
+          for (std::ptrdiff_t i = begin; i < end; ++i) {
+            const std::ptrdiff_t first = i / panels * tokens_a_turn;
+            one(i % panels, first, std::min(tokens_a_turn, tokens - first));
+          }
+          return;
+        }
         const std::ptrdiff_t fit =
             bytes_a_group /
             static_cast<std::ptrdiff_t>((a.w->bytes() + b.w->bytes()) / static_cast<std::size_t>(panels) + 1);
         const std::ptrdiff_t group = std::clamp<std::ptrdiff_t>(fit, 1, panels_a_group);
         for (std::ptrdiff_t i = begin; i < end; i += group) {
           for (std::ptrdiff_t first = 0; first < tokens; first += tokens_a_block) {
-            for (std::ptrdiff_t j = i; j < std::min(i + group, end); ++j) one(j, first);
+            for (std::ptrdiff_t j = i; j < std::min(i + group, end); ++j)
+              one(j, first, std::min(tokens_a_block, tokens - first));
           }
         }
       });
@@ -173,10 +211,12 @@ void check_product(Formats, const execution::cpu::context& exec, const prepared_
                                    shape(w.rows, w.columns) + ", y " + shape(out.y.rows, out.y.columns) +
                                    " don't make y = x w^T");
   }
-  activation_kinds kinds;
-  kinds.add(w.format, exec.set());
-  if (p.values.rows > 0 && p.values.columns > 0 &&
-      ((kinds.codes && p.codes == nullptr) || (kinds.halves && p.halves == nullptr))) {
+  activation_kinds kinds, of_prompt;
+  kinds.add(w.format, exec.set()), of_prompt.add(w.format, exec.set(), true);
+  const auto serve = [&p](const activation_kinds& k) {
+    return !(k.codes && p.codes == nullptr) && !(k.halves && p.halves == nullptr);
+  };
+  if (p.values.rows > 0 && p.values.columns > 0 && !serve(kinds) && !serve(of_prompt)) {
     fail(error_code::invalid_argument,
          "weights in " + std::string(to_string(w.format)) + " need activations from quantization::prepare");
   }
