@@ -84,6 +84,36 @@ TEST_CASE_TEMPLATE("chunks, token by token and whole give the same bits", Model,
   CHECK(same_bits(by_hand.append(std::span(tokens).subspan(50)), expected));
 }
 
+TEST_CASE_TEMPLATE("a prompt in chunks is the whole, and differs from other tokens only in tiles of bf16", Model,
+                   ei::model<>, windowed, linear_int8, quantized) {
+  const Model model = load<Model>();
+  const auto tokens = some_tokens(101);
+  auto whole = model.start({.context_tokens = 128, .prefill_chunk = 128});
+  const auto expected = copy(whole.prefill(tokens));
+  for (const int chunk : {1, 7, 33, 100}) {
+    auto session = model.start({.context_tokens = 128, .prefill_chunk = chunk});
+    CHECK(same_bits(session.prefill(tokens), expected));
+    // What comes behind a prompt depends on how that was read, and on nothing else.
+    auto again = model.start({.context_tokens = 128, .prefill_chunk = 128});
+    again.prefill(tokens);
+    CHECK(same_bits(session.append(std::vector<int>{5, 6}), again.append(std::vector<int>{5, 6})));
+  }
+  auto appended = model.start({.context_tokens = 128});
+  const auto others = copy(appended.append(tokens));
+  constexpr bool integers = !std::is_same_v<typename Model::parts::quantization, ei::quantization::none>;
+  if (!integers || model.decoder_model().execution().set() != ei::execution::instruction_set::amx) {
+    CHECK(same_bits(others, expected));
+    return;
+  }
+  CHECK(!same_bits(others, expected));
+  double difference = 0, power = 0;
+  for (std::size_t i = 0; i < others.size(); ++i) {
+    difference += std::pow(static_cast<double>(others[i]) - static_cast<double>(expected[i]), 2);
+    power += std::pow(static_cast<double>(expected[i]), 2);
+  }
+  CHECK(std::sqrt(difference) < 0.03 * std::sqrt(power));
+}
+
 TEST_CASE_TEMPLATE("a batch gives each session what it gets alone", Model, ei::model<>, windowed, linear, quantized) {
   const Model model = load<Model>();
   std::vector<ei::session<typename Model::decoder>> sessions;

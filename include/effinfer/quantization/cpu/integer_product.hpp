@@ -65,7 +65,7 @@ struct integer_product {
         for (std::ptrdiff_t u = 0; u < some; ++u, unit += 2 * unit_bytes) {
           for (int b = 0; b < blocks_a_unit; ++b) {
             const std::byte* block = unit + scale_bytes + b * codes::bytes_a_block;
-            fetch_ahead<bytes_a_share * Halves>(unit + b * bytes_a_share * Halves);
+            fetch_ahead<bytes_a_share * Halves>(a, unit + b * bytes_a_share * Halves);
             if constexpr (parts == 1) {
               add_part<0>(unit, unit_bytes, block, b, group, x, x_scales, x_sums, from);
             } else {

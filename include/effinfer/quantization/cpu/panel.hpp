@@ -23,8 +23,9 @@ struct panel_args {
   std::ptrdiff_t first_token, asked_tokens;  ///< those that are multiplied
   float* y;                                  ///< [asked_tokens, rows of the panels], y_stride apart
   std::ptrdiff_t y_stride;
-  const float* bias;  ///< [rows of w], or null
-  bool adds;          ///< to what stands in y
+  const float* bias;     ///< [rows of w], or null
+  bool adds;             ///< to what stands in y
+  std::ptrdiff_t ahead;  ///< bytes that a stream of weights is fetched ahead
 };
 
 /// Tokens that pass by a chunk of a panel: their sums take a quarter of the first-level cache.
@@ -41,12 +42,10 @@ struct panel_piece {
   bool begins, ends;
 };
 
-/// Fetches what is to come of a stream: `Bytes` a step, some four kilobytes ahead, about what is on its way from memory
-/// at full rate.
+/// Fetches what is to come of a stream: `Bytes` a step, so far ahead as bytes are on their way from memory at full rate.
 template <int Bytes>
-EFFINFER_ALWAYS_INLINE void fetch_ahead(const std::byte* p) {
-  constexpr int ahead = 4096;
-  for (int i = 0; i < Bytes; i += 64) __builtin_prefetch(p + ahead + i);
+EFFINFER_ALWAYS_INLINE void fetch_ahead(const panel_args& a, const std::byte* p) {
+  for (int i = 0; i < Bytes; i += 64) __builtin_prefetch(p + a.ahead + i);
 }
 
 /// `run(panel, piece)` for all of some panels, whose slabs take `bytes_a_slab`; `bytes_a_column` is what an activation

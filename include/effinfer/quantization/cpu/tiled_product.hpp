@@ -203,7 +203,7 @@ struct tiled_product {
       // A decoded slab holds whole steps; a panel of BF16 ends with its last pair.
       for (; c + (Format::is_float ? columns_a_step : 1) <= columns; c += columns_a_step, w += bytes_a_step) {
         if constexpr (Streams && Format::is_float) {
-          fetch_ahead<bytes_a_step>(w);
+          fetch_ahead<bytes_a_step>(a, w);
         } else {
           next.step();
         }
