@@ -115,6 +115,8 @@ struct prefill_wgmma {
 
  private:
   static constexpr int group_size = execution::simt::warpgroup_size;
+  /// Positions that are one behind the other in any cache, and how many such a tile has.
+  static constexpr int box_rows = kv_cache::tile_positions, halves = keys / box_rows;
   /// Named barriers: of the producers, of each consumer, and of each one's turn.
   static constexpr int among_producers = 1, among_consumers = 2, turn = 2 + consumers;
 
@@ -146,13 +148,22 @@ struct prefill_wgmma {
          key = block.next_tile<keys>(a.mixer, key + keys), ++number) {
       const int stage = number % stages, parity = (number / stages + 1) % 2;  // the first time it is empty
       if (maps != nullptr && key >= s.cache.first && key + keys <= s.cache.length) {
+        box from[2][halves];  // found before there is room, as that takes a while
+        EFFINFER_UNROLL
+        for (int i = 0; t.thread() == 0 && i < 2 * halves; ++i)
+          from[i / halves][i % halves] = find_box(s.cache, kv_head, key + i % halves * box_rows, *maps, i >= halves);
         EFFINFER_UNROLL
         for (int v = 0; v < 2; ++v) {
           h.wait(barrier, empty(stage, v == 1), parity);
           if (t.thread() != 0) continue;
           h.arrive_expect(barrier, filled(stage, v == 1), tile_bytes);
-          copy_boxes(h, s.cache, kv_head, key, *maps, v == 1, memory, place(stage, v == 1), barrier,
-                     filled(stage, v == 1));
+          EFFINFER_UNROLL
+          for (int i = 0; i < halves * panels; ++i) {
+            const int half = i / panels, panel = i % panels;
+            h.copy_box(memory, (place(stage, v == 1) + (panel * keys + half * box_rows) * 128) / 4,
+                       v == 1 ? &maps->values : &maps->keys, from[v][half].column + panel * 64, from[v][half].row,
+                       barrier, filled(stage, v == 1));
+          }
         }
         // Nobody falls behind by a phase: parities would deceive them.
         h.sync(among_producers, group_size);
@@ -179,42 +190,35 @@ struct prefill_wgmma {
     if (t.thread() == 0) h.arrive(barrier, which);
   }
 
-  template <class Hopper, class Shared, class Barriers>
-  EFFINFER_HOST_DEVICE static void copy_boxes(Hopper& h, const View& cache, int kv_head, int key,
-                                              const prefill_maps& maps, bool values, Shared memory, int to,
-                                              Barriers barrier, int which) {
-    EFFINFER_UNROLL
-    for (int half = 0; half < keys / kv_cache::tile_positions; ++half) {
-      const int position = key + half * kv_cache::tile_positions;
-      const std::ptrdiff_t from = values ? cache.value(kv_head, position) - static_cast<const T*>(maps.first_value)
-                                         : cache.key(kv_head, position) - static_cast<const T*>(maps.first_key);
-      const int row = static_cast<int>(from / cache.row_stride), column = static_cast<int>(from % cache.row_stride);
-      EFFINFER_UNROLL
-      for (int p = 0; p < panels; ++p) {
-        h.copy_box(memory, (to + (p * keys + half * kv_cache::tile_positions) * 128) / 4,
-                   values ? &maps.values : &maps.keys, column + p * 64, row, barrier, which);
-      }
-    }
+  /// Where the rows from a position on are in the engine's matrix.
+  struct box {
+    int row, column;
+  };
+  EFFINFER_HOST_DEVICE static box find_box(const View& cache, int kv_head, int position, const prefill_maps& maps,
+                                           bool values) {
+    const std::ptrdiff_t from = values ? cache.value(kv_head, position) - static_cast<const T*>(maps.first_value)
+                                       : cache.key(kv_head, position) - static_cast<const T*>(maps.first_key);
+    return {static_cast<int>(from / cache.row_stride), static_cast<int>(from % cache.row_stride)};
   }
 
   /// The rows of a tile, on their way. Of positions that the cache doesn't hold: any row that it does, their weight is 0.
   template <class Simt, class Shared>
   EFFINFER_HOST_DEVICE static void copy_rows(Simt& t, const View& cache, int kv_head, int key, bool values, Shared to) {
-    constexpr int positions = kv_cache::tile_positions, pieces = D / 8;
+    constexpr int pieces = D / 8;
     EFFINFER_KEEP_ROLLED
-    for (int half = 0; half < keys / positions; ++half) {
-      const int begin = key + half * positions;
+    for (int half = 0; half < halves; ++half) {
+      const int begin = key + half * box_rows;
       int low = begin > cache.first ? begin : cache.first;
       if (low >= cache.length) low = cache.length - 1;
-      int past = begin + positions < cache.length ? begin + positions : cache.length;
+      int past = begin + box_rows < cache.length ? begin + box_rows : cache.length;
       if (past <= low) past = low + 1;
       const T* const from = values ? cache.value(kv_head, low) : cache.key(kv_head, low);
       EFFINFER_KEEP_ROLLED
-      for (int i = t.thread(); i < positions * pieces; i += group_size) {
+      for (int i = t.thread(); i < box_rows * pieces; i += group_size) {
         const int r = i / pieces, q = i % pieces;
         int p = begin + r < low ? low : begin + r;
         if (p >= past) p = past - 1;
-        t.copy_async(to, piece(keys, half * positions + r, q),
+        t.copy_async(to, piece(keys, half * box_rows + r, q),
                      reinterpret_cast<const std::uint32_t*>(from + (p - low) * cache.row_stride + q * 8));
       }
     }
