@@ -52,9 +52,8 @@ float number(int i) { return static_cast<float>(i * 7 % 23 - 11) / 8; }
 TEST_CASE("barriers in shared memory: a ring of two stages between two warps") {
   // What is wrong with it, where something is.
   enum class bug { none, no_wait_for_data, no_wait_for_room, wrong_parity, wrong_count, early_arrival };
-  std::vector<int> seen;
-  const auto ring = [&](bug b) {
-    return [&seen, b](auto& t) {
+  const auto ring = [](bug b) {
+    return [b](auto& t) {
       const auto stage = t.template shared<int>(2 * 32);
       const auto barrier = t.template shared<simt::mbarrier>(4);  // full, empty
       hopper<std::remove_reference_t<decltype(t)>> h(t);
@@ -198,7 +197,8 @@ std::string multiply(product_bug bug, std::vector<float>& out) {
     if (bug != product_bug::no_wait) h.template finish<0>(d);
     for (int i = 0; i < N / 2; ++i) {
       const auto at = simt::d_element(t.lane(), i % 4);
-      out[static_cast<std::size_t>((t.warp() * 16 + at.row) * N + i / 4 * 8 + at.column)] = d[i / 4][i % 4];
+      out[static_cast<std::size_t>(t.warp() * 16 + at.row) * N + static_cast<std::size_t>(i / 4 * 8 + at.column)] =
+          d[i / 4][i % 4];
     }
     if (bug == product_bug::no_wait) h.template finish<0>(d);
   });
@@ -212,7 +212,7 @@ bool product_is_right() {
     for (int n = 0; n < N; ++n) {
       float sum = 0;
       for (int k = 0; k < 64; ++k) sum += number(row * 64 + k) * number(3 * (k * N + n) + 1);
-      if (out[static_cast<std::size_t>(row * N + n)] != sum) return false;
+      if (out[static_cast<std::size_t>(row) * N + static_cast<std::size_t>(n)] != sum) return false;
     }
   }
   return true;
@@ -368,7 +368,7 @@ std::string accused_prefill(bool with_maps) {
   using kernel = cuda::prefill_wgmma<full, T, cache_of<T>, d>;
   const kernel::args args{full{}, h, call.data(), plan};
   const auto g = kernel::plan(args);
-  const std::string found =
+  std::string found =
       accused_of({.blocks = g.blocks, .threads = g.threads, .shared_bytes = g.shared_bytes}, [&](auto& t) {
         faulty<F> own(t);
         kernel::run(own, args);
