@@ -163,10 +163,9 @@ class hopper_block {
     if (p.b.empty()) {
       p.of = asked;
       p.b.resize(static_cast<std::size_t>(16 * n));
-      for (int k = 0; k < 16; ++k) {
-        for (int c = 0; c < n; ++c) {
-          p.b[index(k * n + c)] = element<T>(p, transposed ? place(b, k, c) : place(b, c, k));
-        }
+      for (int i = 0; i < 16 * n; ++i) {  // along the rows in shared memory
+        const int k = transposed ? i / n : i % 16, c = transposed ? i % n : i / 16;
+        p.b[index(k * n + c)] = element<T>(p, transposed ? place(b, k, c) : place(b, c, k));
       }
       for (int r = 0; a != nullptr && r < 64; ++r) {
         for (int k = 0; k < 16; ++k) p.a.push_back(element<T>(p, place(*a, r, k)));
@@ -177,8 +176,14 @@ class hopper_block {
     }
     if (p.of != asked) fail(t, "issues another product than its warpgroup");
     if (t % warp_size == 0) {
-      for (const std::size_t u : p.units)
-        for (std::size_t i = u * 16; i < u * 16 + 16; ++i) check_read(t, i);
+      for (const std::size_t u : p.units) {
+        for (std::size_t i = u * 16; i < u * 16 + 16; ++i) {
+          const auto &now = b_->shadow_[i], &before = b_->shadow_[i % 16 == 0 ? i : i - 1];
+          const bool alike = now.writer == before.writer && now.written_at == before.written_at &&
+                             now.pending == before.pending && now.known == before.known;
+          if (i % 16 == 0 || !alike) check_read(t, i);
+        }
+      }
     }
     // The thread's elements, withheld.
     withheld* w = nullptr;
@@ -322,7 +327,7 @@ class hopper_block {
   template <class T>
   float element(product& p, std::size_t at) {
     if (at + 2 > b_->memory_.size()) throw simt_error("a product reads beyond shared memory");
-    p.units.push_back(at / 16);
+    if (p.units.empty() || p.units.back() != at / 16) p.units.push_back(at / 16);
     std::uint16_t bits = 0;
     std::memcpy(&bits, b_->memory_.data() + at, 2);
     return static_cast<float>(T::from_bits(bits));

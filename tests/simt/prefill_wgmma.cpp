@@ -68,7 +68,7 @@ TEST_CASE_TEMPLATE(
     full, softmax<streaming_window>, softmax<own_policy>) {
   using T = bf16;
   constexpr int d = 64, tokens = 290;
-  const head_layout h = layout(3, 1, d);
+  const head_layout h = layout(2, 1, d);
   Mixer mixer{};
   if constexpr (std::is_same_v<Mixer, softmax<streaming_window>>) mixer.first = {.first = 2, .window = 40};
   random_sequence<T> whole(h, tokens, 0, 7), other(h, 40, 11, 8);

@@ -334,12 +334,17 @@ struct prefill_wgmma {
     for (int half = 0; half < 2; ++half) {
       const float factor = detail::final_factor(t, a.mixer, unit, at[0][half].head, greatest[0][half], sum[0][half]);
       const int r = warp_row + half * 8 + t.lane() / 4;
-      if (r >= block.past_row) continue;
-      T* const to =
-          s.out.row(r / block.group) + std::ptrdiff_t{kv_head * block.group + r % block.group} * D + t.lane() % 4 * 2;
+      T* const to = s.out.row((r < block.past_row ? r : block.first_row) / block.group) +
+                    std::ptrdiff_t{kv_head * block.group + r % block.group} * D + t.lane() % 4 * 8;
       EFFINFER_UNROLL
-      for (int c = 0; c < D / 8; ++c)
-        detail::store_pair(to + c * 8, detail::pair<T>(out[0][c][half * 2] * factor, out[0][c][half * 2 + 1] * factor));
+      for (int c = 0; c < D / 8; c += 4) {
+        std::uint32_t words[4];
+        EFFINFER_UNROLL
+        for (int i = 0; i < 4; ++i)
+          words[i] = detail::pair<T>(out[0][c + i][half * 2] * factor, out[0][c + i][half * 2 + 1] * factor);
+        detail::gather_pieces(t, words);
+        if (r < block.past_row) detail::store_words(to + c * 8, words);
+      }
     }
   }
 };

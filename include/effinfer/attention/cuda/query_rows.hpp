@@ -100,6 +100,35 @@ EFFINFER_HOST_DEVICE void store_pair(T* to, std::uint32_t both) {
 #endif
 }
 
+/// Four words of a row, 16-byte aligned.
+template <class T>
+EFFINFER_HOST_DEVICE void store_words(T* to, const std::uint32_t (&words)[4]) {
+#if defined(__CUDA_ARCH__)
+  *reinterpret_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
+#else
+  __builtin_memcpy(to, words, sizeof words);
+#endif
+}
+
+/// Of four matrices of 8 columns, one word of each in every lane: word i of lane l becomes that of lane l / 4 * 4 + i, of matrix l % 4. So four lanes,
+/// which had a piece of 4 bytes of each of four pieces of 16, have one whole piece each. All lanes call it.
+template <class Simt>
+EFFINFER_HOST_DEVICE void gather_pieces(Simt& t, std::uint32_t (&w)[4]) {
+  const bool odd = t.lane() % 2 == 1, high = t.lane() % 4 >= 2;
+  EFFINFER_UNROLL
+  for (int i = 0; i < 4; i += 2) {
+    const std::uint32_t got = t.shuffle_xor(odd ? w[i] : w[i + 1], 1);
+    w[i] = odd ? got : w[i];
+    w[i + 1] = odd ? w[i + 1] : got;
+  }
+  EFFINFER_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    const std::uint32_t got = t.shuffle_xor(high ? w[i] : w[i + 2], 2);
+    w[i] = high ? got : w[i];
+    w[i + 2] = high ? w[i + 2] : got;
+  }
+}
+
 /// Scores of the keys from `key` on, as the mixer wants them; minus infinity where a query doesn't see a key. `Apart` keeps the policy's work on a
 /// few scores behind that on others, where there are no registers for all of it at once.
 template <bool Apart, class Mixer, class Simt, int Strips, int Columns>
