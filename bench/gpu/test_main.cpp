@@ -38,6 +38,17 @@ void operator delete(void* p) noexcept {
 }
 void operator delete(void* p, std::size_t) noexcept { operator delete(p); }
 
+// Managed memory begins at multiples of 256 and more.
+void* operator new(std::size_t bytes, std::align_val_t to) {
+  if (managed) return operator new(bytes);
+  const auto unit = static_cast<std::size_t>(to);
+  void* const p = std::aligned_alloc(unit, (bytes + unit - 1) / unit * unit);
+  if (p == nullptr) throw std::bad_alloc();
+  return p;
+}
+void operator delete(void* p, std::align_val_t) noexcept { operator delete(p); }
+void operator delete(void* p, std::size_t, std::align_val_t) noexcept { operator delete(p); }
+
 int main(int argc, char** argv) {
   int devices = 0;
   if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {

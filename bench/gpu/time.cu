@@ -1,11 +1,11 @@
 // Times of CUDA kernels and of a Llama-3.1-8B-shaped decoder, each beside what the device could do at most, measured in the same run: the
-// rate of reading memory, and that of the matrix instructions that the kernels use (mma.sync; newer ones of a device may be faster).
+// rate of reading memory, and that of the matrix instructions that the kernels use (mma.sync; for prefill attention on Hopper wgmma).
 //
 //   time [layers of the model, 8]     prints a line a measurement; errors end it
 
 #include "../random_checkpoint.hpp"
 
-#include <effinfer/attention/cuda/prefill.hpp>
+#include <effinfer/attention/cuda/prefill_wgmma.hpp>
 #include <effinfer/attention/cuda/softmax.hpp>
 #include <effinfer/decoding/greedy.hpp>
 #include <effinfer/execution/cuda.cuh>
@@ -75,6 +75,35 @@ struct multiply {
   }
 };
 
+/// The same by warpgroups: two of a block, a product of 64 x 256 after the other.
+struct multiply_wgmma {
+  using args = multiply::args;
+  [[maybe_unused]] static constexpr bool for_hopper = true;
+  static constexpr int threads = 256, words = (64 + 256) * 32;
+  static simt::grid plan(const args&) { return {132, 1, threads, words * 4}; }
+  template <class Simt>
+  EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
+    const auto memory = t.template shared<std::uint32_t>(words);
+    for (int i = t.thread(); i < words; i += threads) memory[i] = 0;
+    simt::hopper<Simt> h(t);
+    h.fence_async();
+    t.barrier();
+    const auto left = h.describe(memory, 0, 16, 1024), right = h.describe(memory, 64 * 32, 16, 1024);
+    float d[32][4] = {};
+    for (int r = 0; r < a.rounds; ++r) {
+      h.begin();
+      EFFINFER_UNROLL
+      for (int k = 0; k < 16; ++k) h.template multiply<false>(d, left + k % 4 * 32, right + k % 4 * 32, bf16{}, true);
+      h.commit();
+      h.template finish<0>(d);
+    }
+    float sum = 0;
+    EFFINFER_UNROLL
+    for (int i = 0; i < 128; ++i) sum += d[i / 4][i % 4];
+    if (sum == 1.5F) a.out[0] = sum;
+  }
+};
+
 struct clock {
   cudaEvent_t begin = nullptr, end = nullptr;
   clock() {
@@ -101,15 +130,15 @@ double seconds(context::queue_type& q, const F& f, int calls) {
   return times[times.size() / 2];
 }
 
-double read_limit = 0, multiply_limit = 0;
+double read_limit = 0, multiply_limit = 0, wgmma_limit = 0;
 
 void report_bytes(const std::string& name, double s, double bytes) {
   std::printf("%-44s %9.1f us %8.1f GB/s  %.2f of the read rate\n", name.c_str(), s * 1e6, bytes / s / 1e9,
               bytes / s / read_limit);
 }
-void report_operations(const std::string& name, double s, double operations) {
-  std::printf("%-44s %9.1f us %8.1f TFLOP/s  %.2f of the rate of mma.sync\n", name.c_str(), s * 1e6,
-              operations / s / 1e12, operations / s / multiply_limit);
+void report_operations(const std::string& name, double s, double operations, bool by_wgmma = false) {
+  std::printf("%-44s %9.1f us %8.1f TFLOP/s  %.2f of the rate of %s\n", name.c_str(), s * 1e6, operations / s / 1e12,
+              operations / s / (by_wgmma ? wgmma_limit : multiply_limit), by_wgmma ? "wgmma" : "mma.sync");
 }
 
 void time_limits(const context& on) {
@@ -134,6 +163,16 @@ void time_limits(const context& on) {
   multiply_limit = 2.0 * 16 * 8 * 16 * 8 * 2000 * (multiply::threads / 32.0) * 132 * 8 / times;
   std::printf("%-44s %.1f GB/s\n%-44s %.1f TFLOP/s\n", "reading memory", read_limit / 1e9, "mma.sync of bf16",
               multiply_limit / 1e12);
+  if (!on.limits().wgmma) return;
+  const int rounds = 1000;
+  const double by_warpgroups = seconds(
+      q,
+      [&](int) {
+        q.launch<multiply_wgmma>({rounds, sink});
+      },
+      2);
+  wgmma_limit = 2.0 * 64 * 256 * 256 * rounds * 2 * 132 / by_warpgroups;
+  std::printf("%-44s %.1f TFLOP/s\n", "wgmma of bf16", wgmma_limit / 1e12);
 }
 
 /// Numbers of bf16 in [-2, -1], from bytes.
@@ -150,22 +189,44 @@ void time_attention(const context& on) {
   using view = ei::kv_cache::view<bf16>;
   auto q = on.queue();
   const ei::attention::head_layout h{32, 8, 128, 0.088F};
-  for (const int tokens : {512, 4096, 16384}) {
+  for (const int tokens : {512, 2048, 4096, 8192, 16384}) {
     const auto rows = static_cast<std::size_t>(tokens);
     const memory query = filled(on, rows * 4096 * 2), out = filled(on, rows * 4096 * 2);
     const memory keys = filled(on, rows * 1024 * 2), values = filled(on, rows * 1024 * 2);
-    const memory table(on, 4096);
+    const memory table(on, 4096), map_table(on, sizeof(cuda::prefill_maps));
     const auto at = [](const memory& m) { return reinterpret_cast<bf16*>(m.data()); };
     cuda::prefill_sequence<bf16, view> s{
         {at(query), tokens, 4096}, {at(out), tokens, 4096}, view::of_rows(at(keys), at(values), 8, 128, tokens)};
-    const auto plan = cuda::plan_prefill(full{}, h, std::span(&s, 1));
-    q.upload(table.data(), &s, sizeof s);
-    using kernel = cuda::prefill<full, bf16, view, 128>;
-    const kernel::args args{full{}, h, reinterpret_cast<const cuda::prefill_sequence<bf16, view>*>(table.data()), plan};
-    const double time = seconds(
-        q, [&](int) { q.launch<kernel>(args); }, tokens > 4096 ? 2 : 10);
-    report_operations("prefill attention, " + std::to_string(tokens) + " tokens", time,
-                      2.0 * 128 * 32 * tokens * (tokens + 1.0));
+    struct way {
+      const char* name;
+      bool wgmma, maps;
+    };
+    for (const way& w :
+         {way{"mma.sync", false, false}, way{"wgmma, rows by threads", true, false}, way{"wgmma, boxes", true, true}}) {
+      auto limits = on.limits();
+      if (w.wgmma && !limits.wgmma) continue;
+      limits.wgmma = w.wgmma;
+      s.maps = nullptr;
+      if (w.maps) {
+        const cuda::prefill_maps maps = cuda::map_cache(s.cache, 8, simt::make_tensor_map);
+        q.upload(map_table.data(), &maps, sizeof maps);
+        s.maps = reinterpret_cast<const cuda::prefill_maps*>(map_table.data());
+      }
+      const auto plan = cuda::plan_prefill(full{}, h, std::span(&s, 1), limits);
+      q.upload(table.data(), &s, sizeof s);
+      q.synchronize();
+      const cuda::prefill_args<full, bf16, view> args{
+          full{}, h, reinterpret_cast<const cuda::prefill_sequence<bf16, view>*>(table.data()), plan};
+      const double time = seconds(
+          q,
+          [&](int) {
+            cuda::start_prefill<full, bf16, view, 128>(
+                args, [&](auto kernel, const auto& a) { q.template launch<typename decltype(kernel)::type>(a); });
+          },
+          tokens > 4096 ? 2 : 10);
+      report_operations("prefill attention, " + std::to_string(tokens) + " tokens, " + w.name, time,
+                        2.0 * 128 * 32 * tokens * (tokens + 1.0), w.wgmma);
+    }
   }
   for (const auto& [batch, length] :
        {std::pair<int, int>{1, 65536}, std::pair<int, int>{16, 8192}, std::pair<int, int>{64, 2048}}) {

@@ -1,4 +1,5 @@
-# Compiles the CUDA kernels of a file for an architecture (or several, 80,90a) and says what each takes; a kernel that spills registers fails.
+# Compiles the CUDA kernels of a file for an architecture (or several, 80,90a) and says what each takes; a kernel that spills registers fails, as
+# does one whose warpgroup instructions the assembler makes wait for each other, or whose distribution of registers it ignores.
 #   cmake -D NVCC=nvcc -D ARCHITECTURE=90a -D INCLUDE=include -D SOURCE=instantiations.cu -D OUTPUT=folder -P compile_kernels.cmake
 
 cmake_path(GET SOURCE STEM kernels_of)
@@ -37,3 +38,7 @@ foreach(one IN LISTS spills)
     message(FATAL_ERROR "a kernel spills (${one}):\n${report}")
   endif()
 endforeach()
+string(REGEX MATCH "[^\n]*(C75[0-9][0-9]|setmaxnreg ignored|wgmma[^\n]*serialized)[^\n]*" ignored "${report}")
+if(ignored)
+  message(FATAL_ERROR "the assembler says: ${ignored}")
+endif()

@@ -21,6 +21,7 @@
 #include <cstdint>
 #include <cstring>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -63,6 +64,7 @@ struct launch {
 };
 
 class thread_block;
+class hopper_block;  // what of a block hopper.hpp keeps
 
 /// An element of shared memory, read and written through the block's checks.
 template <class T>
@@ -122,6 +124,7 @@ class thread_block {
 
  private:
   friend class context;
+  friend class hopper_block;
   template <class T>
   friend class shared_element;
 
@@ -129,7 +132,7 @@ class thread_block {
   static std::size_t bytes(const launch& l) { return static_cast<std::size_t>(l.shared_bytes); }
 
   struct abandoned {};  // thrown in the threads that are left when one has failed, so that they end too
-  enum class state { ready, at_barrier, at_warp, ended };
+  enum class state { ready, at_barrier, at_warp, at_condition, ended };
   struct async_copy {
     std::size_t to, size;
     std::array<std::byte, 16> bytes;
@@ -141,7 +144,8 @@ class thread_block {
     std::string operation;  // what a waiting lane called
     std::array<std::byte, 64> given{};
     std::size_t shared_used = 0;
-    int group = 0;  // of copies, the one being filled
+    std::function<bool()> may_go_on;  // at a condition
+    int group = 0;                    // of copies, the one being filled
     std::vector<async_copy> copies;
     const void* stack_bottom = nullptr;
     void* fake_stack = nullptr;
@@ -156,37 +160,49 @@ class thread_block {
     static constexpr int atomics = -2 * warp_size;  // as a writer: no thread's, and of no warp
     int writer = none, reader = none, reader_warp = none;
     std::uint32_t written_block = 0, written_warp = 0, read_block = 0, read_warp = 0;
+    std::uint32_t written_at = 0, read_at = 0;  // by the clock of who did it
     bool known = false, pending = false;
   };
 
   std::size_t index(int t) const { return static_cast<std::size_t>(t); }
   warp& warp_of(int t) { return warps_[index(t / warp_size)]; }
 
+  /// What each thread knows of the others' clocks, where threads meet otherwise than at barriers of the block (hopper.hpp): a vector clock
+  /// (Lamport 1978; Mattern 1989). Behind the threads' clocks stand those of other things that write.
+  using clocks = std::vector<std::uint32_t>;
+  [[nodiscard]] std::uint32_t now(int t) const { return known_.empty() ? 0 : known_[index(t)][index(t)]; }
+  static void join(clocks& into, const clocks& from) {
+    for (std::size_t i = 0; i < into.size(); ++i) into[i] = std::max(into[i], from[i]);
+  }
+
   /// True where something that happened then is ordered before what thread `t` does now.
-  bool ordered(int t, int who, std::uint32_t block_epoch, std::uint32_t warp_epoch) {
-    return who == t || block_epoch < epoch_ || (who / warp_size == t / warp_size && warp_epoch < warp_of(t).epoch);
+  bool ordered(int t, int who, std::uint32_t block_epoch, std::uint32_t warp_epoch, std::uint32_t at) {
+    return who == t || block_epoch < epoch_ || (who / warp_size == t / warp_size && warp_epoch < warp_of(t).epoch) ||
+           (who >= 0 && !known_.empty() && known_[index(t)][index(who)] >= at);
   }
 
   void note_read(int t, std::size_t at) {
     byte_state& b = shadow_[at];
     if (b.pending) fail(t, at, "reads a copy in the background before its wait");
     if (!b.known) fail(t, at, "reads what nobody has written");
-    if (!ordered(t, b.writer, b.written_block, b.written_warp))
+    if (!ordered(t, b.writer, b.written_block, b.written_warp, b.written_at))
       fail(t, at, "reads what thread " + std::to_string(b.writer) + " wrote, without a barrier between them");
     const bool fresh = b.reader == byte_state::none || b.read_block != epoch_;
     b.reader = fresh || b.reader == t ? t : byte_state::many;
     b.reader_warp = fresh || b.reader_warp == t / warp_size ? t / warp_size : byte_state::many;
-    b.read_block = epoch_, b.read_warp = warp_of(t).epoch;
+    b.read_block = epoch_, b.read_warp = warp_of(t).epoch, b.read_at = now(t);
   }
   void note_write(int t, std::size_t at) {
     byte_state& b = shadow_[at];
     if (b.pending) fail(t, at, "writes where a copy in the background is on its way");
-    if (b.known && !ordered(t, b.writer, b.written_block, b.written_warp))
+    if (b.known && !ordered(t, b.writer, b.written_block, b.written_warp, b.written_at))
       fail(t, at, "writes what thread " + std::to_string(b.writer) + " wrote, without a barrier between them");
     const bool in_warp = b.reader_warp == t / warp_size && b.read_warp < warp_of(t).epoch;
-    if (b.reader != byte_state::none && b.reader != t && b.read_block == epoch_ && !in_warp)
+    const bool after_it = b.reader >= 0 && ordered(t, b.reader, b.read_block, b.read_warp, b.read_at);
+    if (b.reader != byte_state::none && b.reader != t && b.read_block == epoch_ && !in_warp && !after_it)
       fail(t, at, "writes what another thread reads, without a barrier between them");
-    b.known = true, b.writer = t, b.written_block = epoch_, b.written_warp = warp_of(t).epoch;
+    if (at % 2 == 0 && check_readers_) check_readers_(t, at);  // what products read is 16 bits wide
+    b.known = true, b.writer = t, b.written_block = epoch_, b.written_warp = warp_of(t).epoch, b.written_at = now(t);
     b.reader = b.reader_warp = byte_state::none;
   }
   /// Atomic additions are ordered among themselves, and before or after all else by a barrier of the block.
@@ -241,6 +257,12 @@ class thread_block {
     __sanitizer_finish_switch_fiber(fake_stack, nullptr, nullptr);
 #endif
   }
+  /// Threads that know of each other all that they know, and begin a new time each.
+  void meet(int first, int count) {
+    clocks all = known_[index(first)];
+    for (int t = first + 1; t < first + count; ++t) join(all, known_[index(t)]);
+    for (int t = first; t < first + count; ++t) known_[index(t)] = all, ++known_[index(t)][index(t)];
+  }
   std::vector<int> order() const;
   bool release();
   [[nodiscard]] simt_error diverged() const;
@@ -252,6 +274,12 @@ class thread_block {
   std::vector<thread> threads_;
   std::vector<warp> warps_;
   std::uint32_t epoch_ = 0;  // block barriers so far
+  std::vector<clocks> known_;
+  std::shared_ptr<hopper_block> hopper_;
+  std::function<void(int, std::size_t)> check_readers_;  // other readers than threads
+  std::vector<std::function<void()>> background_;        // what happens when no thread can go on: as late as it may
+  std::function<std::string()> unfinished_;              // at the block's end
+  std::minstd_rand random_{launch_.seed};
   std::exception_ptr failure_;
   const void* main_bottom_ = nullptr;
   std::size_t main_size_ = 0;
@@ -260,6 +288,7 @@ class thread_block {
 /// The context of one thread.
 class context {
  public:
+  friend class hopper_block;
   context(thread_block& of, int thread) : of_(&of), thread_(thread) {}
 
   [[nodiscard]] int thread() const { return thread_; }
@@ -415,6 +444,25 @@ class context {
     }
   }
 
+  /// All lanes of the warp come here.
+  void warp_step(const char* operation) { of_->wait(thread_, thread_block::state::at_warp, operation); }
+  /// The lane's two rows of the 16 x 16 matrix that the warp's registers hold.
+  template <class T>
+  void rows_of_a(const std::uint32_t (&a)[4], float (&rows)[2][16]) {
+    struct operand {
+      std::uint32_t a[4];
+    } own{{a[0], a[1], a[2], a[3]}};
+    exchange(own, "wgmma of registers");
+    for (int half = 0; half < 2; ++half) {
+      for (int k = 0; k < 16; ++k) {
+        const auto place = simt::a_place(lane() / 4 + half * 8, k);
+        const auto from = of_->given<operand>(thread_, place.lane);
+        rows[half][k] =
+            static_cast<float>(T::from_bits(static_cast<std::uint16_t>(from.a[place.i / 2] >> (place.i % 2 * 16))));
+      }
+    }
+  }
+
   template <class T>
   T atomic_add(T* p, T v) {
     return std::exchange(*p, *p + v);
@@ -490,12 +538,30 @@ inline bool thread_block::release() {
       warps_[w].given[i] = lanes[i].given;
       lanes[i].at = state::ready;
     }
-    if (lanes[0].operation == "warp_barrier") ++warps_[w].epoch;
+    if (lanes[0].operation == "warp_barrier") {
+      ++warps_[w].epoch;
+      if (!known_.empty()) meet(static_cast<int>(w) * warp_size, warp_size);
+    }
+    any = true;
+  }
+  for (thread& t : threads_) {
+    if (t.at != state::at_condition || !t.may_go_on()) continue;
+    t.at = state::ready;
     any = true;
   }
   if (any) return true;
-  if (!std::all_of(threads_.begin(), threads_.end(), [](const thread& t) { return t.at == state::at_barrier; }))
-    return false;
+  if (!std::all_of(threads_.begin(), threads_.end(), [](const thread& t) { return t.at == state::at_barrier; })) {
+    if (background_.empty()) return false;
+    // Any of them may be the next to happen.
+    const std::size_t last = background_.size() - 1;
+    const std::size_t which = launch_.order == thread_order::forward   ? 0
+                              : launch_.order == thread_order::reverse ? last
+                                                                       : random_() % (last + 1);
+    const std::function<void()> one = std::move(background_[which]);
+    background_.erase(background_.begin() + static_cast<std::ptrdiff_t>(which));
+    one();
+    return true;
+  }
   for (thread& t : threads_) t.at = state::ready;
   ++epoch_;
   return true;
@@ -552,6 +618,10 @@ void thread_block::run(const Kernel& kernel) {
     if (std::all_of(threads_.begin(), threads_.end(), [](const thread& t) { return t.at == state::ended; })) break;
     if (failure_ == nullptr && !release()) failure_ = std::make_exception_ptr(diverged());
   }
+  if (failure_ == nullptr && !background_.empty())
+    failure_ = std::make_exception_ptr(simt_error("a block ends while copies are on their way"));
+  if (failure_ == nullptr && unfinished_ && !unfinished_().empty())
+    failure_ = std::make_exception_ptr(simt_error(unfinished_()));
   if (failure_ == nullptr) return;
   for (thread& t : threads_) {
     if (t.at != state::ended) resume(t);

@@ -1,6 +1,6 @@
 // Prefill attention on the host context: against the oracle, and against itself cut and batched otherwise.
 
-#include "simt/attention_runs.hpp"
+#include "simt/prefill_runs.hpp"
 
 #include <effinfer/attention/alibi.hpp>
 #include <effinfer/attention/cpu/softmax.hpp>
@@ -29,53 +29,16 @@ namespace cuda = ei::attention::cuda;
 
 namespace {
 
-template <class T>
-using cache_of = ei::kv_cache::view<T>;
-
-head_layout layout(int heads, int kv_heads, int d) {
-  return {heads, kv_heads, d, 1 / std::sqrt(static_cast<float>(d))};
-}
-
-template <class T>
-cache_of<T> rows_of(const random_sequence<T>& s, const head_layout& h) {
-  return cache_of<T>::of_rows(s.keys.data(), s.values.data(), h.kv_heads, h.head_size, s.length());
-}
-
-template <class T>
-cuda::prefill_sequence<T, cache_of<T>> in_call(random_sequence<T>& s, const head_layout& h, const cache_of<T>& cache,
-                                               int index = 0) {
-  const std::ptrdiff_t columns = std::ptrdiff_t{h.heads} * h.head_size;
-  return {{s.query.data(), s.tokens, columns}, {s.out.data(), s.tokens, columns}, cache, s.first_position, index};
-}
-
 template <int D, class T, class View, class Mixer>
-void prefill(const Mixer& mixer, const head_layout& h, std::vector<cuda::prefill_sequence<T, View>> sequences,
+void prefill(const Mixer& mixer, const head_layout& h, const std::vector<cuda::prefill_sequence<T, View>>& sequences,
              thread_order order = thread_order::shuffled) {
-  const cuda::prefill_plan plan = cuda::plan_prefill(mixer, h, std::span(sequences));
-  start<cuda::prefill<Mixer, T, View, D>>({mixer, h, sequences.data(), plan}, order);
+  run_prefill<D>(mixer, h, sequences, {}, order);
 }
 
-/// All sequences {new tokens, tokens before them} in one call.
 template <int D, class T, class Mixer>
 void check(const Mixer& mixer, int heads, int kv_heads, const std::vector<std::pair<int, int>>& sizes) {
-  const head_layout h = layout(heads, kv_heads, D);
-  std::vector<random_sequence<T>> all;
-  std::vector<cuda::prefill_sequence<T, cache_of<T>>> call;
-  for (const auto& [tokens, before] : sizes) all.emplace_back(h, tokens, before, all.size() + 1);
-  for (std::size_t i = 0; i < all.size(); ++i)
-    call.push_back(in_call(all[i], h, rows_of(all[i], h), static_cast<int>(i)));
-  prefill<D>(mixer, h, call);
-  for (std::size_t i = 0; i < all.size(); ++i) check_against_oracle(mixer, h, all[i], static_cast<int>(i), rounding<T>);
+  check_prefill<D, T>(mixer, heads, kv_heads, sizes, {}, false);
 }
-
-/// A user's own: near keys and every third one behind them, and a score that knows its head and sequence.
-struct own : no_hooks {
-  int near = 5;
-  EFFINFER_HOST_DEVICE float score(float s, position p) const {
-    return s * 0.5F + 0.25F * static_cast<float>(p.head - p.kv_head - p.sequence) + (p.key % 2 == 0 ? 0.5F : 0.0F);
-  }
-  EFFINFER_HOST_DEVICE bool visible(position p) const { return p.query - p.key < near || p.key % 3 == 0; }
-};
 
 }  // namespace
 
@@ -98,14 +61,14 @@ TEST_CASE("prefill: every policy") {
   check<64, f16>(softmax<alibi>{alibi{slopes.data()}}, 2, 1, sizes);
   check<64, bf16>(softmax<sinks>{sinks{sink.data()}}, 2, 1, sizes);
   check<128, f16>(softmax<streaming_window>{streaming_window{.first = 4, .window = 20}}, 2, 2, sizes);
-  check<64, f16>(softmax<own>{own{}}, 2, 1, sizes);
+  check<64, f16>(softmax<own_policy>{own_policy{}}, 2, 1, sizes);
   check<128, f16>(softmax<sliding_window<30>, soft_cap, sinks>{{}, {.cap = 3}, {sink.data()}}, 2, 1, sizes);
   check<96, f16>(softmax<alibi>{alibi{slopes.data()}}, 2, 1, {{11, 100}});
   check<256, f16>(softmax<alibi>{alibi{slopes.data()}}, 2, 1, {{11, 30}});
 }
 
 TEST_CASE_TEMPLATE("prefill in chunks is prefill at once, and a sequence in a batch is itself alone, bit for bit",
-                   Mixer, full, softmax<sliding_window<50>>, softmax<streaming_window>, softmax<own>) {
+                   Mixer, full, softmax<sliding_window<50>>, softmax<streaming_window>, softmax<own_policy>) {
   using T = bf16;
   constexpr int d = 64, tokens = 150;
   const head_layout h = layout(3, 1, d);

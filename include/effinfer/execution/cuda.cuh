@@ -53,6 +53,20 @@ struct probe {
   }
 };
 
+/// Where the code that a device would run was compiled for sm_90a, it takes some shared memory: so a program knows without starting it. A template, as
+/// every translation unit has it.
+template <class>
+__global__ void tell_target(int* out) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  __shared__ int turned[32];
+  turned[31 - threadIdx.x] = out[threadIdx.x];
+  __syncthreads();
+  out[threadIdx.x] = turned[threadIdx.x];
+#else
+  (void)out;
+#endif
+}
+
 }  // namespace detail
 
 template <class Activation, int... HeadSizes>
@@ -132,6 +146,10 @@ class on_cuda<Activation, HeadSizes...>::context {
     }
     limits_.multiprocessors = attribute(cudaDevAttrMultiProcessorCount);
     limits_.shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+    cudaFuncAttributes of_target{};
+    simt::check(cudaFuncGetAttributes(&of_target, reinterpret_cast<const void*>(detail::tell_target<void>)),
+                "a kernel's attributes");
+    limits_.wgmma = major == 9 && of_target.sharedSizeBytes > 0;
     if (policy.stream == nullptr) {
       simt::check(cudaStreamCreateWithFlags(&policy_.stream, cudaStreamNonBlocking), "a stream");
       owns_stream_ = true;

@@ -7,6 +7,7 @@
 //   const prefill_plan plan = plan_prefill(mixer, heads, std::span(sequences));                      // on the host, may throw
 //   // copy `sequences` to device memory `on_device`, then
 //   execution::simt::launch<prefill<Mixer, bf16, view, 128>>({mixer, heads, on_device, plan}, stream);   // of simt/launch.cuh
+// prefill_wgmma.hpp is the form for Hopper, and starts the one that the plan names.
 // All query heads of a key head are rows of one block, so few tokens of a grouped-query model fill a tile as well.
 //
 // Exact: a row's result depends on the sequence's keys, values and that query alone: chunked is whole, batched is alone.
@@ -14,6 +15,7 @@
 // Source: Dao, "FlashAttention-2" (2023), algorithm 1 and section 3.3; Milakov and Gimelshein (2018) for the online softmax.
 
 #include <effinfer/attention/cuda/cache_rows.hpp>
+#include <effinfer/attention/cuda/query_rows.hpp>
 #include <effinfer/attention/policy.hpp>
 #include <effinfer/attention/sequence.hpp>
 #include <effinfer/attention/softmax.hpp>
@@ -22,6 +24,7 @@
 #include <effinfer/core/matrix_view.hpp>
 #include <effinfer/execution/simt/context.hpp>
 #include <effinfer/execution/simt/grid.hpp>
+#include <effinfer/execution/simt/hopper.hpp>
 
 #include <cmath>
 #include <cstddef>
@@ -33,15 +36,25 @@
 
 namespace effinfer::inline v0::attention::cuda {
 
+/// Which kernel a call runs: that of this file, on the matrix instructions of warps, or that of prefill_wgmma.hpp.
+enum class prefill_form { mma, wgmma };
+
+/// Where the second form may find keys and values by the copying engine: made by map_cache (prefill_wgmma.hpp), in device memory.
+struct prefill_maps {
+  execution::simt::tensor_map keys, values;
+  const void *first_key, *first_value;
+};
+
 /// One sequence of a prefill call: T new tokens in front of its keys and values.
 template <class T, kv_cache::cache_view View>
 struct prefill_sequence {
   matrix_view<const T> query;  ///< [T, H*D], position embedding applied
   matrix_view<T> out;          ///< [T, H*D], may be the memory of `query`
   View cache;  ///< keys and values of all tokens, the T new ones included: cache.length = first_position + T
-  int first_position = 0;  ///< of the first new token
-  int index = 0;           ///< what policies get as position::sequence
-  int first_tile = 0;      ///< filled in by the plan: where its blocks begin
+  int first_position = 0;              ///< of the first new token
+  int index = 0;                       ///< what policies get as position::sequence
+  const prefill_maps* maps = nullptr;  ///< of `cache`, in device memory; without them rows are copied by threads
+  int first_tile = 0;                  ///< filled in by the plan: where its blocks begin
 };
 
 /// Query rows (tokens times heads of a group) that a block works on, and keys of a tile: as much as the registers hold. A policy of
@@ -55,28 +68,40 @@ constexpr int prefill_keys(int head_size) {
   return head_size > 128 || (head_size > 64 && !Mixer::changes_scores) ? 32 : 64;
 }
 
+/// True where the second form exists; for float, int8 and fp8 caches and other head sizes there is the first.
+template <class T, class View>
+constexpr bool has_wgmma_form(int head_size) {
+  return std::is_same_v<typename View::element_type, T> && sizeof(T) == 2 &&
+         (head_size == 64 || head_size == 128 || head_size == 256);
+}
+inline constexpr int wgmma_prefill_rows = 128;
+
 /// What a prefill call needs, known on the host before anything runs.
 struct prefill_plan {
   int sequences = 0;
   int tiles = 0;                    ///< blocks of query rows of all sequences, for each key head
   std::size_t workspace_bytes = 0;  ///< of device memory: none
+  prefill_form form = prefill_form::mma;
 };
 
 /// Fills in what prefill_sequence says that the plan does. Sequences without new tokens are allowed. Head sizes D of the kernels: 32,
-/// 64, 96, 128, 256. Errors: `invalid_argument` (heads, a scale that isn't above 0), `mismatch` (shapes, a cache that doesn't end with the new
-/// tokens), `unsupported` (a head size, rows that aren't 16-byte aligned), `limit` (2^31 rows or blocks).
+/// 64, 96, 128, 256. `limits`: of the device; the form is `wgmma` where it has that and the kernel exists, whatever the lengths.
+/// Errors: `invalid_argument` (heads, a scale that isn't above 0), `mismatch` (shapes, a cache that doesn't end with the new tokens),
+/// `unsupported` (a head size, rows that aren't 16-byte aligned), `limit` (2^31 rows or blocks).
 template <class Mixer, class T, class View>
-prefill_plan plan_prefill(const Mixer&, const head_layout& h, std::span<prefill_sequence<T, View>> sequences) {
+prefill_plan plan_prefill(const Mixer&, const head_layout& h, std::span<prefill_sequence<T, View>> sequences,
+                          const execution::simt::device_limits& limits = {}) {
   const char* const who = "attention::cuda::plan_prefill";
   detail::check_heads(who, h);
   if (!(h.scale > 0.0F) || h.scale > std::numeric_limits<float>::max()) {
     throw error(error_code::invalid_argument, who, "scale = " + std::to_string(h.scale) + " is not above 0");
   }
   const std::ptrdiff_t columns = std::ptrdiff_t{h.heads} * h.head_size, group = h.heads / h.kv_heads;
-  const int rows = prefill_rows<Mixer>(h.head_size);
+  prefill_plan plan;
+  if (limits.wgmma && has_wgmma_form<T, View>(h.head_size)) plan.form = prefill_form::wgmma;
+  const int rows = plan.form == prefill_form::wgmma ? wgmma_prefill_rows : prefill_rows<Mixer>(h.head_size);
   constexpr std::ptrdiff_t most = std::numeric_limits<int>::max();
   std::ptrdiff_t tiles = 0;
-  prefill_plan plan;
   for (prefill_sequence<T, View>& s : sequences) {
     const std::string which = "sequence " + std::to_string(&s - sequences.data()) + ": ";
     s.first_tile = static_cast<int>(tiles);
@@ -148,10 +173,11 @@ struct prefill {
 
   /// Errors: `mismatch` (a plan for another head size), `limit` (65535 key heads).
   static execution::simt::grid plan(const args& a) {
-    if (a.heads.head_size != D) {
-      throw error(
-          error_code::mismatch, "attention::cuda::prefill",
-          "compiled for head_size = " + std::to_string(D) + ", the plan is for " + std::to_string(a.heads.head_size));
+    if (a.heads.head_size != D || a.plan.form != prefill_form::mma) {
+      throw error(error_code::mismatch, "attention::cuda::prefill",
+                  "compiled for head_size = " + std::to_string(D) + ", the plan is for " +
+                      std::to_string(a.heads.head_size) +
+                      (a.plan.form != prefill_form::mma ? " and another form" : ""));
     }
     if (a.heads.kv_heads > 65535) {
       throw error(error_code::limit, "attention::cuda::prefill",
@@ -163,69 +189,41 @@ struct prefill {
   template <class Simt>
   EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
     const int tile = a.plan.tiles - 1 - t.block(), kv_head = t.block_y();
-    const prefill_sequence<T, View>& s = a.sequences[sequence_of(a, tile)];
-    const int group = a.heads.heads / a.heads.kv_heads;
-    const int first_row = (tile - s.first_tile) * rows, all_rows = static_cast<int>(s.query.rows) * group;
-    const int past_row = first_row + rows < all_rows ? first_row + rows : all_rows;
-    const int first_query = s.first_position + first_row / group;
-    const int last_query = s.first_position + (past_row - 1) / group;
+    const prefill_sequence<T, View>& s = a.sequences[detail::sequence_of(a, tile)];
+    const detail::query_block block(a.mixer, a.heads, s, tile, rows);
 
     const auto query = t.template shared<std::uint32_t>(rows * row_words);
     const auto stages = t.template shared<std::uint32_t>(2 * stage_words);
     const auto converted = t.template shared<std::uint32_t>(converts ? tile_words : 0);
 
-    key_range visited{a.mixer.keys(first_query, first_query + 1).begin, a.mixer.keys(last_query, last_query + 1).end};
-    if (visited.begin < s.cache.first) visited.begin = s.cache.first;
-    if (visited.end > last_query + 1) visited.end = last_query + 1;
-    // The first tile from position `key` on with something to see; past the end where there is none.
-    const auto next_tile = [&](int key) {
-      if constexpr (Mixer::hides_keys) {
-        while (key < visited.end) {
-          const int next = a.mixer.next_key({first_query, last_query + 1, key, visited.end});
-          if (next >= visited.end) return next;
-          key = next / keys * keys;
-          const int low = key > visited.begin ? key : visited.begin;
-          const int high = key + keys < visited.end ? key + keys : visited.end;
-          if (a.mixer.any_visible({first_query, last_query + 1, low, high})) return key;
-          key += keys;
-        }
-        return key;
-      } else {
-        return key / keys * keys;
-      }
-    };
-    int key = next_tile(visited.begin);
+    int key = block.next_tile<keys>(a.mixer, block.visited.begin);
 
-    fetch_query(t, s, kv_head, group, first_row, past_row, query);
-    if (key < visited.end) fetch(t, s.cache, kv_head, key, stages);
+    fetch_query(t, s, kv_head, block, query);
+    if (key < block.visited.end) fetch(t, s.cache, kv_head, key, stages);
     t.commit();
 
-    // What the thread's rows are: of each strip those of lane / 4 and 8 below it.
-    const int warp_row = first_row + t.warp() * (strips * 16);
-    const bool idle = warp_row >= past_row;
-    const int warp_past = warp_row + strips * 16 < past_row ? warp_row + strips * 16 : past_row;
-    const int warp_first_query = s.first_position + warp_row / group;
-    const int warp_last_query = s.first_position + (warp_past - 1) / group;
+    const int warp_row = block.first_row + t.warp() * (strips * 16);
+    const bool idle = warp_row >= block.past_row;
+    const int warp_past = warp_row + strips * 16 < block.past_row ? warp_row + strips * 16 : block.past_row;
+    const int warp_first_query = s.first_position + warp_row / block.group;
+    const int warp_last_query = s.first_position + (warp_past - 1) / block.group;
     position at[strips][2];
-    EFFINFER_UNROLL
-    for (int i = 0; i < strips * 2; ++i) {
-      const int r = warp_row + i * 8 + t.lane() / 4, row = r < past_row ? r : past_row - 1;
-      at[i / 2][i % 2] = {s.first_position + row / group, 0, kv_head * group + row % group, kv_head, s.index};
-    }
+    detail::locate_rows(t, block, s.first_position, s.index, kv_head, warp_row, at);
 
     float out[strips][D / 8][4] = {};
-    float greatest[strips][2], sum[strips][2];  // sum: the thread's share
+    float greatest[strips][2], sum[strips][2], fade[strips][2];
     EFFINFER_UNROLL
     for (int i = 0; i < strips * 2; ++i) {
-      greatest[i / 2][i % 2] = minus_infinity;
+      greatest[i / 2][i % 2] = detail::minus_infinity;
       sum[i / 2][i % 2] = 0;
     }
 
-    for (int stage = 0; key < visited.end; stage ^= 1) {
+    const float unit = detail::score_unit<Mixer>(a.heads);
+    for (int stage = 0; key < block.visited.end; stage ^= 1) {
       t.template wait<0>();
       t.barrier();  // all see the tile, and are done with the other stage
-      const int following = next_tile(key + keys);
-      if (following < visited.end) fetch(t, s.cache, kv_head, following, stages + (stage ^ 1) * stage_words);
+      const int following = block.next_tile<keys>(a.mixer, key + keys);
+      if (following < block.visited.end) fetch(t, s.cache, kv_head, following, stages + (stage ^ 1) * stage_words);
       t.commit();
       const auto stored = stages + stage * stage_words;
       if constexpr (converts) {
@@ -248,8 +246,9 @@ struct prefill {
         const tile_of_warp seen{warp_first_query, warp_last_query + 1, key, key + keys};
         const bool whole = key >= s.cache.first && key + keys <= warp_first_query + 1 &&
                            (!Mixer::hides_keys || a.mixer.all_visible(seen));
-        apply_policy(t, a, s.cache.first, at, key, whole, score);
-        weigh(t, unit(a), score, greatest, sum, out);
+        detail::apply_policy<(D > 128)>(t, a.mixer, a.heads, s.cache.first, at, key, whole, score);
+        detail::weigh(t, unit, score, greatest, sum, fade);
+        detail::fade_out(fade, out);
         multiply_values(t, key_tile + keys * row_words, score, out);
       }
       key = following;
@@ -259,71 +258,35 @@ struct prefill {
 
     EFFINFER_UNROLL
     for (int i = 0; i < strips * 2; ++i) {
-      float all = sum[i / 2][i % 2];
-      all += t.shuffle_xor(all, 1);
-      all += t.shuffle_xor(all, 2);
-      // What the mixer's start adds, in powers of two.
-      const softmax_start start = a.mixer.start(at[i / 2][i % 2].head);
-      const float own = greatest[i / 2][i % 2] * unit(a), other = start.max * log2_e;
-      const float most = own > other ? own : other, shift = most == minus_infinity ? 0.0F : most;
-      const float share = t.exp2(own - shift);
-      float total = all * share;
-      if (start.sum != 0.0F) total += start.sum * t.exp2(other - shift);
-      const float factor = total != 0.0F ? share / total : 0.0F;
+      const float factor =
+          detail::final_factor(t, a.mixer, unit, at[i / 2][i % 2].head, greatest[i / 2][i % 2], sum[i / 2][i % 2]);
       const int r = warp_row + i * 8 + t.lane() / 4;
-      if (r >= past_row) continue;
-      T* const to = s.out.row(r / group) + std::ptrdiff_t{kv_head * group + r % group} * D + t.lane() % 4 * 2;
+      if (r >= block.past_row) continue;
+      T* const to =
+          s.out.row(r / block.group) + std::ptrdiff_t{kv_head * block.group + r % block.group} * D + t.lane() % 4 * 2;
       EFFINFER_UNROLL
       for (int c = 0; c < D / 8; ++c) {
-        store_pair(to + c * 8, pair(out[i / 2][c][i % 2 * 2] * factor, out[i / 2][c][i % 2 * 2 + 1] * factor));
+        detail::store_pair(to + c * 8,
+                           detail::pair<T>(out[i / 2][c][i % 2 * 2] * factor, out[i / 2][c][i % 2 * 2 + 1] * factor));
       }
     }
   }
 
  private:
   using tile_of_warp = attention::tile;
-  static constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
-  static constexpr float log2_e = 1.44269504F;
-
-  /// What the scores in the registers are multiplied with to be exponents of two. The scale is in it where no policy wants to see them.
-  EFFINFER_HOST_DEVICE static float unit(const args& a) {
-    return Mixer::changes_scores ? log2_e : a.heads.scale * log2_e;
-  }
-
-  EFFINFER_HOST_DEVICE static std::uint32_t pair(float low, float high) {
-    return static_cast<std::uint32_t>(T(low).bits) | static_cast<std::uint32_t>(T(high).bits) << 16;
-  }
-
-  EFFINFER_HOST_DEVICE static void store_pair(T* to, std::uint32_t both) {
-#if defined(__CUDA_ARCH__)
-    *reinterpret_cast<std::uint32_t*>(to) = both;
-#else
-    __builtin_memcpy(to, &both, sizeof both);
-#endif
-  }
-
-  /// The last sequence that begins at or before the tile and has one.
-  EFFINFER_HOST_DEVICE static int sequence_of(const args& a, int tile) {
-    int low = 0, high = a.plan.sequences;  // first_tile of low <= tile < that of high
-    while (high - low > 1) {
-      const int middle = (low + high) / 2;
-      (a.sequences[middle].first_tile <= tile ? low : high) = middle;
-    }
-    return low;
-  }
 
   /// Where piece q of a row stands, in words.
   EFFINFER_HOST_DEVICE static constexpr int place(int row, int q) { return row * row_words + q * 4; }
 
   template <class Simt, class Shared>
-  EFFINFER_HOST_DEVICE static void fetch_query(Simt& t, const prefill_sequence<T, View>& s, int kv_head, int group,
-                                               int first_row, int past_row, Shared to) {
+  EFFINFER_HOST_DEVICE static void fetch_query(Simt& t, const prefill_sequence<T, View>& s, int kv_head,
+                                               const detail::query_block& block, Shared to) {
     EFFINFER_KEEP_ROLLED
     for (int i = t.thread(); i < rows * pieces; i += threads) {
-      const int r = first_row + i / pieces,
-                row = r < past_row ? r : past_row - 1;  // past the end: any, it isn't stored
-      const T* const from =
-          s.query.row(row / group) + std::ptrdiff_t{kv_head * group + row % group} * D + i % pieces * 8;
+      const int r = block.first_row + i / pieces,
+                row = r < block.past_row ? r : block.past_row - 1;  // past the end: any, it isn't stored
+      const T* const from = s.query.row(row / block.group) +
+                            std::ptrdiff_t{kv_head * block.group + row % block.group} * D + i % pieces * 8;
       t.copy_async(to, place(i / pieces, i % pieces), reinterpret_cast<const std::uint32_t*>(from));
     }
   }
@@ -346,7 +309,7 @@ struct prefill {
       EFFINFER_UNROLL
       for (int e = 0; e < pairs; ++e) {
         to[r * row_words + w * pairs + e] =
-            pair(row::number(word, 2 * e) * scale, row::number(word, 2 * e + 1) * scale);
+            detail::pair<T>(row::number(word, 2 * e) * scale, row::number(word, 2 * e + 1) * scale);
       }
     }
   }
@@ -387,7 +350,7 @@ struct prefill {
       EFFINFER_UNROLL
       for (int i = 0; i < strips * 4; ++i) {
         const float(&w)[4] = weight[i / 4][k * 2 + i % 4 / 2];
-        p[i / 4][i % 4] = pair(w[i % 2 * 2], w[i % 2 * 2 + 1]);
+        p[i / 4][i % 4] = detail::pair<T>(w[i % 2 * 2], w[i % 2 * 2 + 1]);
       }
       EFFINFER_UNROLL
       for (int n = 0; n < D / 16; ++n) {
@@ -414,62 +377,6 @@ struct prefill {
     }
     EFFINFER_UNROLL
     for (int i = 0; i < 4; ++i) b[i / 2][i % 2] = r[i];
-  }
-
-  /// Scores as the mixer wants them; minus infinity where a query doesn't see a key.
-  template <class Simt>
-  EFFINFER_HOST_DEVICE static void apply_policy(Simt& t, const args& a, int first_held, const position (&at)[strips][2],
-                                                int key, bool whole, float (&score)[strips][keys / 8][4]) {
-    if (!Mixer::changes_scores && whole) return;
-    EFFINFER_UNROLL
-    for (int i = 0; i < strips; ++i) {
-      EFFINFER_UNROLL
-      for (int n = 0; n < keys / 8; ++n) {
-        // Keeps the policy's work on a few scores behind that on others, where there are no registers for all of it at once.
-        if constexpr (Mixer::changes_scores && D > 128) t.warp_barrier();
-        EFFINFER_UNROLL
-        for (int e = 0; e < 4; ++e) {
-          position p = at[i][e / 2];
-          p.key = key + n * 8 + t.lane() % 4 * 2 + e % 2;
-          float& one = score[i][n][e];
-          if constexpr (Mixer::changes_scores) one = a.mixer.score(one * a.heads.scale, p);
-          if (!whole) {
-            bool seen = p.key <= p.query && p.key >= first_held;
-            if constexpr (Mixer::hides_keys) seen = seen && a.mixer.visible(p);
-            if (!seen) one = minus_infinity;
-          }
-        }
-      }
-    }
-  }
-
-  /// Scores become weights e^(score - greatest so far), and what was summed under an older greatest fades.
-  template <class Simt>
-  EFFINFER_HOST_DEVICE static void weigh(Simt& t, float unit, float (&score)[strips][keys / 8][4],
-                                         float (&greatest)[strips][2], float (&sum)[strips][2],
-                                         float (&out)[strips][D / 8][4]) {
-    EFFINFER_UNROLL
-    for (int i = 0; i < strips * 2; ++i) {
-      const int strip = i / 2, half = i % 2;
-      float most = greatest[strip][half];
-      EFFINFER_UNROLL
-      for (int n = 0; n < keys / 4; ++n) most = std::fmax(most, score[strip][n / 2][half * 2 + n % 2]);
-      most = std::fmax(most, t.shuffle_xor(most, 1));
-      most = std::fmax(most, t.shuffle_xor(most, 2));
-      const float shift = most == minus_infinity ? 0.0F : most * unit;
-      const float fade = t.exp2(std::fma(greatest[strip][half], unit, -shift));
-      greatest[strip][half] = most;
-      float added = 0;
-      EFFINFER_UNROLL
-      for (int n = 0; n < keys / 4; ++n) {
-        float& one = score[strip][n / 2][half * 2 + n % 2];
-        one = t.exp2(std::fma(one, unit, -shift));
-        added += one;
-      }
-      sum[strip][half] = std::fma(sum[strip][half], fade, added);
-      EFFINFER_UNROLL
-      for (int c = 0; c < D / 4; ++c) out[strip][c / 2][half * 2 + c % 2] *= fade;
-    }
   }
 };
 

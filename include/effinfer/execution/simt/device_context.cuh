@@ -40,7 +40,7 @@ class device_context {
 
   template <class T>
   __device__ T* shared(int count) {
-    extern __shared__ __align__(128) unsigned char effinfer_shared_memory[];
+    extern __shared__ __align__(1024) unsigned char effinfer_shared_memory[];
     used_ = (used_ + 15) / 16 * 16;
     T* const array = reinterpret_cast<T*>(effinfer_shared_memory + used_);
     used_ += static_cast<int>(sizeof(T)) * count;
@@ -128,11 +128,40 @@ class device_context {
   int used_ = 0;
 };
 
+/// Kernels that need hopper.hpp: they say K::for_hopper = true and K::threads.
+template <class K>
+concept hopper_kernel = requires {
+  requires K::for_hopper;
+};
+
 /// A kernel K with `K::args` and `K::run(context, args)`, as CUDA starts it.
 template <class K>
 __global__ void enter(const __grid_constant__ typename K::args a) {
   device_context t;
   K::run(t, a);
+}
+
+/// The same for a hopper_kernel: with as many registers as a block that is alone on its multiprocessor may have. Code for other targets than
+/// sm_90a traps; plans don't start it there.
+template <hopper_kernel K>
+__global__ void __launch_bounds__(K::threads, 1) enter_alone(const __grid_constant__ typename K::args a) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  device_context t;
+  K::run(t, a);
+#else
+  (void)a;
+  __trap();
+#endif
+}
+
+/// K's entry, as CUDA's functions want it.
+template <class K>
+const void* entry_of() {
+  if constexpr (hopper_kernel<K>) {
+    return reinterpret_cast<const void*>(enter_alone<K>);
+  } else {
+    return reinterpret_cast<const void*>(enter<K>);
+  }
 }
 
 }  // namespace effinfer::inline v0::execution::simt

@@ -13,6 +13,7 @@ struct grid {
 struct device_limits {
   int multiprocessors = 1;
   int shared_bytes = 48 * 1024;  ///< that a block may have (cudaDevAttrMaxSharedMemoryPerBlockOptin)
+  bool wgmma = false;            ///< what hopper.hpp says: compute capability 9.0, and a program with code for sm_90a
 };
 
 }  // namespace effinfer::inline v0::execution::simt

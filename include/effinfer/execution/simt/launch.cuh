@@ -4,6 +4,7 @@
 #include <effinfer/core/error.hpp>
 #include <effinfer/execution/simt/device_context.cuh>
 #include <effinfer/execution/simt/grid.hpp>
+#include <effinfer/execution/simt/hopper.cuh>
 
 #include <cuda_runtime_api.h>
 
@@ -28,12 +29,16 @@ void launch(const typename K::args& args, cudaStream_t stream) {
   if (g.blocks < 1 || g.blocks_y < 1) return;
   // Each time: what a static flag remembers is true of one translation unit's kernel and one device only.
   if (g.shared_bytes > 48 * 1024) {
-    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(enter<K>), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               g.shared_bytes),
+    check(cudaFuncSetAttribute(entry_of<K>(), cudaFuncAttributeMaxDynamicSharedMemorySize, g.shared_bytes),
           "shared memory of a kernel");
   }
   const dim3 blocks(static_cast<unsigned>(g.blocks), static_cast<unsigned>(g.blocks_y));
-  enter<K><<<blocks, static_cast<unsigned>(g.threads), static_cast<std::size_t>(g.shared_bytes), stream>>>(args);
+  const auto threads = static_cast<unsigned>(g.threads);
+  if constexpr (hopper_kernel<K>) {
+    enter_alone<K><<<blocks, threads, static_cast<std::size_t>(g.shared_bytes), stream>>>(args);
+  } else {
+    enter<K><<<blocks, threads, static_cast<std::size_t>(g.shared_bytes), stream>>>(args);
+  }
   check(cudaGetLastError(), "start of a kernel");
 }
 

@@ -1,0 +1,214 @@
+#pragma once
+// The query rows of a prefill block in registers: which keys they see, what a policy does to their scores, how scores become
+// weights, and how outputs are stored. Both forms of the kernel (prefill.hpp, prefill_wgmma.hpp) are made of this: a warp has
+// strips of 16 rows, and of each strip a thread has what execution::simt::d_element says of a matrix of 16 x 8 after the other.
+
+#include <effinfer/attention/policy.hpp>
+#include <effinfer/attention/sequence.hpp>
+#include <effinfer/core/config.hpp>
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+
+namespace effinfer::inline v0::attention::cuda::detail {
+
+/// What scores in registers are when nothing was seen, and log2(e): they become exponents of two.
+inline constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
+inline constexpr float log2_e = 1.44269504F;
+
+/// The rows [first_row, past_row) of a sequence that a block works on, row r being head r % group of token r / group; and the
+/// keys that they see.
+struct query_block {
+  int group, first_row, past_row;
+  int first_query, last_query;  ///< positions
+  key_range visited;
+
+  /// Block number `tile` of a call, `rows` each.
+  template <class Mixer, class Sequence>
+  EFFINFER_HOST_DEVICE query_block(const Mixer& mixer, const head_layout& heads, const Sequence& s, int tile, int rows)
+      : group(heads.heads / heads.kv_heads), first_row((tile - s.first_tile) * rows) {
+    const int all_rows = static_cast<int>(s.query.rows) * group;
+    past_row = first_row + rows < all_rows ? first_row + rows : all_rows;
+    first_query = s.first_position + first_row / group;
+    last_query = s.first_position + (past_row - 1) / group;
+    visited = {mixer.keys(first_query, first_query + 1).begin, mixer.keys(last_query, last_query + 1).end};
+    if (visited.begin < s.cache.first) visited.begin = s.cache.first;
+    if (visited.end > last_query + 1) visited.end = last_query + 1;
+  }
+
+  /// The first tile of Keys from position `key` on with something to see; past visited.end where there is none.
+  template <int Keys, class Mixer>
+  [[nodiscard]] EFFINFER_HOST_DEVICE int next_tile(const Mixer& mixer, int key) const {
+    if constexpr (Mixer::hides_keys) {
+      while (key < visited.end) {
+        const int next = mixer.next_key({first_query, last_query + 1, key, visited.end});
+        if (next >= visited.end) return next;
+        key = next / Keys * Keys;
+        const int low = key > visited.begin ? key : visited.begin;
+        const int high = key + Keys < visited.end ? key + Keys : visited.end;
+        if (mixer.any_visible({first_query, last_query + 1, low, high})) return key;
+        key += Keys;
+      }
+      return key;
+    } else {
+      return key / Keys * Keys;
+    }
+  }
+};
+
+/// The last of a call's sequences that begins at or before the tile and has one.
+template <class Args>
+EFFINFER_HOST_DEVICE int sequence_of(const Args& a, int tile) {
+  int low = 0, high = a.plan.sequences;  // first_tile of low <= tile < that of high
+  while (high - low > 1) {
+    const int middle = (low + high) / 2;
+    (a.sequences[middle].first_tile <= tile ? low : high) = middle;
+  }
+  return low;
+}
+
+/// Of the strips of 16 rows of a warp that begins at `warp_row`: where the thread's rows are, lane / 4 and 8 below it of each.
+template <int Strips, class Simt>
+EFFINFER_HOST_DEVICE void locate_rows(Simt& t, const query_block& b, int first_position, int sequence, int kv_head,
+                                      int warp_row, position (&at)[Strips][2]) {
+  EFFINFER_UNROLL
+  for (int i = 0; i < Strips * 2; ++i) {
+    const int r = warp_row + i * 8 + t.lane() / 4, row = r < b.past_row ? r : b.past_row - 1;
+    at[i / 2][i % 2] = {first_position + row / b.group, 0, kv_head * b.group + row % b.group, kv_head, sequence};
+  }
+}
+
+/// What the scores in the registers are multiplied with to be exponents of two. The scale is in it where no policy wants to see
+/// them.
+template <class Mixer>
+EFFINFER_HOST_DEVICE float score_unit(const head_layout& heads) {
+  return Mixer::changes_scores ? log2_e : heads.scale * log2_e;
+}
+
+/// Two numbers of T in a register.
+template <class T>
+EFFINFER_HOST_DEVICE std::uint32_t pair(float low, float high) {
+  return static_cast<std::uint32_t>(T(low).bits) | static_cast<std::uint32_t>(T(high).bits) << 16;
+}
+
+template <class T>
+EFFINFER_HOST_DEVICE void store_pair(T* to, std::uint32_t both) {
+#if defined(__CUDA_ARCH__)
+  *reinterpret_cast<std::uint32_t*>(to) = both;
+#else
+  __builtin_memcpy(to, &both, sizeof both);
+#endif
+}
+
+/// Four words of a row, 16-byte aligned.
+template <class T>
+EFFINFER_HOST_DEVICE void store_words(T* to, const std::uint32_t (&words)[4]) {
+#if defined(__CUDA_ARCH__)
+  *reinterpret_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
+#else
+  __builtin_memcpy(to, words, sizeof words);
+#endif
+}
+
+/// Of four matrices of 8 columns, one word of each in every lane: word i of lane l becomes that of lane l / 4 * 4 + i, of
+/// matrix l % 4. So four lanes, which had a piece of 4 bytes of each of four pieces of 16, have one whole piece each. All lanes
+/// call it.
+template <class Simt>
+EFFINFER_HOST_DEVICE void gather_pieces(Simt& t, std::uint32_t (&w)[4]) {
+  const bool odd = t.lane() % 2 == 1, high = t.lane() % 4 >= 2;
+  EFFINFER_UNROLL
+  for (int i = 0; i < 4; i += 2) {
+    const std::uint32_t got = t.shuffle_xor(odd ? w[i] : w[i + 1], 1);
+    w[i] = odd ? got : w[i];
+    w[i + 1] = odd ? w[i + 1] : got;
+  }
+  EFFINFER_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    const std::uint32_t got = t.shuffle_xor(high ? w[i] : w[i + 2], 2);
+    w[i] = high ? got : w[i];
+    w[i + 2] = high ? w[i + 2] : got;
+  }
+}
+
+/// Scores of the keys from `key` on, as the mixer wants them; minus infinity where a query doesn't see a key. `Apart` keeps the
+/// policy's work on a few scores behind that on others, where there are no registers for all of it at once.
+template <bool Apart, class Mixer, class Simt, int Strips, int Columns>
+EFFINFER_HOST_DEVICE void apply_policy(Simt& t, const Mixer& mixer, const head_layout& heads, int first_held,
+                                       const position (&at)[Strips][2], int key, bool whole,
+                                       float (&score)[Strips][Columns][4]) {
+  if (!Mixer::changes_scores && whole) return;
+  EFFINFER_UNROLL
+  for (int i = 0; i < Strips; ++i) {
+    EFFINFER_UNROLL
+    for (int n = 0; n < Columns; ++n) {
+      if constexpr (Mixer::changes_scores && Apart) t.warp_barrier();
+      EFFINFER_UNROLL
+      for (int e = 0; e < 4; ++e) {
+        position p = at[i][e / 2];
+        p.key = key + n * 8 + t.lane() % 4 * 2 + e % 2;
+        float& one = score[i][n][e];
+        if constexpr (Mixer::changes_scores) one = mixer.score(one * heads.scale, p);
+        if (!whole) {
+          bool seen = p.key <= p.query && p.key >= first_held;
+          if constexpr (Mixer::hides_keys) seen = seen && mixer.visible(p);
+          if (!seen) one = minus_infinity;
+        }
+      }
+    }
+  }
+}
+
+/// Scores become weights e^(score - greatest so far); `fade`: what everything that was summed under an older greatest is to be
+/// multiplied with. `sum` is the thread's share.
+template <class Simt, int Strips, int Columns>
+EFFINFER_HOST_DEVICE void weigh(Simt& t, float unit, float (&score)[Strips][Columns][4], float (&greatest)[Strips][2],
+                                float (&sum)[Strips][2], float (&fade)[Strips][2]) {
+  EFFINFER_UNROLL
+  for (int i = 0; i < Strips * 2; ++i) {
+    const int strip = i / 2, half = i % 2;
+    float most = greatest[strip][half];
+    EFFINFER_UNROLL
+    for (int n = 0; n < Columns * 2; ++n) most = std::fmax(most, score[strip][n / 2][half * 2 + n % 2]);
+    most = std::fmax(most, t.shuffle_xor(most, 1));
+    most = std::fmax(most, t.shuffle_xor(most, 2));
+    const float shift = most == minus_infinity ? 0.0F : most * unit;
+    fade[strip][half] = t.exp2(std::fma(greatest[strip][half], unit, -shift));
+    greatest[strip][half] = most;
+    float added = 0;
+    EFFINFER_UNROLL
+    for (int n = 0; n < Columns * 2; ++n) {
+      float& one = score[strip][n / 2][half * 2 + n % 2];
+      one = t.exp2(std::fma(one, unit, -shift));
+      added += one;
+    }
+    sum[strip][half] = std::fma(sum[strip][half], fade[strip][half], added);
+  }
+}
+
+template <int Strips, int Columns>
+EFFINFER_HOST_DEVICE void fade_out(const float (&fade)[Strips][2], float (&out)[Strips][Columns][4]) {
+  EFFINFER_UNROLL
+  for (int i = 0; i < Strips * Columns * 4; ++i)
+    out[i / 4 / Columns][i / 4 % Columns][i % 4] *= fade[i / 4 / Columns][i % 4 / 2];
+}
+
+/// What weighted values are to be multiplied with at the end, once for each of the thread's rows: with the mixer's start among
+/// the weights. 0 for a row that saw nothing. All lanes call it.
+template <class Mixer, class Simt>
+EFFINFER_HOST_DEVICE float final_factor(Simt& t, const Mixer& mixer, float unit, int head, float greatest, float sum) {
+  float all = sum;
+  all += t.shuffle_xor(all, 1);
+  all += t.shuffle_xor(all, 2);
+  // What the mixer's start adds, in powers of two.
+  const softmax_start start = mixer.start(head);
+  const float own = greatest * unit, other = start.max * log2_e;
+  const float most = own > other ? own : other, shift = most == minus_infinity ? 0.0F : most;
+  const float share = t.exp2(own - shift);
+  float total = all * share;
+  if (start.sum != 0.0F) total += start.sum * t.exp2(other - shift);
+  return total != 0.0F ? share / total : 0.0F;
+}
+
+}  // namespace effinfer::inline v0::attention::cuda::detail
