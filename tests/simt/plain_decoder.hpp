@@ -199,9 +199,10 @@ class decoder {
     for (std::size_t h = 0; h < x.size(); h += d) {
       for (std::size_t i = 0; i < half; ++i) {
         const double c = static_cast<double>(turns[i]), s = static_cast<double>(turns[half + i]);
-        const double a = x[h + i], b = x[h + half + i];
-        x[h + i] = rounded<Number>(a * c - b * s);
-        x[h + half + i] = rounded<Number>(b * c + a * s);
+        const std::size_t one = c_.rope.interleaved ? h + 2 * i : h + i, two = one + (c_.rope.interleaved ? 1 : half);
+        const double a = x[one], b = x[two];
+        x[one] = rounded<Number>(a * c - b * s);
+        x[two] = rounded<Number>(b * c + a * s);
       }
     }
   }

@@ -20,6 +20,7 @@
 #include <effinfer/models/decoder.hpp>
 #include <effinfer/models/mixer.hpp>
 #include <effinfer/models/policy.hpp>
+#include <effinfer/quantization/fp8.hpp>
 #include <effinfer/quantization/int4.hpp>
 #include <effinfer/quantization/int8.hpp>
 #include <effinfer/quantization/none.hpp>

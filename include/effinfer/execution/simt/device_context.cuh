@@ -107,6 +107,19 @@ class device_context {
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
   }
 
+  __device__ void await_predecessors() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+  }
+  __device__ void prefetch(const void* p) {
+#if __CUDA_ARCH__ >= 900  // before it nothing overlaps
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+#else
+    (void)p;
+#endif
+  }
+
   template <class T>
   __device__ T atomic_add(T* p, T v) {
     return atomicAdd(p, v);
@@ -128,11 +141,15 @@ class device_context {
   int used_ = 0;
 };
 
-/// A kernel K with `K::args` and `K::run(context, args)`, as CUDA starts it.
+/// A kernel K with `K::args` and `K::run(context, args)`, as CUDA starts it. The next one may be started as soon as all its blocks run: what that
+/// does before it awaits this one costs nobody anything.
 template <class K>
 __global__ void enter(const __grid_constant__ typename K::args a) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
   device_context t;
-  K::run(t, a);
+  run_kernel<K>(t, a);
 }
 
 }  // namespace effinfer::inline v0::execution::simt
