@@ -323,7 +323,8 @@ void time_model(int layers, bool overlap) {
     std::sort(times.begin(), times.end());
     const double weights = layers * (4096.0 * 4096 * 2.5 + 3.0 * 4096 * 14336), head = 128256.0 * 4096;
     const double bytes = weights * bits / 8 + head * (choice == at_load::choice::none ? 2 : 1) + layers * 1100.0 * 4096;
-    const std::string what = std::to_string(layers) + " layers of Llama-3.1-8B, " + name + (overlap ? ", overlapping" : "");
+    const std::string what =
+        std::to_string(layers) + " layers of Llama-3.1-8B, " + name + (overlap ? ", overlapping" : "");
     report_bytes(what + ": decode", times[times.size() / 2], bytes);
     report_operations(what + ": prefill of 512", prefill, 2 * weights * 512);
     std::printf("%-44s %9.1f s\n", (what + ": load").c_str(), load);

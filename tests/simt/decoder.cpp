@@ -141,6 +141,12 @@ TEST_CASE("biases, norms of heads, windows, groups of heads and quantized weight
   check({.layers = 1, .tied = true}, none, 7, std::type_identity<windowed>(), bf16{});
   check({.feed_forward_width = 128}, at_load{at_load::choice::int4_32}, 0, any, bf16{});
   check({.dtype = "F16", .layers = 1, .tied = true}, at_load{at_load::choice::int4_128}, 0, any, bf16{});
+  check({.dtype = "F8_E4M3", .layers = 1}, at_load{}, 0, any, bf16{});
+  check({.dtype = "F8_E4M3", .scales = "rows", .layers = 1}, at_load{}, 0, any, bf16{});
+  check({.dtype = "F8_E4M3", .scales = "blocks", .width = 256, .feed_forward_width = 384, .layers = 1, .heads = 4},
+        at_load{}, 0, any, bf16{});
+  check({.architecture = "qwen2", .layers = 1}, ei::quantization::fp8{}, 0,
+        std::type_identity<ei::model<ei::quantization::fp8, host<bf16>>>(), bf16{});
 }
 
 namespace {
@@ -330,8 +336,14 @@ TEST_CASE("what a device can't do is said when the model is loaded") {
   says(refused(plain, folder.path()), "unsupported", "heads of 80");
   small_checkpoint::write(folder.path(), {.layers = 1, .heads = 1, .head_size = 128});
   says(refused(plain, folder.path()), "unsupported", "compiled for heads of 32, 64 here");
-  says(refused(plain, std::string(EFFINFER_TEST_DATA) + "/models/llama-q8_0/model.gguf", at_load{at_load::choice::int8}),
-       "unsupported", "Q8_0");
+  says(
+      refused(plain, std::string(EFFINFER_TEST_DATA) + "/models/llama-q8_0/model.gguf", at_load{at_load::choice::int8}),
+      "unsupported", "Q8_0");
+  small_checkpoint::write(folder.path(), {.dtype = "F8_E4M3", .layers = 1});
+  says(refused(plain, folder.path(), at_load{at_load::choice::int8}), "unsupported", "F8_E4M3");
+  says(refused(std::type_identity<ei::model<floats, host<bf16>>>(), folder.path()), "unsupported", "F8_E4M3");
+  small_checkpoint::write(folder.path(), {.dtype = "F8_E4M3", .scales = "blocks", .layers = 1});  // 192 inputs
+  says(refused(plain, folder.path()), "unsupported", "192 inputs are no whole number of blocks of 128");
   small_checkpoint::write(folder.path(), {.layers = 1});
   says(refused(plain, folder.path(), host<bf16>{.memory = 1 << 16}), "device", "bytes");
   const small model = small::load(folder.path());

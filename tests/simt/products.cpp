@@ -3,13 +3,13 @@
 #include "quantization/reference.hpp"
 #include "simt/host.hpp"
 
+#include <effinfer/layers/cuda/embedding.hpp>
 #include <effinfer/quantization/cuda/activations.hpp>
 #include <effinfer/quantization/cuda/block_weights.hpp>
 #include <effinfer/quantization/cuda/checkpoint_layouts.hpp>
 #include <effinfer/quantization/cuda/matmul.hpp>
 #include <effinfer/quantization/cuda/pack.hpp>
 #include <effinfer/quantization/cuda/pack_blocks.hpp>
-#include <effinfer/layers/cuda/embedding.hpp>
 #include <effinfer/testing/attention_oracle.hpp>
 
 #include <doctest/doctest.h>
@@ -439,7 +439,8 @@ TEST_CASE_TEMPLATE("products of GGUF blocks, few rows and many", T, bf16, f16) {
       check_skinny_of<T>(make_matrix, std::max(128, ei::block_size(format)));
       // All kernels in one type of activations; the other has the same but for the unpacking.
       const bool other_layout = format == ei::weight_format::q4_1 || format == ei::weight_format::q4_k;
-      if (std::is_same_v<T, bf16> || !other_layout) check_tiled_of<T>(make_matrix, std::max(128, ei::block_size(format)));
+      if (std::is_same_v<T, bf16> || !other_layout)
+        check_tiled_of<T>(make_matrix, std::max(128, ei::block_size(format)));
     });
   }
 }

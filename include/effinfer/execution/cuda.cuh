@@ -60,8 +60,7 @@ class on_cuda<Activation, HeadSizes...>::context {
  public:
   class queue_type {
    public:
-    queue_type(int device, cudaStream_t stream, bool overlaps)
-        : guard_(device), stream_(stream), overlaps_(overlaps) {}
+    queue_type(int device, cudaStream_t stream, bool overlaps) : guard_(device), stream_(stream), overlaps_(overlaps) {}
 
     template <class K>
     void launch(const typename K::args& a) {

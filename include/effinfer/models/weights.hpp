@@ -104,9 +104,6 @@ inline const checkpoint::tensor& tensor_of(const checkpoint::model_files& files,
 template <class Quantization>
 class weight_loader {
  public:
-  static_assert(!quantization::for_devices<Quantization>,
-                "effinfer: quantization::fp8 runs with execution::cuda only: with execution::cpu use quantization::int8.");
-
   weight_loader(const checkpoint::model_files& files, const Quantization& policy)
       : files_(files), config_(files.config()), policy_(policy) {}
 

@@ -183,6 +183,11 @@ struct check_composition {
                 "cu), or run the pipeline "
                 "with execution::cpu.");
   static_assert(
+      effinfer::execution::simt::device_policy<execution> ||
+          !effinfer::quantization::for_devices<
+              typename pick<slot::quantization, effinfer::quantization::none, Policies...>::type>,
+      "effinfer: quantization::fp8 runs with execution::cuda only: with execution::cpu use quantization::int8.");
+  static_assert(
       !effinfer::execution::simt::device_policy<execution> ||
           !pick<slot::model, models::from_checkpoint, Policies...>::type::recurrent,
       "effinfer: execution::cuda computes softmax attention only: run models::linear_llama with execution::cpu.");

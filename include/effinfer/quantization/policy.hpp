@@ -42,7 +42,9 @@ concept quantization_policy = policy_of<T, slot::quantization> &&
 
 /// True for a policy whose formats only devices compute: it says `static constexpr bool is_for_devices = true`.
 template <class T>
-inline constexpr bool for_devices = requires { requires T::is_for_devices; };
+inline constexpr bool for_devices = requires {
+  requires T::is_for_devices;
+};
 
 /// The same, as sentences, one a missing member. `static_assert(check_policy<T>())`.
 template <class T>

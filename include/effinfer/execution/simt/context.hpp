@@ -48,7 +48,9 @@ EFFINFER_HOST_DEVICE constexpr int warps(int threads) { return (threads + warp_s
 
 /// A kernel that calls await_predecessors by itself, with something to do before.
 template <class K>
-inline constexpr bool awaits_predecessors = requires { requires K::awaits_predecessors; };
+inline constexpr bool awaits_predecessors = requires {
+  requires K::awaits_predecessors;
+};
 
 /// A kernel as it is started.
 template <class K, class Simt>

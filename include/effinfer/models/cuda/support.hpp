@@ -39,7 +39,8 @@ static_assert(treatment_of(weight_format::bf16, weight_format::bf16, weight_form
 static_assert(treatment_of(weight_format::f16, weight_format::f16, weight_format::bf16) == treatment::refused);
 static_assert(treatment_of(weight_format::f16, weight_format::int4, weight_format::bf16) == treatment::encoded);
 static_assert(treatment_of(weight_format::q4_k, weight_format::q4_k, weight_format::bf16) == treatment::as_stored);
-static_assert(treatment_of(weight_format::fp8_e4m3, weight_format::fp8_e4m3, weight_format::bf16) == treatment::as_stored);
+static_assert(treatment_of(weight_format::fp8_e4m3, weight_format::fp8_e4m3, weight_format::bf16) ==
+              treatment::as_stored);
 static_assert(treatment_of(weight_format::f16, weight_format::fp8_e4m3, weight_format::bf16) == treatment::encoded);
 static_assert(treatment_of(weight_format::fp8_e4m3, weight_format::int8, weight_format::bf16) == treatment::refused);
 static_assert(treatment_of(weight_format::q8_0, weight_format::q8_0, weight_format::f16) == treatment::as_stored);

@@ -72,10 +72,9 @@ struct block_weights_of {
   template <int Bits, weight_format... Names>
   using if_any = std::conditional_t<(Formats::contains(Names) || ...),
                                     weight_list<quantization::cuda::block_weights<Bits>>, weight_list<>>;
-  using type =
-      typename joined<if_any<4, weight_format::q4_0, weight_format::q4_1, weight_format::q4_k>,
-                      if_any<5, weight_format::q5_0, weight_format::q5_1, weight_format::q5_k>,
-                      if_any<6, weight_format::q6_k>, if_any<8, weight_format::q8_0>>::type;
+  using type = typename joined<if_any<4, weight_format::q4_0, weight_format::q4_1, weight_format::q4_k>,
+                               if_any<5, weight_format::q5_0, weight_format::q5_1, weight_format::q5_k>,
+                               if_any<6, weight_format::q6_k>, if_any<8, weight_format::q8_0>>::type;
 };
 
 /// Those that a quantization policy needs: what isn't listed isn't compiled.
@@ -270,15 +269,15 @@ class device_loader {
       problem += ", which the GPU doesn't compute with activations in " + std::string(to_string(activation));
       advice = std::string("use ") + (activation == weight_format::bf16 ? "execution::cuda_f16" : "execution::cuda") +
                ", or quantize it on load: quantization::int8 or int4";
-    } else if (block_size(t.format) > 1) {
-      problem += " already, and is to be quantized to " + std::string(to_string(target));
+    } else if (target == t.format && block_bytes(t.format) > 0) {
+      problem += ", which isn't among the formats of " + std::string(Quantization::name);
       advice = "load it with quantization::none";
-    } else if (t.format == weight_format::fp8_e4m3) {
+    } else if (block_bytes(t.format) > 0) {
       problem += " already, and is to be quantized to " + std::string(to_string(target));
       advice = "load it with quantization::none";
     } else {
       problem += ", which the GPU doesn't compute";
-      advice = "take a checkpoint in BF16, F16 or GGUF's block formats";
+      advice = "take a checkpoint in BF16, F16, FP8 or GGUF's block formats";
     }
     throw error(error_code::unsupported, t.file + ": tensor " + t.name, problem, advice);
   }
@@ -358,8 +357,8 @@ class device_loader {
     const std::int64_t values = std::accumulate(s.begin(), s.end(), std::int64_t{1}, std::multiplies<>());
     if (!blocks && values != 1 && !(values == t.shape[0] && !s.empty() && s[0] == values)) {
       throw error(error_code::mismatch, scale->file + ": tensor " + scale->name,
-                  "it has " + std::to_string(values) + " scales, for a matrix of " + std::to_string(t.shape[0]) + " x " +
-                      std::to_string(t.shape[1]),
+                  "it has " + std::to_string(values) + " scales, for a matrix of " + std::to_string(t.shape[0]) +
+                      " x " + std::to_string(t.shape[1]),
                   "have one, one a row, or one for each block of 128 x 128");
     }
     return *scale;
@@ -402,7 +401,8 @@ class device_loader {
     strip_sizes s{};
     const auto set = [&](matrix_part p, std::size_t size) { s[static_cast<std::size_t>(p)] = size; };
     if (m.format == weight_format::int8 || m.format == weight_format::fp8_e4m3) {
-      set(matrix_part::units, columns * 16), set(matrix_part::scales, m.group == 0 ? 64 : columns / 128 * sizeof(float));
+      set(matrix_part::units, columns * 16),
+          set(matrix_part::scales, m.group == 0 ? 64 : columns / 128 * sizeof(float));
     } else if (m.format == weight_format::int4) {
       const std::size_t groups = columns / static_cast<std::size_t>(m.group);
       set(matrix_part::units, columns * 8), set(matrix_part::scales, groups * 32), set(matrix_part::zeros, groups * 16);
@@ -456,8 +456,7 @@ class device_loader {
       }
       auto queue = device_->queue();
       for (std::size_t p = 0; p < matrix_parts; ++p) {
-        if (sizes[p] > 0)
-          queue.upload(to[p] + static_cast<std::size_t>(first) * sizes[p], staged[p], count * sizes[p]);
+        if (sizes[p] > 0) queue.upload(to[p] + static_cast<std::size_t>(first) * sizes[p], staged[p], count * sizes[p]);
       }
       queue.synchronize();
       report(static_cast<double>(to_.used()) / static_cast<double>(total_));
@@ -469,7 +468,11 @@ class device_loader {
    public:
     strip_encoder(execution::instruction_set set, const device_matrix& m,
                   const std::vector<const checkpoint::tensor*>& scales)
-        : set_(set), m_(m), scales_(scales), parts_(m.columns), codes_(std::size_t{16} * static_cast<std::size_t>(m.columns)) {
+        : set_(set),
+          m_(m),
+          scales_(scales),
+          parts_(m.columns),
+          codes_(std::size_t{16} * static_cast<std::size_t>(m.columns)) {
       if (m.group > 0) groups_.resize(std::size_t{16} * static_cast<std::size_t>(m.columns / m.group));
     }
 

@@ -134,7 +134,8 @@ struct block_weights {
   };
   EFFINFER_HOST_DEVICE static constexpr code_place_of place(int row, int column) {
     const int block = column % unit_inputs / 32, within = column % 32;
-    const int c = group == 16 ? within % 16 / 4 : within / 8, i = group == 16 ? within / 16 * 4 + within % 4 : within % 8;
+    const int c = group == 16 ? within % 16 / 4 : within / 8,
+              i = group == 16 ? within / 16 * 4 + within % 4 : within % 8;
     const int lane = row % 8 * 4 + c, lower = row % strip_rows / 8;
     if (Bits == 8) return {lane, block, lower * 2 + i / 4, i % 4 / 2 * 8 + i % 2 * 16, 0, 0};
     const int word = block * 2 + lower, pair = word * 4 + i / 2, bits = high_words > 0 ? high_words : 1;

@@ -150,11 +150,10 @@ class dense_product {
     if (!aligned(x.data) || !aligned(w.data) || !aligned(out.data))
       throw error(error_code::unsupported, who, "rows that are not 16-byte aligned");
     const float one = 1, zero = 0;
-    detail::check_cublaslt(
-        cublasLtMatmul(with_->get(), product_.get(), &one, w.data, w_layout_.get(), x.data, x_layout_.get(), &zero,
-                       out.data, out_layout_.get(), out.data, out_layout_.get(), &chosen_.algo, workspace,
-                       workspace_bytes(), stream),
-        "start of a product");
+    detail::check_cublaslt(cublasLtMatmul(with_->get(), product_.get(), &one, w.data, w_layout_.get(), x.data,
+                                          x_layout_.get(), &zero, out.data, out_layout_.get(), out.data,
+                                          out_layout_.get(), &chosen_.algo, workspace, workspace_bytes(), stream),
+                           "start of a product");
   }
 
  private:

@@ -70,9 +70,9 @@ void check_product(const char* who, const matrix_view<const T>& x, const Weights
   if constexpr (requires { w.stride; }) all_aligned = all_aligned && w.stride % 8 == 0;
   if constexpr (requires { w.zeros; }) all_aligned = all_aligned && aligned(w.scales) && aligned(w.zeros);
   if constexpr (requires { w.high; }) {
-    for (const void* p : {static_cast<const void*>(w.high), static_cast<const void*>(w.scales),
-                          static_cast<const void*>(w.minimums), static_cast<const void*>(w.scale_codes),
-                          static_cast<const void*>(w.minimum_codes)})
+    for (const void* p :
+         {static_cast<const void*>(w.high), static_cast<const void*>(w.scales), static_cast<const void*>(w.minimums),
+          static_cast<const void*>(w.scale_codes), static_cast<const void*>(w.minimum_codes)})
       all_aligned = all_aligned && aligned(p);
   }
   if (!all_aligned) {

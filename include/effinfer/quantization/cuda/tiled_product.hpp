@@ -185,6 +185,10 @@ struct tiled_product {
         const std::uint32_t one = pair_of<T>(1.0F), ones[4] = {one, one, one, one};  // times inputs: their sum
         EFFINFER_UNROLL
         for (int tile = 0; tile < shape::tiles; ++tile) {
+          // There are no registers to begin more of these at once.
+          if constexpr (Weights::group == 16 || (Weights::group == 32 && Weights::pieces == 2)) {
+            if (tile % (Weights::group == 16 ? 2 : 4) == 0) t.warp_barrier();
+          }
           const words in = load_inputs(stage_x, warp_token + tile * 8 + g, half, c);
           float inputs[4] = {};
           EFFINFER_UNROLL
@@ -198,7 +202,8 @@ struct tiled_product {
             }
             if constexpr (Weights::group == 16) add_group(tile, scale[j]);
           }
-          if constexpr (Weights::group == 32) add_group(tile, scale[0]);  // at once: it takes no registers beyond the tile
+          if constexpr (Weights::group == 32)
+            add_group(tile, scale[0]);  // at once: it takes no registers beyond the tile
           if constexpr (Weights::may_have_minimum) {
             if (a.weights.minimums != nullptr) add_minimums(tile, minimum, inputs);
           }
