@@ -236,7 +236,7 @@ void time_products(const context& on, const std::string& name, std::size_t bytes
 
 /// A matrix whose units of `unit_bytes` come first and its scales behind them.
 template <class Weights>
-void time_products(const context& on, const std::string& name, std::size_t unit_bytes, std::size_t scale_bytes) {
+void time_units(const context& on, const std::string& name, std::size_t unit_bytes, std::size_t scale_bytes) {
   time_products<Weights>(on, name, unit_bytes + scale_bytes, [&](Weights& w, const std::byte* data) {
     w.units = reinterpret_cast<const ei::quantization::cuda::words*>(data);
     w.scales = reinterpret_cast<decltype(w.scales)>(data + unit_bytes);
@@ -347,10 +347,10 @@ int main(int argc, char** argv) {
       w.data = reinterpret_cast<const bf16*>(data), w.stride = matrix_columns;
     });
     time_cublaslt(on);
-    time_products<cuda::int8_weights>(on, "int8", matrix_numbers, matrix_rows * 4);
-    time_products<cuda::fp8_weights<0>>(on, "FP8", matrix_numbers, matrix_rows * 4);
-    time_products<cuda::fp8_weights<128>>(on, "FP8 in blocks", matrix_numbers, matrix_numbers / 16 / 128 * 4);
-    time_products<cuda::int4_weights<128>>(on, "int4, groups of 128", matrix_numbers / 2, matrix_numbers / 128 * 2);
+    time_units<cuda::int8_weights>(on, "int8", matrix_numbers, matrix_rows * 4);
+    time_units<cuda::fp8_weights<0>>(on, "FP8", matrix_numbers, matrix_rows * 4);
+    time_units<cuda::fp8_weights<128>>(on, "FP8 in blocks", matrix_numbers, matrix_numbers / 16 / 128 * 4);
+    time_units<cuda::int4_weights<128>>(on, "int4, groups of 128", matrix_numbers / 2, matrix_numbers / 128 * 2);
     time_blocks<8>(on, ei::weight_format::q8_0);
     time_blocks<4>(on, ei::weight_format::q4_0);
     time_blocks<4>(on, ei::weight_format::q4_k);

@@ -430,17 +430,20 @@ TEST_CASE("GGUF blocks keep every bit on their way to a GPU") {
 }
 
 TEST_CASE_TEMPLATE("products of GGUF blocks, few rows and many", T, bf16, f16) {
+  using enum ei::weight_format;
   for (const ei::weight_format format : block_formats) {
-    CAPTURE(to_string(format));
+    // Each number of bits, with minimums and without, scales of 32 inputs and of 256, is among these; types of activations differ in
+    // unpacking alone.
+    const bool is_one_of_its_kind = format == q8_0 || format == q5_1 || format == q4_k || format == q6_k;
+    if (!std::is_same_v<T, bf16> && !is_one_of_its_kind) continue;
+    CAPTURE(std::string(to_string(format)));
     with_bits(format, [&](auto bits) {
       const auto make_matrix = [&](int rows, int columns) {
         return make_blocks<decltype(bits)::value>(format, rows, columns, 7);
       };
-      check_skinny_of<T>(make_matrix, std::max(128, ei::block_size(format)));
-      // All kernels in one type of activations; the other has the same but for the unpacking.
-      const bool other_layout = format == ei::weight_format::q4_1 || format == ei::weight_format::q4_k;
-      if (std::is_same_v<T, bf16> || !other_layout)
-        check_tiled_of<T>(make_matrix, std::max(128, ei::block_size(format)));
+      const int multiple = std::max(128, ei::block_size(format));
+      check_skinny_of<T>(make_matrix, multiple);
+      if (std::is_same_v<T, bf16> && is_one_of_its_kind) check_tiled_of<T>(make_matrix, multiple);
     });
   }
 }
