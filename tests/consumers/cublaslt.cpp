@@ -14,15 +14,28 @@ using ei::bf16;
 
 namespace {
 
+/// Memory that the device and the host see.
+class managed {
+ public:
+  explicit managed(std::size_t bytes) { ok_ = bytes == 0 || cudaMallocManaged(&p_, bytes) == cudaSuccess; }
+  managed(const managed&) = delete;
+  managed& operator=(const managed&) = delete;
+  ~managed() { cudaFree(p_); }
+  [[nodiscard]] bool ok() const { return ok_; }
+  [[nodiscard]] bf16* numbers() const { return static_cast<bf16*>(p_); }
+  [[nodiscard]] void* data() const { return p_; }
+
+ private:
+  void* p_ = nullptr;
+  bool ok_ = false;
+};
+
 /// 0 where all is as it should be.
 int compare(const ei::quantization::cuda::cublaslt& library, int tokens, int rows, int columns) {
   const auto size = [](int a, int b) { return static_cast<std::size_t>(a) * static_cast<std::size_t>(b); };
-  bf16 *x = nullptr, *w = nullptr, *out = nullptr;
-  void* workspace = nullptr;
-  bool ok = cudaMallocManaged(&x, size(tokens, columns) * 2) == cudaSuccess;
-  ok = ok && cudaMallocManaged(&w, size(rows, columns) * 2) == cudaSuccess;
-  ok = ok && cudaMallocManaged(&out, size(tokens, rows) * 2) == cudaSuccess;
-  if (!ok) return 1;
+  const managed for_x(size(tokens, columns) * 2), for_w(size(rows, columns) * 2), for_out(size(tokens, rows) * 2);
+  if (!for_x.ok() || !for_w.ok() || !for_out.ok()) return 1;
+  bf16 *const x = for_x.numbers(), *const w = for_w.numbers(), *const out = for_out.numbers();
   const std::vector<float> of_x = ei::testing::numbers(size(tokens, columns), 1),
                            of_w = ei::testing::numbers(size(rows, columns), 2);
   for (std::size_t i = 0; i < of_x.size(); ++i) x[i] = bf16(of_x[i]);
@@ -31,10 +44,10 @@ int compare(const ei::quantization::cuda::cublaslt& library, int tokens, int row
   const ei::matrix_view<bf16> to(out, tokens, rows);
   const ei::quantization::cuda::float_weights<bf16> weights{w, columns, rows, columns};
   const ei::quantization::cuda::dense_product<bf16> product(library, in, weights, to);
-  ok = product.workspace_bytes() == 0 || cudaMalloc(&workspace, product.workspace_bytes()) == cudaSuccess;
-  if (!ok) return 1;
-  std::memset(out, 0xff, size(tokens, rows) * 2);
-  product.run(in, weights, to, workspace, nullptr);
+  const managed workspace(product.workspace_bytes());
+  if (!workspace.ok()) return 1;
+  std::memset(static_cast<void*>(out), 0xff, size(tokens, rows) * 2);
+  product.run(in, weights, to, workspace.data(), nullptr);
   if (cudaDeviceSynchronize() != cudaSuccess) return 1;
   for (int t = 0; t < tokens; ++t) {
     for (int r = 0; r < rows; ++r) {
@@ -46,7 +59,6 @@ int compare(const ei::quantization::cuda::cublaslt& library, int tokens, int row
       if (!(std::abs(got - wanted) <= std::abs(wanted) * 0x1p-8 + columns * 0x1p-22)) return 1;
     }
   }
-  for (void* p : {static_cast<void*>(x), static_cast<void*>(w), static_cast<void*>(out), workspace}) cudaFree(p);
   return 0;
 }
 
