@@ -430,11 +430,12 @@ TEST_CASE("GGUF blocks keep every bit on their way to a GPU") {
 }
 
 TEST_CASE_TEMPLATE("products of GGUF blocks, few rows and many", T, bf16, f16) {
-  using enum ei::weight_format;
+  using format_name = ei::weight_format;
   for (const ei::weight_format format : block_formats) {
     // Each number of bits, with minimums and without, scales of 32 inputs and of 256, is among these; types of activations differ in
     // unpacking alone.
-    const bool is_one_of_its_kind = format == q8_0 || format == q5_1 || format == q4_k || format == q6_k;
+    const bool is_one_of_its_kind = format == format_name::q8_0 || format == format_name::q5_1 ||
+                                    format == format_name::q4_k || format == format_name::q6_k;
     if (!std::is_same_v<T, bf16> && !is_one_of_its_kind) continue;
     CAPTURE(std::string(to_string(format)));
     with_bits(format, [&](auto bits) {

@@ -32,7 +32,7 @@ struct on_cuda {
   class context;
 };
 
-/// For checkpoints in BF16, and for all that are quantized on load.
+/// For checkpoints in BF16, FP8 or the blocks of GGUF files, and for all that are quantized on load.
 using cuda = on_cuda<bf16>;
 /// For checkpoints in F16 whose matrices are kept as stored.
 using cuda_f16 = on_cuda<f16>;
