@@ -138,8 +138,8 @@ struct block_weights {
               i = group == 16 ? within / 16 * 4 + within % 4 : within % 8;
     const int lane = row % 8 * 4 + c, lower = row % strip_rows / 8;
     if (Bits == 8) return {lane, block, lower * 2 + i / 4, i % 4 / 2 * 8 + i % 2 * 16, 0, 0};
-    const int word = block * 2 + lower, pair = word * 4 + i / 2, bits = high_words > 0 ? high_words : 1;
-    return {lane, 0, word, i / 2 * 4 + i % 2 * 16, pair / (16 / bits), pair % (16 / bits) * bits + i % 2 * 16};
+    const int word = block * 2 + lower, pair = word * 4 + i / 2, others = high_words > 0 ? high_words : 1;
+    return {lane, 0, word, i / 2 * 4 + i % 2 * 16, pair / (16 / others), pair % (16 / others) * others + i % 2 * 16};
   }
   /// The weight itself.
   [[nodiscard]] EFFINFER_HOST_DEVICE float value(int row, int column) const {
