@@ -35,7 +35,7 @@ for test in $tests main; do objects="$objects $out/test_$test.o"; done
 # shellcheck disable=SC2086
 nvcc $objects -o "$out/kernel_tests"
 nvcc "$out/check_model.o" -o "$out/check_model"
-nvcc "$out/time.o" -o "$out/time"
+nvcc "$out/time.o" -o "$out/time" -lcublasLt
 echo "built for sm_$architecture in $out"
 if [ $build_only = 1 ]; then exit 0; fi
 

@@ -11,7 +11,10 @@
 #include <effinfer/execution/cuda.cuh>
 #include <effinfer/model.hpp>
 #include <effinfer/quantization/at_load.hpp>
+#include <effinfer/quantization/cuda/block_weights.hpp>
+#include <effinfer/quantization/cuda/cublaslt.cuh>
 #include <effinfer/quantization/cuda/matmul.cuh>
+#include <effinfer/quantization/cuda/pack_blocks.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -259,24 +262,22 @@ void time_attention(const context& on) {
   }
 }
 
-/// Products with matrices of 14336 x 4096; copies of them, so that no cache holds what is read next.
-template <class Weights>
-void time_products(const context& on, const std::string& name, std::size_t matrix_bytes, std::size_t scale_bytes) {
+constexpr int matrix_rows = 14336, matrix_columns = 4096;
+constexpr std::size_t matrix_numbers = std::size_t{matrix_rows} * matrix_columns;
+
+/// Products with matrices of 14336 x 4096, few rows and as in prefill; copies of them, so that no cache holds what is read next. `bytes`: of a
+/// matrix, scales and all; place(w, data) says where in them its parts are.
+template <class Weights, class Place>
+void time_products(const context& on, const std::string& name, std::size_t bytes, const Place& place) {
   auto q = on.queue();
-  const int rows = 14336, columns = 4096, copies = 4;
-  const memory weights = filled(on, matrix_bytes * copies), scales = filled(on, scale_bytes * copies + 256);
-  const memory x = filled(on, 64 * 4096 * 2), out(on, 64 * 14336 * 2), space(on, std::size_t{64} << 20);
-  for (const int tokens : {1, 4, 8, 16, 32, 64}) {
+  const int rows = matrix_rows, columns = matrix_columns, copies = 4;
+  const memory weights = filled(on, bytes * copies);
+  const memory x = filled(on, 2048 * 4096 * 2), out(on, 2048 * 14336 * 2), space(on, std::size_t{64} << 20);
+  for (const int tokens : {1, 4, 8, 16, 32, 64, 512, 2048}) {
     const auto start = [&](int call) {
       Weights w;
       w.rows = rows, w.columns = columns;
-      const std::byte* const data = weights.data() + static_cast<std::size_t>(call % copies) * matrix_bytes;
-      if constexpr (requires { w.stride; }) {
-        w.data = reinterpret_cast<const bf16*>(data), w.stride = columns;
-      } else {
-        w.units = reinterpret_cast<const ei::quantization::cuda::words*>(data);
-        w.scales = reinterpret_cast<decltype(w.scales)>(scales.data());
-      }
+      place(w, weights.data() + static_cast<std::size_t>(call % copies) * bytes);
       const ei::matrix_view<const bf16> in(reinterpret_cast<const bf16*>(x.data()), tokens, columns);
       const ei::matrix_view<bf16> to(reinterpret_cast<bf16*>(out.data()), tokens, rows);
       const auto plan = ei::quantization::cuda::plan_matmul(in, w, to, on.limits());
@@ -285,12 +286,73 @@ void time_products(const context& on, const std::string& name, std::size_t matri
                                                                      reinterpret_cast<float*>(space.data())};
       ei::quantization::cuda::matmul(args, q.stream());
     };
-    report_bytes("product of " + name + ", " + std::to_string(tokens) + " rows", seconds(q, start, 20),
-                 static_cast<double>(matrix_bytes + scale_bytes));
+    const std::string what = "product of " + name + ", " + std::to_string(tokens) + " rows";
+    if (tokens <= 64) {
+      report_bytes(what, seconds(q, start, 20), static_cast<double>(bytes));
+    } else {
+      report_operations(what, seconds(q, start, 4), 2.0 * tokens * static_cast<double>(matrix_numbers));
+    }
   }
 }
 
-void time_model(int layers) {
+/// A matrix whose units of `unit_bytes` come first and its scales behind them.
+template <class Weights>
+void time_units(const context& on, const std::string& name, std::size_t unit_bytes, std::size_t scale_bytes) {
+  time_products<Weights>(on, name, unit_bytes + scale_bytes, [&](Weights& w, const std::byte* data) {
+    w.units = reinterpret_cast<const ei::quantization::cuda::words*>(data);
+    w.scales = reinterpret_cast<decltype(w.scales)>(data + unit_bytes);
+  });
+}
+
+/// GGUF blocks.
+template <int Bits>
+void time_blocks(const context& on, ei::weight_format format) {
+  namespace cuda = ei::quantization::cuda;
+  const cuda::block_layout layout = cuda::block_layout_of(format);
+  const cuda::block_sizes sizes = cuda::block_strip_sizes(format, matrix_columns);
+  const std::size_t strip =
+      sizes.units + sizes.high + sizes.scales + sizes.minimums + sizes.scale_codes + sizes.minimum_codes;
+  time_products<cuda::block_weights<Bits>>(
+      on, std::string(to_string(format)), matrix_rows / 16 * strip, [&](auto& w, const std::byte* data) {
+        const auto next = [&]<class T>(const T*& to, std::size_t bytes) {
+          if (bytes > 0) to = reinterpret_cast<const T*>(data);
+          data += matrix_rows / 16 * bytes;
+        };
+        next(w.units, sizes.units), next(w.high, sizes.high), next(w.scales, sizes.scales);
+        next(w.minimums, sizes.minimums), next(w.scale_codes, sizes.scale_codes);
+        next(w.minimum_codes, sizes.minimum_codes);
+        w.offset = layout.offset, w.wide = layout.is_wide;
+      });
+}
+
+/// The same products of bf16 by cuBLASLt.
+void time_cublaslt(const context& on) {
+  namespace cuda = ei::quantization::cuda;
+  auto q = on.queue();
+  const cuda::cublaslt library;
+  const int copies = 4;
+  const memory weights = filled(on, matrix_numbers * 2 * copies);
+  const memory x = filled(on, 2048 * 4096 * 2), out(on, 2048 * 14336 * 2), space(on, std::size_t{64} << 20);
+  for (const int tokens : {1, 16, 64, 512, 2048}) {
+    const ei::matrix_view<const bf16> in(reinterpret_cast<const bf16*>(x.data()), tokens, matrix_columns);
+    const ei::matrix_view<bf16> to(reinterpret_cast<bf16*>(out.data()), tokens, matrix_rows);
+    cuda::float_weights<bf16> w{reinterpret_cast<const bf16*>(weights.data()), matrix_columns, matrix_rows,
+                                matrix_columns};
+    const cuda::dense_product<bf16> product(library, in, w, to, space.size());
+    const auto start = [&](int call) {
+      w.data = reinterpret_cast<const bf16*>(weights.data()) + static_cast<std::size_t>(call % copies) * matrix_numbers;
+      product.run(in, w, to, space.data(), q.stream());
+    };
+    const std::string what = "product of bf16 by cuBLASLt, " + std::to_string(tokens) + " rows";
+    if (tokens <= 64) {
+      report_bytes(what, seconds(q, start, 20), static_cast<double>(matrix_numbers * 2));
+    } else {
+      report_operations(what, seconds(q, start, 4), 2.0 * tokens * static_cast<double>(matrix_numbers));
+    }
+  }
+}
+
+void time_model(int layers, bool overlap) {
   using clock_type = std::chrono::steady_clock;
   const std::string folder =
       (std::filesystem::temp_directory_path() / ("effinfer_8b_" + std::to_string(layers))).string();
@@ -302,7 +364,8 @@ void time_model(int layers) {
         std::tuple<at_load::choice, const char*, double>{at_load::choice::int8, "int8", 8.0},
         std::tuple<at_load::choice, const char*, double>{at_load::choice::int4_128, "int4, groups of 128", 4.1875}}) {
     const auto begin = clock_type::now();
-    const model llm = model::load(folder, {}, at_load{choice});
+    const model llm =
+        model::load(folder, {}, at_load{choice}, ei::execution::on_cuda<bf16, 128>{.overlap_kernels = overlap});
     const double load = std::chrono::duration<double>(clock_type::now() - begin).count();
     auto session = llm.start({.context_tokens = 2048, .prefill_chunk = 512});
     std::vector<int> prompt(1024);
@@ -321,7 +384,8 @@ void time_model(int layers) {
     std::sort(times.begin(), times.end());
     const double weights = layers * (4096.0 * 4096 * 2.5 + 3.0 * 4096 * 14336), head = 128256.0 * 4096;
     const double bytes = weights * bits / 8 + head * (choice == at_load::choice::none ? 2 : 1) + layers * 1100.0 * 4096;
-    const std::string what = std::to_string(layers) + " layers of Llama-3.1-8B, " + name;
+    const std::string what =
+        std::to_string(layers) + " layers of Llama-3.1-8B, " + name + (overlap ? ", overlapping" : "");
     report_bytes(what + ": decode", times[times.size() / 2], bytes);
     report_operations(what + ": prefill of 512", prefill, 2 * weights * 512);
     std::printf("%-44s %9.1f s\n", (what + ": load").c_str(), load);
@@ -339,11 +403,21 @@ int main(int argc, char** argv) {
     time_limits(on);
     time_attention(on);
     namespace cuda = ei::quantization::cuda;
-    const std::size_t numbers = std::size_t{14336} * 4096;
-    time_products<cuda::float_weights<bf16>>(on, "bf16", numbers * 2, 0);
-    time_products<cuda::int8_weights>(on, "int8", numbers, 14336 * 4);
-    time_products<cuda::int4_weights<128>>(on, "int4, groups of 128", numbers / 2, numbers / 128 * 2);
-    time_model(argc > 1 ? std::atoi(argv[1]) : 8);
+    using dense = cuda::float_weights<bf16>;
+    time_products<dense>(on, "bf16", matrix_numbers * 2, [](dense& w, const std::byte* data) {
+      w.data = reinterpret_cast<const bf16*>(data), w.stride = matrix_columns;
+    });
+    time_cublaslt(on);
+    time_units<cuda::int8_weights>(on, "int8", matrix_numbers, matrix_rows * 4);
+    time_units<cuda::fp8_weights<0>>(on, "FP8", matrix_numbers, matrix_rows * 4);
+    time_units<cuda::fp8_weights<128>>(on, "FP8 in blocks", matrix_numbers, matrix_numbers / 16 / 128 * 4);
+    time_units<cuda::int4_weights<128>>(on, "int4, groups of 128", matrix_numbers / 2, matrix_numbers / 128 * 2);
+    time_blocks<8>(on, ei::weight_format::q8_0);
+    time_blocks<4>(on, ei::weight_format::q4_0);
+    time_blocks<4>(on, ei::weight_format::q4_k);
+    time_blocks<5>(on, ei::weight_format::q5_k);
+    time_blocks<6>(on, ei::weight_format::q6_k);
+    for (const bool overlap : {false, true}) time_model(argc > 1 ? std::atoi(argv[1]) : 8, overlap);
     return 0;
   } catch (const std::exception& e) {
     std::fprintf(stderr, "time: %s\n", e.what());

@@ -1,5 +1,6 @@
 // The decoder of models/cuda on the host context: a whole model through the CUDA kernels, against one in double and against the CPU's.
 
+#include "checkpoint/gguf_writer.hpp"
 #include "simt/device.hpp"
 #include "simt/plain_decoder.hpp"
 #include "simt/small_checkpoint.hpp"
@@ -13,10 +14,12 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <fstream>
 #include <limits>
 #include <memory_resource>
 #include <span>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <vector>
 
@@ -30,7 +33,17 @@ template <class T>
 using host = simt_host::on_host<T, 32, 64>;
 /// Compiled once for all of what can be chosen when a model is loaded.
 using small = ei::model<at_load, host<bf16>>;
-using windowed = ei::model<ei::attention::sliding_window<7>, ei::quantization::none, host<bf16>>;
+/// none, with the products of floats alone.
+struct floats {
+  using slot = ei::slot::quantization;
+  static constexpr std::string_view name = "floats";
+  using formats = ei::quantization::float_formats;
+  static constexpr ei::quantization::storage target(ei::quantization::matrix_use, ei::weight_format stored,
+                                                    std::ptrdiff_t) {
+    return {stored, 0};
+  }
+};
+using windowed = ei::model<ei::attention::sliding_window<7>, floats, host<bf16>>;
 
 namespace {
 
@@ -108,7 +121,6 @@ TEST_CASE("the shipped model: logits near those in double") {
 }
 
 TEST_CASE("biases, norms of heads, windows, groups of heads and quantized weights: logits near those in double") {
-  namespace q = ei::quantization;
   const small_checkpoint::folder folder;
   const auto& path = folder.path();
   const auto check = [&]<class T, class Model>(const small_checkpoint::shape& s, const auto& policy, int window,
@@ -117,18 +129,66 @@ TEST_CASE("biases, norms of heads, windows, groups of heads and quantized weight
     check_logits<T, Model>(path, policy, sanitized ? 3 : 18, !sanitized, window);
   };
   const std::type_identity<small> any;
-  const q::none none;
+  const floats none;
   // Three heads share one; keys in f16 beside activations in bf16 have the decode kernel alone.
   check({.architecture = "qwen2"}, at_load{}, 0, any, bf16{});
   check({.architecture = "qwen2", .layers = 1, .heads = 4, .kv_heads = 2, .head_size = 32}, none, 0,
-        std::type_identity<ei::model<q::none, host<bf16>, ei::kv_cache::contiguous<f16>>>(), bf16{});
+        std::type_identity<ei::model<floats, host<bf16>, ei::kv_cache::contiguous<f16>>>(), bf16{});
   check({.architecture = "qwen3", .dtype = "F16", .layers = 1, .heads = 6, .tied = true}, none, 0,
-        std::type_identity<ei::model<q::none, host<f16>>>(), f16{});
+        std::type_identity<ei::model<floats, host<f16>>>(), f16{});
   check({.dtype = "F32", .layers = 1}, at_load{}, 0, any, bf16{});
   check({.architecture = "mistral", .window = 9}, at_load{at_load::choice::int8}, 9, any, bf16{});
   check({.layers = 1, .tied = true}, none, 7, std::type_identity<windowed>(), bf16{});
   check({.feed_forward_width = 128}, at_load{at_load::choice::int4_32}, 0, any, bf16{});
   check({.dtype = "F16", .layers = 1, .tied = true}, at_load{at_load::choice::int4_128}, 0, any, bf16{});
+  check({.dtype = "F8_E4M3", .layers = 1}, at_load{}, 0, any, bf16{});
+  check({.dtype = "F8_E4M3", .scales = "rows", .layers = 1}, at_load{}, 0, any, bf16{});
+  check({.dtype = "F8_E4M3", .scales = "blocks", .width = 256, .feed_forward_width = 384, .layers = 1, .heads = 4},
+        at_load{}, 0, any, bf16{});
+  check({.architecture = "qwen2", .layers = 1}, ei::quantization::fp8{}, 0,
+        std::type_identity<ei::model<ei::quantization::fp8, host<bf16>>>(), bf16{});
+}
+
+namespace {
+
+/// The tests' GGUF models are of one shape. This has each matrix from another of them, as files of mixed formats have, and a head of its own.
+void write_mixed(const std::string& path) {
+  const std::string data = std::string(EFFINFER_TEST_DATA) + "/models/llama-";
+  test::gguf_writer w;
+  w.add("general.architecture", "llama").add("llama.embedding_length", 256U).add("llama.feed_forward_length", 256U);
+  w.add("llama.block_count", 1U).add("llama.attention.head_count", 4U).add("llama.attention.head_count_kv", 1U);
+  const auto add = [&](const char* name, const char* from, const char* as, std::uint32_t type) {
+    const auto files = ei::checkpoint::model_files::open(data + from + "/model.gguf");
+    const auto& t = files.at(std::string(name) + ".weight");
+    std::vector<std::uint64_t> dimensions(t.shape.rbegin(), t.shape.rend());
+    w.add_tensor(std::string(as) + ".weight", dimensions, type,
+                 {reinterpret_cast<const char*>(t.data.data()), t.data.size()});
+  };
+  for (const char* norm : {"output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"}) add(norm, "q4_k", norm, 0);
+  add("token_embd", "q5_k", "token_embd", 13), add("token_embd", "q6_k", "output", 14);
+  add("blk.0.attn_q", "q4_k", "blk.0.attn_q", 12), add("blk.0.attn_k", "q4_k", "blk.0.attn_k", 12);
+  add("blk.0.attn_v", "q6_k", "blk.0.attn_v", 14), add("blk.0.attn_output", "q4_1", "blk.0.attn_output", 3);
+  add("blk.0.ffn_gate", "q8_0", "blk.0.ffn_gate", 8), add("blk.0.ffn_up", "q5_0-q5_1", "blk.0.ffn_up", 7);
+  add("blk.0.ffn_down", "q4_0", "blk.0.ffn_down", 2);
+  std::ofstream(path, std::ios::binary) << w.file();
+}
+
+}  // namespace
+
+TEST_CASE("GGUF files, every format of blocks and several in one file: logits near those in double") {
+  const std::string data = std::string(EFFINFER_TEST_DATA) + "/models/llama-";
+  for (const char* name : {"q8_0", "q4_0", "q4_1", "q5_0-q5_1", "q4_k", "q5_k", "q6_k"}) {
+    check_logits<bf16, small>(data + name + "/model.gguf", at_load{}, sanitized ? 2 : 9, false);
+    if (sanitized) return;
+  }
+  const small_checkpoint::folder folder;
+  const std::string mixed = folder.path() + "/mixed.gguf";
+  write_mixed(mixed);
+  check_logits<bf16, small>(mixed, at_load{}, 18, true);
+  device_counts counts;
+  const auto asked = small::memory_footprint(mixed, {}, host<bf16>{});
+  const small model = small::load(mixed, {}, host<bf16>{.counts = &counts});
+  CHECK(counts.bytes == asked.owned_bytes);
 }
 
 namespace {
@@ -276,9 +336,14 @@ TEST_CASE("what a device can't do is said when the model is loaded") {
   says(refused(plain, folder.path()), "unsupported", "heads of 80");
   small_checkpoint::write(folder.path(), {.layers = 1, .heads = 1, .head_size = 128});
   says(refused(plain, folder.path()), "unsupported", "compiled for heads of 32, 64 here");
-  for (const auto choice : {at_load::choice::none, at_load::choice::int8})
-    says(refused(plain, std::string(EFFINFER_TEST_DATA) + "/models/llama-q8_0/model.gguf", at_load{choice}),
-         "unsupported", "Q8_0");
+  says(
+      refused(plain, std::string(EFFINFER_TEST_DATA) + "/models/llama-q8_0/model.gguf", at_load{at_load::choice::int8}),
+      "unsupported", "Q8_0");
+  small_checkpoint::write(folder.path(), {.dtype = "F8_E4M3", .layers = 1});
+  says(refused(plain, folder.path(), at_load{at_load::choice::int8}), "unsupported", "F8_E4M3");
+  says(refused(std::type_identity<ei::model<floats, host<bf16>>>(), folder.path()), "unsupported", "F8_E4M3");
+  small_checkpoint::write(folder.path(), {.dtype = "F8_E4M3", .scales = "blocks", .layers = 1});  // 192 inputs
+  says(refused(plain, folder.path()), "unsupported", "192 inputs are no whole number of blocks of 128");
   small_checkpoint::write(folder.path(), {.layers = 1});
   says(refused(plain, folder.path(), host<bf16>{.memory = 1 << 16}), "device", "bytes");
   const small model = small::load(folder.path());

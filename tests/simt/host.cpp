@@ -50,6 +50,25 @@ TEST_CASE("sums over a warp and a block, in every order of the threads") {
       });
 }
 
+TEST_CASE("what a kernel does before it awaits those before it, and one that doesn't await them") {
+  for (const thread_order order : orders) {
+    int value = 1;
+    std::vector<int> early(64), late(64);
+    run({.threads = 64, .order = order, .predecessors = [&] { value = 2; }}, [&](auto& t) {
+      const auto i = static_cast<std::size_t>(t.thread());
+      early[i] = value;
+      t.await_predecessors();
+      late[i] = value;
+    });
+    CHECK(early == std::vector<int>(64, 1));
+    CHECK(late == std::vector<int>(64, 2));
+  }
+  const auto forgets = accused_of({.threads = 32, .predecessors = [] {}}, [](auto& t) {
+    if (t.lane() != 5) t.await_predecessors();
+  });
+  CHECK_MESSAGE(says(forgets, "thread 5 ends without having awaited the kernels before"), forgets);
+}
+
 TEST_CASE("shuffles, votes and atomics") {
   float total = 0;
   run({.threads = 64}, [&](auto& t) {

@@ -61,6 +61,8 @@ struct launch {
   int shared_bytes = 0;
   thread_order order = thread_order::forward;
   unsigned seed = 1;
+  /// What the kernels before this one do; runs when all threads of a block await it. A kernel that never does so fails then.
+  std::function<void()> predecessors = {};
 };
 
 class thread_block;
@@ -132,7 +134,7 @@ class thread_block {
   static std::size_t bytes(const launch& l) { return static_cast<std::size_t>(l.shared_bytes); }
 
   struct abandoned {};  // thrown in the threads that are left when one has failed, so that they end too
-  enum class state { ready, at_barrier, at_warp, at_condition, ended };
+  enum class state { ready, at_barrier, at_warp, at_condition, at_predecessors, ended };
   struct async_copy {
     std::size_t to, size;
     std::array<std::byte, 16> bytes;
@@ -146,6 +148,7 @@ class thread_block {
     std::size_t shared_used = 0;
     std::function<bool()> may_go_on;  // at a condition
     int group = 0;                    // of copies, the one being filled
+    bool has_awaited = false;
     std::vector<async_copy> copies;
     const void* stack_bottom = nullptr;
     void* fake_stack = nullptr;
@@ -463,6 +466,13 @@ class context {
     }
   }
 
+  /// Until all threads of the block call it, or have ended: what runs before then hasn't seen launch.predecessors.
+  void await_predecessors() {
+    of_->wait(thread_, thread_block::state::at_predecessors, "await_predecessors");
+    of_->threads_[of_->index(thread_)].has_awaited = true;
+  }
+  static void prefetch(const void* /*p*/) {}
+
   template <class T>
   T atomic_add(T* p, T v) {
     return std::exchange(*p, *p + v);
@@ -550,6 +560,12 @@ inline bool thread_block::release() {
     any = true;
   }
   if (any) return true;
+  const auto waits = [](const thread& t) { return t.at == state::at_predecessors || t.at == state::ended; };
+  if (std::all_of(threads_.begin(), threads_.end(), waits)) {
+    if (launch_.predecessors) launch_.predecessors();
+    for (thread& t : threads_) t.at = t.at == state::at_predecessors ? state::ready : t.at;
+    return true;
+  }
   if (!std::all_of(threads_.begin(), threads_.end(), [](const thread& t) { return t.at == state::at_barrier; })) {
     if (background_.empty()) return false;
     // Any of them may be the next to happen.
@@ -598,6 +614,8 @@ void thread_block::run(const Kernel& kernel) {
             kernel(own);
             if (!t.copies.empty())
               throw simt_error("thread " + std::to_string(i) + " ends with copies it didn't wait for");
+            if (launch_.predecessors && !t.has_awaited)
+              throw simt_error("thread " + std::to_string(i) + " ends without having awaited the kernels before");
           } catch (const abandoned&) {
           } catch (...) {
             if (failure_ == nullptr) failure_ = std::current_exception();
@@ -637,16 +655,18 @@ void run(const launch& l, const Kernel& kernel) {
   }
 }
 
-/// Runs K::run over K::plan(a). On a GPU bench/gpu/simt/host.hpp does this: tests that start kernels so run there too.
+/// Runs K over K::plan(a). On a GPU bench/gpu/simt/host.hpp does this: tests that start kernels so run there too.
 template <class K>
-void start(const typename K::args& a, thread_order order = thread_order::shuffled) {
+void start(const typename K::args& a, thread_order order = thread_order::shuffled,
+           const std::function<void()>& predecessors = {}) {
   const auto g = K::plan(a);
   run({.blocks = g.blocks,
        .blocks_y = g.blocks < 1 ? 0 : g.blocks_y,
        .threads = g.threads,
        .shared_bytes = g.shared_bytes,
-       .order = order},
-      [&](auto& t) { K::run(t, a); });
+       .order = order,
+       .predecessors = predecessors},
+      [&](auto& t) { simt::run_kernel<K>(t, a); });
 }
 
 /// The same in each order of the threads, which must not matter: before each `prepare` makes the outputs anew, after it `check` looks.

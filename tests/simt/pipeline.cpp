@@ -1,6 +1,7 @@
 // A pipeline with one policy changed: from checkpoint to text through the CUDA kernels on the host context, beside the CPU.
 
 #include "simt/device.hpp"
+#include "simt/small_checkpoint.hpp"
 
 #include <effinfer/decoding/greedy.hpp>
 #include <effinfer/decoding/prompt_lookup.hpp>
@@ -10,6 +11,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <span>
 #include <string>
@@ -22,16 +24,19 @@ using host = simt_host::on_host<ei::bf16, 32>;
 
 namespace {
 
-/// none, for the CPU, with the products of one format.
-struct as_bf16 {
+/// none, with the products of one format.
+template <class Format>
+struct as_stored {
   using slot = ei::slot::quantization;
-  static constexpr std::string_view name = "as_bf16";
-  using formats = ei::quantization::formats<ei::quantization::format::bf16>;
+  static constexpr std::string_view name = "as_stored";
+  using formats = ei::quantization::formats<Format>;
   static constexpr ei::quantization::storage target(ei::quantization::matrix_use, ei::weight_format stored,
                                                     std::ptrdiff_t) {
     return {stored, 0};
   }
 };
+
+using as_bf16 = as_stored<ei::quantization::format::bf16>;
 
 // Every access of a fiber is checked there: a few tokens must do.
 #if defined(EFFINFER_FIBERS_TELL_ASAN)
@@ -68,6 +73,35 @@ TEST_CASE("the shipped model writes the CPU's greedy text through the CUDA kerne
     CHECK(counts.downloaded - before.downloaded == 1024 * sizeof(float) + std::size_t{most_tokens - 1} * sizeof(int));
     CHECK(continued(on_gpu, prompt, {.max_tokens = 2, .log_probabilities = 1}) ==
           std::vector(wanted.begin(), wanted.begin() + 2));
+  }
+}
+
+TEST_CASE("a GGUF file gives the CPU's greedy tokens through the CUDA kernels") {
+  using as_q4_k = as_stored<ei::quantization::format::q4_k>;
+  const std::string file = std::string(EFFINFER_TEST_DATA) + "/models/llama-q4_k/model.gguf";
+  const auto tokens_of = [&](const auto& model) {
+    auto session = model.start({.context_tokens = 64});
+    std::vector<int> tokens{3, 1, 4, 1, 5, 9, 2, 6};
+    std::span<const int> next = tokens;
+    while (tokens.size() < 8 + most_tokens) {
+      const auto logits = session.append(next);
+      tokens.push_back(static_cast<int>(std::max_element(logits.begin(), logits.end()) - logits.begin()));
+      next = std::span(&tokens.back(), 1);
+    }
+    return tokens;
+  };
+  const auto on_cpu = ei::model<as_q4_k, ei::execution::cpu>::load(file, {}, ei::execution::cpu{.threads = 1});
+  const auto on_gpu = ei::model<as_q4_k, simt_host::on_host<ei::bf16, 64>>::load(file);
+  CHECK(tokens_of(on_gpu) == tokens_of(on_cpu));
+
+  const small_checkpoint::folder folder;
+  small_checkpoint::write(folder.path(), {.dtype = "F8_E4M3", .layers = 1});
+  try {
+    (void)ei::model<as_q4_k, ei::execution::cpu>::load(folder.path());
+    FAIL("the CPU computes FP8");
+  } catch (const ei::error& e) {
+    CHECK(e.code() == ei::error_code::unsupported);
+    CHECK(std::string(e.what()).find("FP8 weights are computed on a GPU only") != std::string::npos);
   }
 }
 

@@ -115,11 +115,33 @@ class decoder {
     const std::ptrdiff_t rows = t.shape.size() == 2 ? t.shape[0] : 1;
     std::vector<float> values(static_cast<std::size_t>(t.shape.back()));
     for (std::ptrdiff_t i = 0; i < rows; ++i) {
+      if (t.format == ei::weight_format::fp8_e4m3) {
+        at->second.push_back(fp8_row(t, i));
+        continue;
+      }
       ei::quantization::decode_row(ei::quantization::packed_rows(t.format, t.data.data(), rows, t.shape.back()), i,
                                    values.data());
       at->second.emplace_back(values.begin(), values.end());
     }
     return at->second;
+  }
+  /// Codes times the scales beside them.
+  row fp8_row(const ei::checkpoint::tensor& t, std::ptrdiff_t i) {
+    const auto* const blocks = files_.find(t.name + "_scale_inv");
+    const auto& s = blocks != nullptr ? *blocks : files_.at(t.name + "_scale");
+    const std::ptrdiff_t across = blocks != nullptr ? s.shape[1] : 1;
+    const std::ptrdiff_t scales = blocks != nullptr ? across * s.shape[0] : s.shape.empty() ? 1 : s.shape[0];
+    std::vector<float> scale(static_cast<std::size_t>(scales));
+    ei::quantization::decode_row(ei::quantization::packed_rows(s.format, s.data.data(), 1, scales), 0, scale.data());
+    row values;
+    for (std::ptrdiff_t k = 0; k < t.shape[1]; ++k) {
+      const auto code =
+          ei::fp8_e4m3::from_bits(static_cast<std::uint8_t>(t.data[static_cast<std::size_t>(i * t.shape[1] + k)]));
+      const std::ptrdiff_t at = blocks != nullptr ? i / 128 * across + k / 128 : scales == 1 ? 0 : i;
+      values.push_back(static_cast<double>(static_cast<float>(code)) *
+                       static_cast<double>(scale[static_cast<std::size_t>(at)]));
+    }
+    return values;
   }
   const row& vector(role r, int layer, const char* suffix = "weight") { return stored(r, layer, suffix)[0]; }
 
@@ -139,6 +161,13 @@ class decoder {
         for (const double v : w) most = std::max(most, std::abs(v));
         const auto scale = static_cast<double>(static_cast<float>(most) / 127.0F);
         for (double& v : w) v = std::nearbyint(v * 127 / most) * scale;
+      } else if (target.format == ei::weight_format::fp8_e4m3 && t.format != target.format) {
+        double most = 0;
+        for (const double v : w) most = std::max(most, std::abs(v));
+        const auto scale = static_cast<double>(static_cast<float>(most) / 448.0F);
+        for (double& v : w)
+          v = scale * static_cast<double>(static_cast<float>(
+                          ei::fp8_e4m3(static_cast<float>(v) * (448.0F / static_cast<float>(most)))));
       } else if (target.format == ei::weight_format::int4) {
         const auto group = static_cast<std::size_t>(target.group);
         for (std::size_t g = 0; g < w.size(); g += group) {
@@ -199,9 +228,10 @@ class decoder {
     for (std::size_t h = 0; h < x.size(); h += d) {
       for (std::size_t i = 0; i < half; ++i) {
         const double c = static_cast<double>(turns[i]), s = static_cast<double>(turns[half + i]);
-        const double a = x[h + i], b = x[h + half + i];
-        x[h + i] = rounded<Number>(a * c - b * s);
-        x[h + half + i] = rounded<Number>(b * c + a * s);
+        const std::size_t one = c_.rope.interleaved ? h + 2 * i : h + i, two = one + (c_.rope.interleaved ? 1 : half);
+        const double a = x[one], b = x[two];
+        x[one] = rounded<Number>(a * c - b * s);
+        x[two] = rounded<Number>(b * c + a * s);
       }
     }
   }

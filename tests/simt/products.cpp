@@ -1,11 +1,15 @@
 // The products of quantization/cuda on the host context, against sums in double of the numbers that the weights stand for.
 
+#include "quantization/reference.hpp"
 #include "simt/host.hpp"
 
+#include <effinfer/layers/cuda/embedding.hpp>
 #include <effinfer/quantization/cuda/activations.hpp>
+#include <effinfer/quantization/cuda/block_weights.hpp>
 #include <effinfer/quantization/cuda/checkpoint_layouts.hpp>
 #include <effinfer/quantization/cuda/matmul.hpp>
 #include <effinfer/quantization/cuda/pack.hpp>
+#include <effinfer/quantization/cuda/pack_blocks.hpp>
 #include <effinfer/testing/attention_oracle.hpp>
 
 #include <doctest/doctest.h>
@@ -92,6 +96,24 @@ matrix<Weights> make(int rows, int columns, std::uint64_t seed, bool with_zeros 
     m.units.resize(cuda::int8_sizes(rows, columns).words);
     cuda::pack_int8(codes, rows, columns, m.units);
     m.view = {m.units.data(), m.scales.data(), rows, columns};
+  } else if constexpr (requires { Weights::is_fp8; }) {
+    // With a scale for 128 inputs also one a strip.
+    const int strip = Weights::group == 0 ? 1 : 16, across = Weights::group == 0 ? 1 : columns / 128;
+    std::vector<std::int8_t> codes;
+    for (const float v : random) {
+      const auto code = static_cast<std::uint8_t>(std::floor((v + 1) * 127.9F));
+      codes.push_back(static_cast<std::int8_t>((code & 127) == 127 ? code - 1 : code));
+    }
+    m.scales = numbers(static_cast<std::size_t>((rows + strip - 1) / strip * across), seed + 1, 0.01F);
+    for (int i = 0; i < rows * columns; ++i) {
+      const int row = i / columns / strip, g = i % columns / (columns / across);
+      const auto code = ei::fp8_e4m3::from_bits(static_cast<std::uint8_t>(codes[static_cast<std::size_t>(i)]));
+      m.values.push_back(double{m.scales[static_cast<std::size_t>(row * across + g)]} *
+                         static_cast<double>(static_cast<float>(code)));
+    }
+    m.units.resize(cuda::int8_sizes(rows, columns).words);
+    cuda::pack_int8(codes, rows, columns, m.units);
+    m.view = {m.units.data(), m.scales.data(), rows, columns};
   } else {
     constexpr int group = Weights::group;
     const cuda::packed_sizes sizes = cuda::int4_sizes(rows, columns, group);
@@ -120,6 +142,65 @@ matrix<Weights> make(int rows, int columns, std::uint64_t seed, bool with_zeros 
   }
   return m;
 }
+
+/// Random GGUF blocks, packed.
+template <int Bits>
+struct block_matrix {
+  reference::matrix stored;
+  cuda::block_weights<Bits> view;
+  std::vector<double> values;
+  std::array<std::vector<cuda::words>, 6> parts;
+};
+
+template <int Bits>
+block_matrix<Bits> make_blocks(ei::weight_format format, int rows, int columns, unsigned seed) {
+  block_matrix<Bits> m;
+  m.stored = reference::random_matrix({format}, rows, columns, seed);
+  const cuda::block_sizes sizes = cuda::block_strip_sizes(format, columns);
+  const int strips = (rows + 15) / 16;
+  const std::array<std::size_t, 6> a_strip{sizes.units,    sizes.high,        sizes.scales,
+                                           sizes.minimums, sizes.scale_codes, sizes.minimum_codes};
+  for (std::size_t p = 0; p < 6; ++p) m.parts[p].resize(a_strip[p] * static_cast<std::size_t>(strips) / 16);
+  ei::quantization::detail::unpacked_rows unpacked(columns);
+  for (int s = 0; s < strips; ++s) {
+    const int count = std::min(16, rows - s * 16);
+    for (int r = 0; r < count; ++r) {
+      auto one = m.stored.view;
+      one.data += (s * 16 + r) * one.row_bytes, one.rows = 1;
+      cuda::unpack_block_row(one, unpacked.row[r]);
+    }
+    std::array<std::byte*, 6> to{};
+    for (std::size_t p = 0; p < 6; ++p)
+      to[p] = reinterpret_cast<std::byte*>(m.parts[p].data()) + static_cast<std::size_t>(s) * a_strip[p];
+    cuda::pack_block_strip(format, unpacked.row, count, columns, {to[0], to[1], to[2], to[3], to[4], to[5]});
+  }
+  const auto at = [&]<class T>(std::size_t part, const T*& to) {
+    if (!m.parts[part].empty()) to = reinterpret_cast<const T*>(m.parts[part].data());
+  };
+  at(0, m.view.units), at(1, m.view.high), at(2, m.view.scales), at(3, m.view.minimums);
+  at(4, m.view.scale_codes), at(5, m.view.minimum_codes);
+  const cuda::block_layout layout = cuda::block_layout_of(format);
+  m.view.offset = layout.offset, m.view.wide = layout.is_wide, m.view.rows = rows, m.view.columns = columns;
+  for (int r = 0; r < rows; ++r) {
+    for (int c = 0; c < columns; ++c) m.values.push_back(reference::value_at(m.stored.view, r, c));
+  }
+  return m;
+}
+
+/// f(std::integral_constant<int, bits>) of a format of blocks.
+template <class F>
+void with_bits(ei::weight_format format, const F& f) {
+  switch (cuda::block_layout_of(format).bits) {
+    case 4: return f(std::integral_constant<int, 4>());
+    case 5: return f(std::integral_constant<int, 5>());
+    case 6: return f(std::integral_constant<int, 6>());
+    default: return f(std::integral_constant<int, 8>());
+  }
+}
+
+constexpr ei::weight_format block_formats[] = {
+    ei::weight_format::q8_0, ei::weight_format::q4_0, ei::weight_format::q4_1, ei::weight_format::q5_0,
+    ei::weight_format::q5_1, ei::weight_format::q4_k, ei::weight_format::q5_k, ei::weight_format::q6_k};
 
 /// |got - wanted| <= half a unit of T and twice what a sum in float, input by input, is off at worst in this matrix.
 template <class T>
@@ -166,11 +247,13 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
 }
 
-template <class Weights, class T>
-void check_skinny(bool with_zeros = false) {
-  for (const auto& [tokens, rows, columns] : {std::array<int, 3>{1, 16, 128}, std::array<int, 3>{3, 40, 640},
-                                              std::array<int, 3>{8, 17, 1152}, std::array<int, 3>{13, 33, 256}}) {
-    const matrix<Weights> m = make<Weights>(rows, columns, 7, with_zeros);
+/// Of the matrices that make_matrix(rows, columns) makes, in columns a multiple of `multiple`.
+template <class T, class Make>
+void check_skinny_of(const Make& make_matrix, int multiple = 128) {
+  for (const auto& [tokens, rows, least] : {std::array<int, 3>{1, 16, 128}, std::array<int, 3>{3, 40, 640},
+                                            std::array<int, 3>{8, 17, 1152}, std::array<int, 3>{13, 33, 256}}) {
+    const int columns = (least + multiple - 1) / multiple * multiple;
+    const auto m = make_matrix(rows, columns);
     const std::vector<T> x = as<T>(numbers(static_cast<std::size_t>(tokens * columns), 3));
     const std::vector<T> out = skinny(m.view, x, tokens, 1);
     check_product(out, x, m.values, tokens, rows, columns);
@@ -180,6 +263,11 @@ void check_skinny(bool with_zeros = false) {
     const std::vector<T> alone = skinny(m.view, last, 1, 132);
     CHECK(same_bits(alone, std::vector<T>(out.end() - rows, out.end())));  // whatever else is in the batch
   }
+}
+
+template <class Weights, class T>
+void check_skinny(bool with_zeros = false) {
+  check_skinny_of<T>([&](int rows, int columns) { return make<Weights>(rows, columns, 7, with_zeros); });
 }
 
 template <class Weights, class T>
@@ -195,14 +283,15 @@ std::vector<T> tiled(const Weights& w, const std::vector<T>& x, int tokens, cons
   return out;
 }
 
-template <class Weights, class T>
-void check_tiled(bool with_zeros = false) {
+template <class T, class Make>
+void check_tiled_of(const Make& make_matrix, int multiple = 128) {
   struct shape {
     int tokens, rows, columns, tiles;
   };
-  for (const auto& [tokens, rows, columns, tiles] :
+  for (const auto& [tokens, rows, least, tiles] :
        {shape{9, 16, 128, 4}, shape{33, 150, 640, 8}, shape{67, 17, 1152, 16}, shape{130, 40, 128, 16}}) {
-    const matrix<Weights> m = make<Weights>(rows, columns, 7, with_zeros);
+    const int columns = (least + multiple - 1) / multiple * multiple;
+    const auto m = make_matrix(rows, columns);
     const std::vector<T> x = as<T>(numbers(static_cast<std::size_t>(tokens * columns), 3));
     const cuda::device_limits one{1, 1 << 18}, many{132, 1 << 18};
     const std::vector<T> out = tiled(m.view, x, tokens, one, tiles);
@@ -217,11 +306,23 @@ void check_tiled(bool with_zeros = false) {
   }
 }
 
+template <class Weights, class T>
+void check_tiled(bool with_zeros = false) {
+  check_tiled_of<T>([&](int rows, int columns) { return make<Weights>(rows, columns, 7, with_zeros); });
+}
+
 }  // namespace
 
 TEST_CASE_TEMPLATE("skinny products: 16-bit weights", T, bf16, f16) { check_skinny<cuda::float_weights<T>, T>(); }
 
 TEST_CASE_TEMPLATE("skinny products: int8 a channel", T, bf16, f16) { check_skinny<cuda::int8_weights, T>(); }
+
+TEST_CASE_TEMPLATE("products of FP8, with scales of rows and of blocks", T, bf16, f16) {
+  check_skinny<cuda::fp8_weights<0>, T>();
+  check_skinny<cuda::fp8_weights<128>, T>();
+  check_tiled<cuda::fp8_weights<0>, T>();
+  if (std::is_same_v<T, bf16>) check_tiled<cuda::fp8_weights<128>, T>();
+}
 
 TEST_CASE_TEMPLATE("skinny products: int4 in groups, with zeros and without", T, bf16, f16) {
   for (const bool with_zeros : {false, true}) {
@@ -231,11 +332,18 @@ TEST_CASE_TEMPLATE("skinny products: int4 in groups, with zeros and without", T,
   }
 }
 
-TEST_CASE_TEMPLATE("all int8 and int4 codes are unpacked exactly", T, bf16, f16) {
+TEST_CASE_TEMPLATE("all int8, int4 and FP8 codes are unpacked exactly", T, bf16, f16) {
   for (int code = -128; code < 128; ++code) {
     const auto byte = static_cast<std::uint32_t>(code) & 255U;
     const std::uint32_t pair = cuda::int8_weights::pair<T>(byte | byte << 16 | 0x5a00a500U);
     CHECK(static_cast<float>(T::from_bits(static_cast<std::uint16_t>(pair))) == static_cast<float>(code));
+    CHECK((pair >> 16) == (pair & 0xffffU));
+  }
+  for (std::uint32_t code = 0; code < 256; ++code) {
+    if ((code & 127U) == 127) continue;  // a NaN
+    const std::uint32_t pair = cuda::fp8_weights<0>::pair<T>(code | code << 16 | 0x5a00a500U);
+    CHECK(static_cast<float>(T::from_bits(static_cast<std::uint16_t>(pair))) ==
+          static_cast<float>(ei::fp8_e4m3::from_bits(static_cast<std::uint8_t>(code))));
     CHECK((pair >> 16) == (pair & 0xffffU));
   }
   for (int zero = 0; zero <= 16; ++zero) {
@@ -246,7 +354,7 @@ TEST_CASE_TEMPLATE("all int8 and int4 codes are unpacked exactly", T, bf16, f16)
     for (std::uint32_t code = 0; code < 16; ++code) {
       const cuda::words raw{{code * 0x11111111U, code * 0x11111111U, 0, 0}};
       std::uint32_t a[4];
-      cuda::int4_weights<32>::unpack<T>(&raw, 1, centers, a);
+      cuda::int4_weights<32>::unpack<T>(&raw, nullptr, 1, centers, a);
       for (const std::uint32_t pair : a) {
         CHECK(static_cast<float>(T::from_bits(static_cast<std::uint16_t>(pair))) ==
               static_cast<float>(static_cast<int>(code) - zero));
@@ -297,6 +405,47 @@ TEST_CASE("tiled products: int4 in groups, with zeros and without") {
     check_tiled<cuda::int4_weights<64>, bf16>(with_zeros);
     check_tiled<cuda::int4_weights<128>, bf16>(with_zeros);
     check_tiled<cuda::int4_weights<128>, f16>(with_zeros);
+  }
+}
+
+TEST_CASE("GGUF blocks keep every bit on their way to a GPU") {
+  for (const ei::weight_format format : block_formats) {
+    with_bits(format, [&](auto bits) {
+      const int rows = 21, columns = 512;
+      const auto m = make_blocks<decltype(bits)::value>(format, rows, columns, 3);
+      std::vector<float> decoded(columns);
+      for (int r = 0; r < rows; ++r) {
+        ei::quantization::decode_row(m.stored.view, r, decoded.data());
+        int same = 0;
+        for (int c = 0; c < columns; ++c) same += m.view.value(r, c) == decoded[static_cast<std::size_t>(c)] ? 1 : 0;
+        CHECK_MESSAGE(same == columns, std::string(to_string(format)), ", row ", r);
+      }
+      const std::vector<int> tokens{20, 0, 13, 7};
+      std::vector<float> out(4 * columns, not_a_number);
+      start<ei::layers::cuda::packed_embedding<decltype(m.view)>>({tokens.data(), m.view, {out.data(), 4, columns}});
+      for (std::size_t i = 0; i < out.size(); ++i)
+        CHECK(out[i] == m.view.value(tokens[i / columns], static_cast<int>(i % columns)));
+    });
+  }
+}
+
+TEST_CASE_TEMPLATE("products of GGUF blocks, few rows and many", T, bf16, f16) {
+  using format_name = ei::weight_format;
+  for (const ei::weight_format format : block_formats) {
+    // Each number of bits, with minimums and without, scales of 32 inputs and of 256, is among these; types of activations differ in
+    // unpacking alone.
+    const bool is_one_of_its_kind = format == format_name::q8_0 || format == format_name::q5_1 ||
+                                    format == format_name::q4_k || format == format_name::q6_k;
+    if (!std::is_same_v<T, bf16> && !is_one_of_its_kind) continue;
+    CAPTURE(std::string(to_string(format)));
+    with_bits(format, [&](auto bits) {
+      const auto make_matrix = [&](int rows, int columns) {
+        return make_blocks<decltype(bits)::value>(format, rows, columns, 7);
+      };
+      const int multiple = std::max(128, ei::block_size(format));
+      check_skinny_of<T>(make_matrix, multiple);
+      if (std::is_same_v<T, bf16> && is_one_of_its_kind) check_tiled_of<T>(make_matrix, multiple);
+    });
   }
 }
 
@@ -470,6 +619,25 @@ TEST_CASE_TEMPLATE("products of 8-bit codes with 8-bit codes are exact, whatever
 }
 
 #if !defined(__CUDACC__)
+TEST_CASE("a skinny product reads weights only before it awaits the kernels before it") {
+  using weights = cuda::int4_weights<64>;
+  const int tokens = 3, columns = 1152;
+  const auto m = make<weights>(16, columns, 7, true);  // one block
+  const std::vector<bf16> wanted_x = as<bf16>(numbers(static_cast<std::size_t>(tokens * columns), 3));
+  const std::vector<bf16> wanted = skinny(m.view, wanted_x, tokens, 1);
+  for (const thread_order order : orders) {
+    std::vector<bf16> x(wanted_x.size(), bf16(not_a_number)), out(wanted.size(), bf16(7.0F));
+    cuda::product_args<weights, bf16> a{{x.data(), tokens, columns}, m.view, {out.data(), tokens, 16}, {}, nullptr};
+    a.plan = cuda::plan_skinny(a.x, a.weights, a.out, 1);
+    a.plan.splits = 1;
+    start<cuda::skinny_product<weights, bf16, 1>>(a, order, [&] {
+      CHECK(same_bits(out, std::vector<bf16>(wanted.size(), bf16(7.0F))));
+      x = wanted_x;
+    });
+    CHECK(same_bits(out, wanted));
+  }
+}
+
 TEST_CASE("a product of 8-bit fragments is the product of the matrices") {
   const auto a_of = [](int row, int k) { return static_cast<std::int8_t>((row * 37 + k * 11) % 256 - 128); };
   const auto b_of = [](int k, int column) { return static_cast<std::int8_t>((k * 29 + column * 53) % 256 - 128); };

@@ -1,6 +1,7 @@
 // Every quantized product for every combination that is supported, compiled as instantiations.cu is.
 
 #include <effinfer/quantization/cuda/activations.hpp>
+#include <effinfer/quantization/cuda/block_weights.hpp>
 #include <effinfer/quantization/cuda/matmul.cuh>
 
 namespace ei = effinfer;
@@ -18,6 +19,12 @@ void use_all_weights() {
   cuda::matmul(cuda::product_args<cuda::int4_weights<32>, T>{}, nullptr);
   cuda::matmul(cuda::product_args<cuda::int4_weights<64>, T>{}, nullptr);
   cuda::matmul(cuda::product_args<cuda::int4_weights<128>, T>{}, nullptr);
+  cuda::matmul(cuda::product_args<cuda::block_weights<4>, T>{}, nullptr);
+  cuda::matmul(cuda::product_args<cuda::block_weights<5>, T>{}, nullptr);
+  cuda::matmul(cuda::product_args<cuda::block_weights<6>, T>{}, nullptr);
+  cuda::matmul(cuda::product_args<cuda::block_weights<8>, T>{}, nullptr);
+  cuda::matmul(cuda::product_args<cuda::fp8_weights<0>, T>{}, nullptr);
+  cuda::matmul(cuda::product_args<cuda::fp8_weights<128>, T>{}, nullptr);
   cuda::matmul(cuda::integer_product_args<T>{}, nullptr);
   use<cuda::reorder_columns<T>>();
   use<cuda::quantize_rows<T>>();

@@ -49,6 +49,17 @@ class field_reader {
   json::value object_;
 };
 
+/// True where the weights are FP8 with scales beside them: quant_method fp8, or compressed-tensors in its format for that. How activations
+/// were to be quantized doesn't matter: they aren't.
+inline bool is_fp8(const json::value& quantization) {
+  const field_reader q(quantization);
+  const auto is = [&](std::string_view key, std::string_view wanted) {
+    const auto v = q.find(key);
+    return v && v->string() == wanted;
+  };
+  return is("quant_method", "fp8") || (is("quant_method", "compressed-tensors") && is("format", "float-quantized"));
+}
+
 /// The object with the rotary settings: transformers takes rope_scaling, the older spelling, where both stand.
 inline std::optional<json::value> find_rope(const field_reader& config) {
   for (const std::string_view key : {"rope_scaling", "rope_parameters"}) {
@@ -151,8 +162,8 @@ inline model_config read_config_json(std::string_view text, std::string_view gen
         .fail("\"" + c.architecture + "\" isn't computed here; have llama, mistral, qwen2, qwen3, effinfer_linear",
               error_code::unsupported);
   }
-  if (const auto quantization = r.find("quantization_config")) {
-    quantization->fail("weights quantized by other tools aren't computed here", error_code::unsupported,
+  if (const auto quantization = r.find("quantization_config"); quantization && !detail::is_fp8(*quantization)) {
+    quantization->fail("weights quantized by other tools aren't computed here, but for FP8", error_code::unsupported,
                        "take the checkpoint in BF16, or as GGUF");
   }
   c.vocabulary_size = r.integer("vocab_size", 1, 1 << 24);

@@ -60,6 +60,8 @@ inline std::vector<tensor> read_safetensors(std::span<const std::byte> file, con
       t.format = weight_format::f16, element_bytes = 2;
     } else if (dtype == "BF16") {
       t.format = weight_format::bf16, element_bytes = 2;
+    } else if (dtype == "F8_E4M3") {
+      t.format = weight_format::fp8_e4m3;
     } else if (dtype == "F64" || dtype == "I64" || dtype == "U64") {
       element_bytes = 8;
     } else if (dtype == "I32" || dtype == "U32") {

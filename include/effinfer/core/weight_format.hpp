@@ -26,7 +26,13 @@ enum class weight_format : std::uint8_t {
   int8,   ///< ours: int8 with one float scale a row
   int4,   ///< ours: int4 in groups, see quantization/int4.hpp
   other,  ///< known to the file format, computed by nobody here
+  fp8_e4m3,  ///< a byte a value (core/dtype.hpp), scales apart: a float a row, or for blocks of 128 x 128; computed by GPUs
 };
+
+/// True for the formats whose values stand for themselves.
+constexpr bool is_float(weight_format f) noexcept {
+  return f == weight_format::f32 || f == weight_format::f16 || f == weight_format::bf16;
+}
 
 /// Values a block.
 constexpr int block_size(weight_format f) noexcept {
@@ -49,6 +55,7 @@ constexpr int block_bytes(weight_format f) noexcept {
     case weight_format::f32: return 4;
     case weight_format::f16:
     case weight_format::bf16: return 2;
+    case weight_format::fp8_e4m3: return 1;
     case weight_format::q8_0: return 34;
     case weight_format::q4_0: return 18;
     case weight_format::q4_1: return 20;
@@ -77,6 +84,7 @@ constexpr std::string_view to_string(weight_format f) noexcept {
     case weight_format::int8: return "int8";
     case weight_format::int4: return "int4";
     case weight_format::other: return "other";
+    case weight_format::fp8_e4m3: return "F8_E4M3";
   }
   return "unknown";
 }

@@ -74,11 +74,11 @@ class on_cuda<Activation, HeadSizes...>::context {
  public:
   class queue_type {
    public:
-    queue_type(int device, cudaStream_t stream) : guard_(device), stream_(stream) {}
+    queue_type(int device, cudaStream_t stream, bool overlaps) : guard_(device), stream_(stream), overlaps_(overlaps) {}
 
     template <class K>
     void launch(const typename K::args& a) {
-      simt::launch<K>(a, stream_);
+      simt::launch<K>(a, stream_, overlaps_);
     }
     void upload(void* to, const void* from, std::size_t bytes) {
       simt::check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), "a copy to the device");
@@ -95,6 +95,7 @@ class on_cuda<Activation, HeadSizes...>::context {
    private:
     detail::device_guard guard_;
     cudaStream_t stream_;
+    bool overlaps_;
   };
 
   /// Kernels that are started together.
@@ -144,6 +145,7 @@ class on_cuda<Activation, HeadSizes...>::context {
           "this program has no kernels for compute capability " + std::to_string(major) + "." + std::to_string(minor),
           "compile it with nvcc -arch=sm_" + std::to_string(major) + std::to_string(minor));
     }
+    overlaps_ = policy.overlap_kernels && simt::kernels_overlap(major, of_probe);
     limits_.multiprocessors = attribute(cudaDevAttrMultiProcessorCount);
     limits_.shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
     cudaFuncAttributes of_target{};
@@ -164,7 +166,7 @@ class on_cuda<Activation, HeadSizes...>::context {
   [[nodiscard]] simt::device_limits limits() const { return limits_; }
   [[nodiscard]] int device() const { return policy_.device; }
   [[nodiscard]] cudaStream_t stream() const { return policy_.stream; }
-  [[nodiscard]] queue_type queue() const { return {policy_.device, policy_.stream}; }
+  [[nodiscard]] queue_type queue() const { return {policy_.device, policy_.stream, overlaps_}; }
   /// What rules and samplers on the host run with.
   [[nodiscard]] instruction_set set() const { return best_instruction_set(); }
 
@@ -217,7 +219,7 @@ class on_cuda<Activation, HeadSizes...>::context {
     // Relaxed: what CUDA itself may have to load for a kernel is no error.
     simt::check(cudaStreamBeginCapture(c.stream, cudaStreamCaptureModeRelaxed), "begin of a capture");
     try {
-      queue_type q(policy_.device, c.stream);
+      queue_type q(policy_.device, c.stream, overlaps_);
       f(q);
     } catch (...) {
       cudaStreamEndCapture(c.stream, &c.graph);
@@ -246,6 +248,7 @@ class on_cuda<Activation, HeadSizes...>::context {
   on_cuda policy_;
   simt::device_limits limits_;
   bool owns_stream_ = false;
+  bool overlaps_ = false;  // kernels with those before them
 };
 
 static_assert(simt::device<cuda::context> && simt::device<cuda_f16::context>);

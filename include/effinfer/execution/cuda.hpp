@@ -25,11 +25,14 @@ struct on_cuda {
   CUstream_st* stream = nullptr;
   /// Of weights, caches and workspaces: device memory, aligned as asked for (256); must outlive the model. Null: cudaMalloc.
   std::pmr::memory_resource* memory = nullptr;
+  /// Starts each kernel while the one before it ends, where the device and the program are of compute capability 9.0 (programmatic dependent
+  /// launch, execution/simt/launch.cuh); results are the same bits. Not measured on a device yet, hence off.
+  bool overlap_kernels = false;
 
   class context;
 };
 
-/// For checkpoints in BF16, and for all that are quantized on load.
+/// For checkpoints in BF16, FP8 or the blocks of GGUF files, and for all that are quantized on load.
 using cuda = on_cuda<bf16>;
 /// For checkpoints in F16 whose matrices are kept as stored.
 using cuda_f16 = on_cuda<f16>;

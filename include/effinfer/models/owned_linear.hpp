@@ -20,7 +20,7 @@ namespace detail {
 
 /// The tensor's numbers. Errors: `unsupported` (not F32, F16 or BF16).
 inline std::vector<float> float_values(const checkpoint::tensor& t) {
-  if (block_size(t.format) != 1 || t.format == weight_format::other) {
+  if (!is_float(t.format)) {
     throw error(error_code::unsupported, t.file + ": tensor " + t.name, "it must be F32, F16 or BF16");
   }
   std::ptrdiff_t size = 1;
@@ -44,7 +44,7 @@ struct owned_linear {
                std::int64_t rows, std::int64_t columns, bool bias, const quantization::at_load& policy,
                quantization::matrix_use use = quantization::matrix_use::projection) {
     const checkpoint::tensor& t = files.at(name + ".weight", {rows, columns});
-    if (block_size(t.format) != 1 || t.format == weight_format::other)
+    if (!is_float(t.format))
       throw error(error_code::unsupported, t.file + ": tensor " + t.name, "it must be F32, F16 or BF16");
     if (bias) layer.bias = detail::float_values(files.at(name + ".bias", {rows}));
     const quantization::storage to = policy.target(use, t.format, t.shape[1]);

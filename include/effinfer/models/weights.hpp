@@ -196,13 +196,17 @@ class weight_loader {
       throw error(error_code::unsupported, t.file + ": tensor " + t.name, "its format isn't computed here",
                   "convert it to F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K or Q6_K");
     }
+    if (t.format == weight_format::fp8_e4m3) {
+      throw error(error_code::unsupported, t.file + ": tensor " + t.name, "FP8 weights are computed on a GPU only",
+                  "run it with execution::cuda, or take the checkpoint in BF16");
+    }
     return quantization::packed_rows(t.format, t.data.data(), t.shape[0], t.shape[1]);
   }
 
   std::vector<float> vector(decoder_weights& w, weight_role role, int layer, std::int64_t size,
                             std::string_view suffix = "weight") {
     const checkpoint::tensor& t = tensor(role, layer, size, 0, suffix);
-    if (block_size(t.format) != 1 || t.format == weight_format::other) {
+    if (!is_float(t.format)) {
       throw error(error_code::unsupported, t.file + ": tensor " + t.name, "a norm or bias must be F32, F16 or BF16");
     }
     w.owned_bytes += static_cast<std::uint64_t>(size) * sizeof(float);

@@ -20,6 +20,7 @@
 #include <effinfer/models/decoder.hpp>
 #include <effinfer/models/mixer.hpp>
 #include <effinfer/models/policy.hpp>
+#include <effinfer/quantization/fp8.hpp>
 #include <effinfer/quantization/int4.hpp>
 #include <effinfer/quantization/int8.hpp>
 #include <effinfer/quantization/none.hpp>
@@ -181,6 +182,11 @@ struct check_composition {
                 "effinfer: execution::cuda needs nvcc: compile this file with nvcc -std=c++20 (a .cu file, or nvcc -x "
                 "cu), or run the pipeline "
                 "with execution::cpu.");
+  static_assert(
+      effinfer::execution::simt::device_policy<execution> ||
+          !effinfer::quantization::for_devices<
+              typename pick<slot::quantization, effinfer::quantization::none, Policies...>::type>,
+      "effinfer: quantization::fp8 runs with execution::cuda only: with execution::cpu use quantization::int8.");
   static_assert(
       !effinfer::execution::simt::device_policy<execution> ||
           !pick<slot::model, models::from_checkpoint, Policies...>::type::recurrent,

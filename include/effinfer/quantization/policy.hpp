@@ -3,7 +3,7 @@
 // format's matter: format/, one file each.)
 //
 // What there is: none (as the checkpoint stores them; the default), int8, int4<Group>, at_load (one of these, chosen when the
-// program runs).
+// program runs); on a GPU also fp8.
 //
 // To add a policy: a struct with the members of `none` (none.hpp). To add a format: one file in format/ (README.md
 // shows q8_0 in full) and its name in core/weight_format.hpp and formats.hpp; kernels need no change.
@@ -38,6 +38,12 @@ concept quantization_policy = policy_of<T, slot::quantization> &&
   std::string_view(T::name);
   typename T::formats;
   { t.target(use, stored, columns) } -> std::same_as<storage>;
+};
+
+/// True for a policy whose formats only devices compute: it says `static constexpr bool is_for_devices = true`.
+template <class T>
+inline constexpr bool for_devices = requires {
+  requires T::is_for_devices;
 };
 
 /// The same, as sentences, one a missing member. `static_assert(check_policy<T>())`.

@@ -31,6 +31,10 @@
 //   t.mma(d, a, b, std::int8_t{}) the same of 16 x 32 and 32 x 8 of 8-bit integers, exact in 32 bits
 //   t.atomic_add(p, v)            on global memory
 //   t.atomic_add(a, i, v)         on shared memory; no result. Barriers stand between these and other reads and writes
+//   t.await_predecessors()        until the kernels before it on its stream are done and seen, where it was started while they ran
+//                                 (launch.cuh). A kernel begins with it, unless it says `static constexpr bool awaits_predecessors = true`:
+//                                 then every thread calls it in `run`, before it writes global memory or reads what another kernel wrote
+//   t.prefetch(p)                 the 64 bytes around global p will be read soon; of what no kernel writes. May do nothing
 
 #include <effinfer/core/config.hpp>
 
@@ -41,6 +45,19 @@ inline constexpr int warp_size = 32;
 
 /// Warps that `threads` are.
 EFFINFER_HOST_DEVICE constexpr int warps(int threads) { return (threads + warp_size - 1) / warp_size; }
+
+/// A kernel that calls await_predecessors by itself, with something to do before.
+template <class K>
+inline constexpr bool awaits_predecessors = requires {
+  requires K::awaits_predecessors;
+};
+
+/// A kernel as it is started.
+template <class K, class Simt>
+EFFINFER_HOST_DEVICE void run_kernel(Simt& t, const typename K::args& a) {
+  if constexpr (!awaits_predecessors<K>) t.await_predecessors();
+  K::run(t, a);
+}
 
 /// The sum over a warp, in all lanes; always in the same order. All lanes call it.
 template <class Simt>

@@ -107,6 +107,19 @@ class device_context {
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
   }
 
+  __device__ void await_predecessors() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+  }
+  __device__ void prefetch(const void* p) {
+#if __CUDA_ARCH__ >= 900  // before it nothing overlaps
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+#else
+    (void)p;
+#endif
+  }
+
   template <class T>
   __device__ T atomic_add(T* p, T v) {
     return atomicAdd(p, v);
@@ -134,11 +147,15 @@ concept hopper_kernel = requires {
   requires K::for_hopper;
 };
 
-/// A kernel K with `K::args` and `K::run(context, args)`, as CUDA starts it.
+/// A kernel K with `K::args` and `K::run(context, args)`, as CUDA starts it. The next one may be started as soon as all its blocks run: what that
+/// does before it awaits this one costs nobody anything.
 template <class K>
 __global__ void enter(const __grid_constant__ typename K::args a) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
   device_context t;
-  K::run(t, a);
+  run_kernel<K>(t, a);
 }
 
 /// The same for a hopper_kernel: with as many registers as a block that is alone on its multiprocessor may have. Code for other targets than
@@ -146,8 +163,9 @@ __global__ void enter(const __grid_constant__ typename K::args a) {
 template <hopper_kernel K>
 __global__ void __launch_bounds__(K::threads, 1) enter_alone(const __grid_constant__ typename K::args a) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
   device_context t;
-  K::run(t, a);
+  run_kernel<K>(t, a);
 #else
   (void)a;
   __trap();

@@ -8,6 +8,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstddef>
 #include <string>
 
 namespace effinfer::inline v0::execution::simt {
@@ -22,9 +23,15 @@ inline void check(cudaError_t status, const char* asked) {
                   cudaGetErrorString(status));
 }
 
-/// K::run for each thread of K::plan(args), on the current device. Error: `device` (what CUDA refuses).
+/// True where this program's kernels can be started while the one before them on their stream still runs: on devices of compute capability 9.0,
+/// and compiled for them, as older code doesn't wait. `of`: the attributes of any kernel. Source: CUDA C++ Programming Guide, "Programmatic
+/// Dependent Launch and Synchronization".
+inline bool kernels_overlap(int major, const cudaFuncAttributes& of) { return major >= 9 && of.ptxVersion >= 90; }
+
+/// K::run for each thread of K::plan(args), on the current device; with `overlaps` (kernels_overlap) from when the kernel before it on the
+/// stream has begun its last blocks: it awaits that one's end itself. Error: `device` (what CUDA refuses).
 template <class K>
-void launch(const typename K::args& args, cudaStream_t stream) {
+void launch(const typename K::args& args, cudaStream_t stream, bool overlaps = false) {
   const grid g = K::plan(args);
   if (g.blocks < 1 || g.blocks_y < 1) return;
   // Each time: what a static flag remembers is true of one translation unit's kernel and one device only.
@@ -32,14 +39,21 @@ void launch(const typename K::args& args, cudaStream_t stream) {
     check(cudaFuncSetAttribute(entry_of<K>(), cudaFuncAttributeMaxDynamicSharedMemorySize, g.shared_bytes),
           "shared memory of a kernel");
   }
-  const dim3 blocks(static_cast<unsigned>(g.blocks), static_cast<unsigned>(g.blocks_y));
-  const auto threads = static_cast<unsigned>(g.threads);
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t how{};
+  how.gridDim = dim3(static_cast<unsigned>(g.blocks), static_cast<unsigned>(g.blocks_y));
+  how.blockDim = dim3(static_cast<unsigned>(g.threads));
+  how.dynamicSmemBytes = static_cast<std::size_t>(g.shared_bytes);
+  how.stream = stream;
+  how.attrs = &overlap;
+  how.numAttrs = overlaps ? 1 : 0;
   if constexpr (hopper_kernel<K>) {
-    enter_alone<K><<<blocks, threads, static_cast<std::size_t>(g.shared_bytes), stream>>>(args);
+    check(cudaLaunchKernelEx(&how, enter_alone<K>, args), "start of a kernel");
   } else {
-    enter<K><<<blocks, threads, static_cast<std::size_t>(g.shared_bytes), stream>>>(args);
+    check(cudaLaunchKernelEx(&how, enter<K>, args), "start of a kernel");
   }
-  check(cudaGetLastError(), "start of a kernel");
 }
 
 }  // namespace effinfer::inline v0::execution::simt

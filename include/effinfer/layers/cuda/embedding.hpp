@@ -41,4 +41,24 @@ struct embedding {
   static constexpr int threads = 256;
 };
 
+/// The same of a table in the order of products, weights with value(row, column) (quantization/cuda/block_weights.hpp).
+template <class Weights>
+struct packed_embedding {
+  struct args {
+    const int* token;
+    Weights table;
+    matrix_view<float> out;
+  };
+  static constexpr int threads = 256;
+
+  static execution::simt::grid plan(const args& a) { return {static_cast<int>(a.out.rows), 1, threads, 0}; }
+
+  template <class Simt>
+  EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
+    const int row = a.token[t.block()];
+    float* const out = a.out.row(t.block());
+    for (int e = t.thread(); e < static_cast<int>(a.out.columns); e += threads) out[e] = a.table.value(row, e);
+  }
+};
+
 }  // namespace effinfer::inline v0::layers::cuda

@@ -422,7 +422,7 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
       };
       if (std::is_same_v<out, T> && std::any_of(seen.begin(), seen.end(), same)) return;
       if (std::is_same_v<out, T>) seen.push_back(m);
-      with_weights(products(), m, [&](auto w) {
+      (void)with_weights(products(), m, [&](auto w) {
         w = decltype(w){};  // only the shape counts
         w.rows = m.rows, w.columns = m.columns;
         if constexpr (requires { w.stride; }) w.stride = m.columns;
@@ -434,10 +434,12 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
       });
     };
     for (const device_block& b : weights.blocks) {
-      for (const device_linear* l : {&b.query_key_value, &b.mixer_output, &b.gate_up, &b.down})
-        meet(l->weight, tokens, std::type_identity<T>());
+      for (const device_linear* l : {&b.query_key_value, &b.mixer_output, &b.gate_up, &b.down}) {
+        for (const device_matrix& m : l->weights) meet(m, tokens, std::type_identity<T>());
+      }
     }
-    meet(weights.output.weight, std::min(tokens, logit_rows), std::type_identity<float>());
+    for (const device_matrix& m : weights.output.weights)
+      meet(m, std::min(tokens, logit_rows), std::type_identity<float>());
     s.upload_bytes = std::max(upload_layout(c, tokens, false).bytes, upload_layout(c, 1, true).bytes);
     workspace none;
     std::tie(s.device_bytes, s.host_bytes) = place(c, s, none, nullptr, nullptr);
@@ -627,8 +629,15 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
       }
     };
 
-    q.template launch<layers::cuda::embedding>(
-        {reinterpret_cast<const int*>(w.upload_ + p.parts.tokens), weights_.embedding, weights_.embedding_format, x});
+    const auto* const tokens = reinterpret_cast<const int*>(w.upload_ + p.parts.tokens);
+    if (weights_.embedding != nullptr) {
+      q.template launch<layers::cuda::embedding>({tokens, weights_.embedding, weights_.embedding_format, x});
+    } else {
+      (void)with_weights(products(), weights_.packed_embedding, [&](auto table) {
+        if constexpr (requires { table.value(0, 0); })
+          q.template launch<layers::cuda::packed_embedding<decltype(table)>>({tokens, table, x});
+      });
+    }
     tap_here(0);
     for (int layer = 0; layer < c.layers; ++layer) {
       if (stop.stop_requested()) return false;
@@ -675,12 +684,17 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
   /// out = x w^T + bias.
   template <class Queue, class Out>
   void product(Queue& q, const device_linear& l, matrix_view<const T> x, matrix_view<Out> out, workspace& w) const {
-    with_weights(products(), l.weight, [&](auto weights) {
-      const quantization::cuda::product_args<decltype(weights), T, Out> args{
-          x, weights, out, quantization::cuda::plan_matmul(x, weights, out, device_->limits()), w.products_};
-      quantization::cuda::start_matmul(
-          args, [&q](auto kernel, const auto& a) { q.template launch<typename decltype(kernel)::type>(a); });
-    });
+    std::ptrdiff_t first = 0;
+    for (const device_matrix& m : l.weights) {
+      const matrix_view<Out> part = out.middle_columns(first, m.rows);
+      first += m.rows;
+      (void)with_weights(products(), m, [&](auto weights) {
+        const quantization::cuda::product_args<decltype(weights), T, Out> args{
+            x, weights, part, quantization::cuda::plan_matmul(x, weights, part, device_->limits()), w.products_};
+        quantization::cuda::start_matmul(
+            args, [&q](auto kernel, const auto& a) { q.template launch<typename decltype(kernel)::type>(a); });
+      });
+    }
     if (l.bias != nullptr) q.template launch<layers::cuda::add<Out, float>>({out, {l.bias, 1, out.columns}});
   }
 

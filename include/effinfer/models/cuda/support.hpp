@@ -9,15 +9,17 @@ namespace effinfer::inline v0::models::cuda {
 
 /// What becomes of a matrix on its way to the device.
 enum class treatment {
-  as_stored,  ///< every bit is kept
+  as_stored,  ///< every bit is kept; of GGUF blocks in another order (quantization/cuda/block_weights.hpp)
   rounded,    ///< F32 to the type of the activations
-  encoded,  ///< by quantization::int8 or int4: int8 has the CPU's codes and scales, int4 whole zeros (quantization/cuda/int4_groups.hpp)
+  encoded,  ///< by quantization::int8, int4 or fp8: int8 has the CPU's codes and scales, int4 whole zeros (quantization/cuda/int4_groups.hpp)
   refused,  ///< an error when the model is loaded
 };
 
 /// Of a matrix stored as `stored` that the quantization policy wants as `target`, with activations of type `activation` (bf16 or f16).
 constexpr treatment treatment_of(weight_format stored, weight_format target, weight_format activation) {
-  if (block_size(stored) != 1 || block_bytes(stored) == 0) return treatment::refused;  // GGUF blocks: on the CPU
+  if (block_bytes(stored) == 0) return treatment::refused;
+  if (!is_float(stored)) return stored == target ? treatment::as_stored : treatment::refused;  // GGUF blocks, FP8
+  if (target == weight_format::fp8_e4m3) return treatment::encoded;
   if (target == weight_format::int8 || target == weight_format::int4) return treatment::encoded;
   if (stored == activation) return treatment::as_stored;
   return stored == weight_format::f32 ? treatment::rounded : treatment::refused;
@@ -36,6 +38,12 @@ constexpr std::string_view to_string(treatment t) noexcept {
 static_assert(treatment_of(weight_format::bf16, weight_format::bf16, weight_format::bf16) == treatment::as_stored);
 static_assert(treatment_of(weight_format::f16, weight_format::f16, weight_format::bf16) == treatment::refused);
 static_assert(treatment_of(weight_format::f16, weight_format::int4, weight_format::bf16) == treatment::encoded);
-static_assert(treatment_of(weight_format::q4_k, weight_format::q4_k, weight_format::bf16) == treatment::refused);
+static_assert(treatment_of(weight_format::q4_k, weight_format::q4_k, weight_format::bf16) == treatment::as_stored);
+static_assert(treatment_of(weight_format::fp8_e4m3, weight_format::fp8_e4m3, weight_format::bf16) ==
+              treatment::as_stored);
+static_assert(treatment_of(weight_format::f16, weight_format::fp8_e4m3, weight_format::bf16) == treatment::encoded);
+static_assert(treatment_of(weight_format::fp8_e4m3, weight_format::int8, weight_format::bf16) == treatment::refused);
+static_assert(treatment_of(weight_format::q8_0, weight_format::q8_0, weight_format::f16) == treatment::as_stored);
+static_assert(treatment_of(weight_format::q4_k, weight_format::int8, weight_format::bf16) == treatment::refused);
 
 }  // namespace effinfer::inline v0::models::cuda

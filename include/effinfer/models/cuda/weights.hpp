@@ -11,16 +11,23 @@
 #include <effinfer/models/cuda/support.hpp>
 #include <effinfer/models/weights.hpp>
 #include <effinfer/quantization/at_load.hpp>
+#include <effinfer/quantization/cuda/block_weights.hpp>
+#include <effinfer/quantization/cuda/fp8_rows.hpp>
 #include <effinfer/quantization/cuda/int4_groups.hpp>
 #include <effinfer/quantization/cuda/pack.hpp>
+#include <effinfer/quantization/cuda/pack_blocks.hpp>
 #include <effinfer/quantization/cuda/weights.hpp>
+#include <effinfer/quantization/fp8.hpp>
 #include <effinfer/quantization/pack.hpp>
 #include <effinfer/quantization/policy.hpp>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <functional>
+#include <numeric>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -29,14 +36,21 @@
 
 namespace effinfer::inline v0::models::cuda {
 
-/// A matrix in device memory, in one of the orders of quantization/cuda/weights.hpp.
+/// What a matrix in device memory consists of, in one of the orders of quantization/cuda; most have some of it only.
+enum class matrix_part { units, high, scales, minimums, scale_codes, minimum_codes, zeros };
+inline constexpr std::size_t matrix_parts = 7;
+
+/// A matrix in device memory.
 struct device_matrix {
-  weight_format format = weight_format::bf16;  ///< bf16 or f16 (as the activations), int8, int4
-  int group = 0;                               ///< of int4
+  weight_format format = weight_format::bf16;  ///< bf16 or f16 (as the activations), int8, int4, FP8, or a GGUF block's
+  int group = 0;                               ///< of int4; of FP8 in blocks 128
   int rows = 0, columns = 0;
-  const void* units = nullptr;
-  const void* scales = nullptr;
-  const std::uint8_t* zeros = nullptr;
+  std::array<const void*, matrix_parts> parts = {};  ///< null: it has no such part
+
+  template <class U>
+  void get(matrix_part of, const U*& to) const {
+    to = static_cast<const U*>(parts[static_cast<std::size_t>(of)]);
+  }
 };
 
 /// The orders that products are compiled for.
@@ -52,12 +66,23 @@ struct joined<weight_list<Weights...>> {
 template <class... A, class... B, class... Rest>
 struct joined<weight_list<A...>, weight_list<B...>, Rest...> : joined<weight_list<A..., B...>, Rest...> {};
 
+/// The orders of GGUF blocks among `Formats`.
+template <class Formats>
+struct block_weights_of {
+  template <int Bits, weight_format... Names>
+  using if_any = std::conditional_t<(Formats::contains(Names) || ...),
+                                    weight_list<quantization::cuda::block_weights<Bits>>, weight_list<>>;
+  using type = typename joined<if_any<4, weight_format::q4_0, weight_format::q4_1, weight_format::q4_k>,
+                               if_any<5, weight_format::q5_0, weight_format::q5_1, weight_format::q5_k>,
+                               if_any<6, weight_format::q6_k>, if_any<8, weight_format::q8_0>>::type;
+};
+
 /// Those that a quantization policy needs: what isn't listed isn't compiled.
 template <class Quantization, class T>
 struct weights_of {
   using formats = typename Quantization::formats;
   using type = typename joined<
-      weight_list<quantization::cuda::float_weights<T>>,
+      weight_list<quantization::cuda::float_weights<T>>, typename block_weights_of<formats>::type,
       std::conditional_t<formats::contains(weight_format::int8), weight_list<quantization::cuda::int8_weights>,
                          weight_list<>>,
       std::conditional_t<formats::contains(weight_format::int4),
@@ -65,9 +90,24 @@ struct weights_of {
                                      quantization::cuda::int4_weights<128>>,
                          weight_list<>>>::type;
 };
+/// All that checkpoints may have.
 template <class T>
 struct weights_of<quantization::none, T> {
-  using type = weight_list<quantization::cuda::float_weights<T>>;
+  using type =
+      typename joined<weight_list<quantization::cuda::float_weights<T>>,
+                      typename block_weights_of<quantization::all_formats>::type,
+                      weight_list<quantization::cuda::fp8_weights<0>, quantization::cuda::fp8_weights<128>>>::type;
+};
+template <class T>
+struct weights_of<quantization::at_load, T> {
+  using type =
+      typename joined<typename weights_of<quantization::none, T>::type,
+                      weight_list<quantization::cuda::int8_weights, quantization::cuda::int4_weights<32>,
+                                  quantization::cuda::int4_weights<64>, quantization::cuda::int4_weights<128>>>::type;
+};
+template <class T>
+struct weights_of<quantization::fp8, T> {
+  using type = weight_list<quantization::cuda::fp8_weights<0>>;
 };
 template <class T>
 struct weights_of<quantization::int8, T> {
@@ -78,33 +118,43 @@ struct weights_of<quantization::int4<Group>, T> {
   using type = weight_list<quantization::cuda::int8_weights, quantization::cuda::int4_weights<Group>>;
 };
 
-/// f(weights) with m as the one of the list that it is.
+/// f(weights) with m as the one of the list that it is; false, where it is none of them.
 template <class... Weights, class F>
-void with_weights(weight_list<Weights...>, const device_matrix& m, const F& f) {
-  using quantization::cuda::words;
+bool with_weights(weight_list<Weights...>, const device_matrix& m, const F& f) {
   const auto one = [&](auto type) {
     using weights = typename decltype(type)::type;
     weights w;
     w.rows = m.rows, w.columns = m.columns;
+    const auto blocks = quantization::cuda::block_layout_of(m.format);
     if constexpr (requires { w.stride; }) {
-      if (m.format == weight_format::int8 || m.format == weight_format::int4) return false;
-      w.data = static_cast<decltype(w.data)>(m.units), w.stride = m.columns;
+      if (!is_float(m.format)) return false;
+      m.get(matrix_part::units, w.data), w.stride = m.columns;
+    } else if constexpr (requires { weights::bits; }) {
+      if (blocks.bits != weights::bits) return false;
+      m.get(matrix_part::units, w.units), m.get(matrix_part::high, w.high), m.get(matrix_part::scales, w.scales);
+      m.get(matrix_part::minimums, w.minimums), m.get(matrix_part::scale_codes, w.scale_codes);
+      m.get(matrix_part::minimum_codes, w.minimum_codes);
+      w.offset = blocks.offset, w.wide = blocks.is_wide;
+    } else if constexpr (requires { weights::is_fp8; }) {
+      if (m.format != weight_format::fp8_e4m3 || m.group != weights::group) return false;
+      m.get(matrix_part::units, w.units), m.get(matrix_part::scales, w.scales);
     } else if constexpr (weights::group == 0) {
       if (m.format != weight_format::int8) return false;
-      w.units = static_cast<const words*>(m.units), w.scales = static_cast<const float*>(m.scales);
+      m.get(matrix_part::units, w.units), m.get(matrix_part::scales, w.scales);
     } else {
       if (m.format != weight_format::int4 || m.group != weights::group) return false;
-      w.units = static_cast<const words*>(m.units), w.scales = static_cast<const f16*>(m.scales), w.zeros = m.zeros;
+      m.get(matrix_part::units, w.units), m.get(matrix_part::scales, w.scales), m.get(matrix_part::zeros, w.zeros);
     }
     f(w);
     return true;
   };
-  (void)(one(std::type_identity<Weights>{}) || ...);
+  return (one(std::type_identity<Weights>{}) || ...);
 }
 
-/// A matrix and, where there is one, what is added to its product [rows].
+/// Matrices with the same input, one below the other (more than one where their formats differ), and, where there is one, what is added to
+/// their product [rows].
 struct device_linear {
-  device_matrix weight;
+  std::vector<device_matrix> weights;
   const float* bias = nullptr;
 };
 
@@ -121,7 +171,8 @@ template <class Device>
 struct device_weights {
   execution::simt::memory<Device> memory;  ///< of all of them
   std::vector<device_block> blocks;
-  const void* embedding = nullptr;  ///< [V, E], row-major, as stored
+  const void* embedding = nullptr;  ///< [V, E], row-major, as stored; null, where it is stored in GGUF blocks:
+  device_matrix packed_embedding;   ///< [V, E]
   weight_format embedding_format = weight_format::bf16;
   const float* final_norm = nullptr;  ///< [E]
   device_linear output;               ///< [V, E]
@@ -195,8 +246,13 @@ class device_loader {
     w.output = linear({{head, v}}, 0, e, false);
     w.embedding_format = table.format;
     if (treatment_of(table.format, table.format, table.format) == treatment::refused) refuse(table, table.format);
-    const bool shared = config_.tied_embeddings && w.output.weight.format == table.format;
-    w.embedding = shared ? w.output.weight.units : raw(table);
+    const device_matrix& first = w.output.weights[0];
+    const bool shared = config_.tied_embeddings && first.format == table.format;
+    if (block_size(table.format) > 1) {
+      w.packed_embedding = shared ? first : matrix({&table}, {table.format, 0}, e);
+    } else {
+      w.embedding = shared ? first.parts[0] : raw(table);
+    }
     return w;
   }
 
@@ -208,14 +264,22 @@ class device_loader {
 
   [[noreturn]] void refuse(const checkpoint::tensor& t, weight_format target) const {
     const bool other_float = t.format == weight_format::f16 || t.format == weight_format::bf16;
-    throw error(
-        error_code::unsupported, t.file + ": tensor " + t.name,
-        "it is stored as " + std::string(to_string(t.format)) + ", which the GPU doesn't compute" +
-            (target == t.format && other_float ? " with activations in " + std::string(to_string(activation)) : ""),
-        other_float
-            ? std::string("use ") + (activation == weight_format::bf16 ? "execution::cuda_f16" : "execution::cuda") +
-                  ", or quantize it on load: quantization::int8 or int4"
-            : "run it with execution::cpu, or take a checkpoint in BF16 or F16");
+    std::string problem = "it is stored as " + std::string(to_string(t.format)), advice;
+    if (other_float && target == t.format) {
+      problem += ", which the GPU doesn't compute with activations in " + std::string(to_string(activation));
+      advice = std::string("use ") + (activation == weight_format::bf16 ? "execution::cuda_f16" : "execution::cuda") +
+               ", or quantize it on load: quantization::int8 or int4";
+    } else if (target == t.format && block_bytes(t.format) > 0) {
+      problem += ", which isn't among the formats of " + std::string(Quantization::name);
+      advice = "load it with quantization::none";
+    } else if (block_bytes(t.format) > 0) {
+      problem += " already, and is to be quantized to " + std::string(to_string(target));
+      advice = "load it with quantization::none";
+    } else {
+      problem += ", which the GPU doesn't compute";
+      advice = "take a checkpoint in BF16, F16, FP8 or GGUF's block formats";
+    }
+    throw error(error_code::unsupported, t.file + ": tensor " + t.name, problem, advice);
   }
 
   /// Floats one behind the other.
@@ -223,7 +287,7 @@ class device_loader {
     std::vector<float> values;
     for (const part& p : of) {
       const checkpoint::tensor& t = tensor_of(files_, p.role, layer, p.rows, 0, suffix);
-      if (block_size(t.format) != 1 || t.format == weight_format::other) {
+      if (!is_float(t.format)) {
         throw error(error_code::unsupported, t.file + ": tensor " + t.name, "a norm or bias must be F32, F16 or BF16");
       }
       const std::size_t at = values.size();
@@ -244,80 +308,141 @@ class device_loader {
 
   device_linear linear(const parts& of, int layer, std::int64_t columns, bool bias) {
     device_linear l;
-    device_matrix& m = l.weight;
-    std::vector<const checkpoint::tensor*> tensors;
-    std::int64_t rows = 0;
-    quantization::storage target;
+    std::vector<const checkpoint::tensor*> together;  // of one format, one below the other
+    quantization::storage together_as;
+    const auto finish = [&] {
+      if (together.empty()) return;
+      l.weights.push_back(matrix(together, together_as, columns));
+      const bool is_compiled =
+          with_weights(typename weights_of<Quantization, Activation>::type(), l.weights.back(), [](auto) {});
+      if (!is_compiled) refuse(*together[0], together_as.format);
+      together.clear();
+    };
     for (const part& p : of) {
       const checkpoint::tensor& t = tensor_of(files_, p.role, layer, p.rows, columns);
       const bool is_head = p.role == weight_role::output || p.role == weight_role::embedding;
-      target = policy_.target(is_head ? quantization::matrix_use::output : quantization::matrix_use::projection,
-                              t.format, columns);
-      if (treatment_of(t.format, target.format, activation) == treatment::refused) refuse(t, target.format);
+      quantization::storage target = policy_.target(
+          is_head ? quantization::matrix_use::output : quantization::matrix_use::projection, t.format, columns);
+      const treatment how = treatment_of(t.format, target.format, activation);
+      if (how == treatment::refused) refuse(t, target.format);
       if (columns % quantization::cuda::unit_inputs != 0) {
         throw error(error_code::unsupported, t.file + ": tensor " + t.name,
                     std::to_string(columns) + " inputs are no multiple of " +
                         std::to_string(quantization::cuda::unit_inputs) + ", as the products of a GPU need them",
                     "run it with execution::cpu");
       }
-      tensors.push_back(&t);
-      rows += p.rows;
+      if (how == treatment::rounded) target.format = activation;
+      if (target.format != weight_format::int4) target.group = 0;
+      if (t.format == weight_format::fp8_e4m3) target.group = fp8_group(t);
+      // A block's scale is that of whole strips, so the next tensor's rows must begin a strip.
+      if (target != together_as || (target.group == 128 && together.back()->shape[0] % 16 != 0)) finish();
+      together_as = target;
+      together.push_back(&t);
     }
-    const bool integers = target.format == weight_format::int8 || target.format == weight_format::int4;
-    m.format = integers ? target.format : activation;
-    m.group = target.format == weight_format::int4 ? target.group : 0;
-    m.rows = static_cast<int>(rows), m.columns = static_cast<int>(columns);
-    const strip_sizes sizes = sizes_of(m);
-    const auto strips = static_cast<std::size_t>((rows + 15) / 16);
-    widest_ = std::max(widest_, sizes.bytes());
-    auto* const units =
-        to_.take<std::byte>(integers ? strips * sizes.units : static_cast<std::size_t>(rows * columns) * 2);
-    auto* const scales = to_.take<std::byte>(m.group > 0 ? strips * sizes.scales
-                                             : integers  ? static_cast<std::size_t>(rows) * 4
-                                                         : 0);
-    auto* const zeros = to_.take<std::uint8_t>(strips * sizes.zeros);
-    m.units = units, m.scales = scales, m.zeros = m.group > 0 ? zeros : nullptr;
-    if (device_ != nullptr) encode(m, tensors, units, scales, zeros);
+    finish();
     if (bias) l.bias = vector(of, layer, "bias");
     return l;
   }
 
-  /// Bytes that sixteen rows take.
-  struct strip_sizes {
-    std::size_t units = 0, scales = 0, zeros = 0;
-    [[nodiscard]] std::size_t bytes() const { return units + scales + zeros; }
-  };
+  /// The tensor beside an FP8 one that has its scales: [], [1] for all, [rows] or [rows, 1], or [rows / 128, columns / 128] rounded up.
+  /// Errors: `missing`, `mismatch` (another shape), `unsupported` (not F32, F16 or BF16).
+  const checkpoint::tensor& fp8_scale(const checkpoint::tensor& t) const {
+    const checkpoint::tensor* scale = files_.find(t.name + "_scale_inv");
+    if (scale == nullptr) scale = &files_.at(t.name + "_scale");
+    if (!is_float(scale->format)) {
+      throw error(error_code::unsupported, scale->file + ": tensor " + scale->name, "scales must be F32, F16 or BF16");
+    }
+    const auto& s = scale->shape;
+    const bool blocks = s == std::vector<std::int64_t>{(t.shape[0] + 127) / 128, (t.shape[1] + 127) / 128};
+    const std::int64_t values = std::accumulate(s.begin(), s.end(), std::int64_t{1}, std::multiplies<>());
+    if (!blocks && values != 1 && !(values == t.shape[0] && !s.empty() && s[0] == values)) {
+      throw error(error_code::mismatch, scale->file + ": tensor " + scale->name,
+                  "it has " + std::to_string(values) + " scales, for a matrix of " + std::to_string(t.shape[0]) +
+                      " x " + std::to_string(t.shape[1]),
+                  "have one, one a row, or one for each block of 128 x 128");
+    }
+    return *scale;
+  }
+  /// 128 where it has blocks, 0 where it has a scale a row or one for all.
+  int fp8_group(const checkpoint::tensor& t) const {
+    const auto& shape = fp8_scale(t).shape;
+    const std::int64_t values = std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
+    if (values == 1 || (shape[0] == t.shape[0] && values == t.shape[0])) return 0;
+    if (t.shape[1] % 128 != 0) {
+      throw error(error_code::unsupported, t.file + ": tensor " + t.name,
+                  std::to_string(t.shape[1]) + " inputs are no whole number of blocks of 128");
+    }
+    return 128;
+  }
+
+  /// Tensors one below the other, kept as `target` says.
+  device_matrix matrix(const std::vector<const checkpoint::tensor*>& tensors, quantization::storage target,
+                       std::int64_t columns) {
+    device_matrix m;
+    m.format = target.format, m.group = target.group;
+    m.columns = static_cast<int>(columns);
+    for (const checkpoint::tensor* t : tensors) m.rows += static_cast<int>(t->shape[0]);
+    const strip_sizes sizes = sizes_of(m);
+    widest_ = std::max(widest_, bytes(sizes));
+    std::array<std::byte*, matrix_parts> to{};
+    for (std::size_t p = 0; p < matrix_parts; ++p) {
+      if (sizes[p] > 0) to[p] = to_.take<std::byte>(static_cast<std::size_t>((m.rows + 15) / 16) * sizes[p]);
+      m.parts[p] = to[p];
+    }
+    if (device_ != nullptr) encode(m, tensors, to);
+    return m;
+  }
+
+  /// Bytes that sixteen rows take, a part.
+  using strip_sizes = std::array<std::size_t, matrix_parts>;
+  static std::size_t bytes(const strip_sizes& of) { return std::accumulate(of.begin(), of.end(), std::size_t{0}); }
   static strip_sizes sizes_of(const device_matrix& m) {
     const auto columns = static_cast<std::size_t>(m.columns);
-    if (m.format == weight_format::int8) return {columns * 16, 64, 0};
-    if (m.format == weight_format::int4) {
+    strip_sizes s{};
+    const auto set = [&](matrix_part p, std::size_t size) { s[static_cast<std::size_t>(p)] = size; };
+    if (m.format == weight_format::int8 || m.format == weight_format::fp8_e4m3) {
+      set(matrix_part::units, columns * 16),
+          set(matrix_part::scales, m.group == 0 ? 64 : columns / 128 * sizeof(float));
+    } else if (m.format == weight_format::int4) {
       const std::size_t groups = columns / static_cast<std::size_t>(m.group);
-      return {columns * 8, groups * 32, groups * 16};
+      set(matrix_part::units, columns * 8), set(matrix_part::scales, groups * 32), set(matrix_part::zeros, groups * 16);
+    } else if (const auto blocks = quantization::cuda::block_layout_of(m.format); blocks.bits > 0) {
+      const auto of = quantization::cuda::block_strip_sizes(m.format, m.columns);
+      set(matrix_part::units, of.units), set(matrix_part::high, of.high), set(matrix_part::scales, of.scales);
+      set(matrix_part::minimums, of.minimums), set(matrix_part::scale_codes, of.scale_codes);
+      set(matrix_part::minimum_codes, of.minimum_codes);
+    } else {
+      set(matrix_part::units, columns * 32);
     }
-    return {columns * 32, 0, 0};
+    return s;
   }
 
   /// What of the host's memory is filled before it is uploaded: 16 MiB, or a strip that is more.
   [[nodiscard]] std::size_t stage_bytes() const { return std::max<std::size_t>(widest_, std::size_t{16} << 20); }
 
-  void encode(const device_matrix& m, const std::vector<const checkpoint::tensor*>& tensors, std::byte* units,
-              std::byte* scales, std::uint8_t* zeros) {
+  void encode(const device_matrix& m, const std::vector<const checkpoint::tensor*>& tensors,
+              const std::array<std::byte*, matrix_parts>& to) {
     const strip_sizes sizes = sizes_of(m);
+    std::vector<const checkpoint::tensor*> scales;  // of FP8 tensors
+    for (const checkpoint::tensor* t : tensors)
+      scales.push_back(t->format == weight_format::fp8_e4m3 ? &fp8_scale(*t) : nullptr);
     const std::ptrdiff_t strips = (m.rows + 15) / 16;
-    const auto at_once = static_cast<std::ptrdiff_t>(stage_bytes() / sizes.bytes());
+    const auto at_once = static_cast<std::ptrdiff_t>(stage_bytes() / bytes(sizes));
     std::atomic<int> bad_row{m.rows};
     for (std::ptrdiff_t first = 0; first < strips; first += at_once) {
       const auto count = static_cast<std::size_t>(std::min(at_once, strips - first));
-      std::byte* const staged_units = staged_.data();
-      std::byte* const staged_scales = staged_units + count * sizes.units;
-      auto* const staged_zeros = reinterpret_cast<std::uint8_t*>(staged_scales + count * sizes.scales);
+      std::array<std::byte*, matrix_parts> staged{};
+      std::byte* next = staged_.data();
+      for (std::size_t p = 0; p < matrix_parts; ++p) staged[p] = next, next += count * sizes[p];
       threads_->parallel_for(static_cast<std::ptrdiff_t>(count), 1, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
-        strip_encoder one(threads_->set(), m);
+        strip_encoder one(threads_->set(), m, scales);
         for (std::ptrdiff_t s = begin; s < end; ++s) {
-          const auto i = static_cast<std::size_t>(s);
-          const int row = static_cast<int>(first + s) * 16;
-          const int bad = one.encode(tensors, row, staged_units + i * sizes.units, staged_scales + i * sizes.scales,
-                                     staged_zeros + i * sizes.zeros);
+          std::array<std::byte*, matrix_parts> strip{};
+          for (std::size_t p = 0; p < matrix_parts; ++p) {
+            strip[p] = staged[p] + static_cast<std::size_t>(s) * sizes[p];
+            std::memset(strip[p], 0, sizes[p]);
+          }
+          const int bad = one.encode(tensors, static_cast<int>(first + s) * 16, strip);
           int seen = bad_row.load();
           while (bad < seen && !bad_row.compare_exchange_weak(seen, bad)) {
           }
@@ -329,17 +454,10 @@ class device_loader {
                         " can't hold (a NaN, an infinity, or one beyond the range of its scales)",
                     "load this checkpoint with quantization::none");
       }
-      const auto at = static_cast<std::size_t>(first);
-      const auto rows =
-          static_cast<std::size_t>(std::min<std::ptrdiff_t>(m.rows - first * 16, std::ptrdiff_t(count) * 16));
-      const bool floats = sizes.scales == 0;
       auto queue = device_->queue();
-      queue.upload(units + at * sizes.units, staged_units,
-                   floats ? rows * static_cast<std::size_t>(m.columns) * 2 : count * sizes.units);
-      if (!floats)
-        queue.upload(scales + at * sizes.scales, staged_scales,
-                     m.group > 0 ? count * sizes.scales : rows * sizeof(float));
-      if (sizes.zeros > 0) queue.upload(zeros + at * sizes.zeros, staged_zeros, count * sizes.zeros);
+      for (std::size_t p = 0; p < matrix_parts; ++p) {
+        if (sizes[p] > 0) queue.upload(to[p] + static_cast<std::size_t>(first) * sizes[p], staged[p], count * sizes[p]);
+      }
       queue.synchronize();
       report(static_cast<double>(to_.used()) / static_cast<double>(total_));
     }
@@ -348,19 +466,48 @@ class device_loader {
   /// Sixteen rows at a time, of tensors that stand one below the other.
   class strip_encoder {
    public:
-    strip_encoder(execution::instruction_set set, const device_matrix& m)
-        : set_(set), m_(m), parts_(m.columns), codes_(std::size_t{16} * static_cast<std::size_t>(m.columns)) {
+    strip_encoder(execution::instruction_set set, const device_matrix& m,
+                  const std::vector<const checkpoint::tensor*>& scales)
+        : set_(set),
+          m_(m),
+          scales_(scales),
+          parts_(m.columns),
+          codes_(std::size_t{16} * static_cast<std::size_t>(m.columns)) {
       if (m.group > 0) groups_.resize(std::size_t{16} * static_cast<std::size_t>(m.columns / m.group));
     }
 
-    /// Returns the first row that can't be encoded, else the number of rows of the matrix.
-    int encode(const std::vector<const checkpoint::tensor*>& tensors, int first, std::byte* units, std::byte* scales,
-               std::uint8_t* zeros) {
+    /// Returns the first row that can't be encoded, else the number of rows of the matrix. `to`: the strip's place in each part.
+    int encode(const std::vector<const checkpoint::tensor*>& tensors, int first,
+               const std::array<std::byte*, matrix_parts>& to) {
       namespace packing = quantization::cuda;
       const int rows = std::min(16, m_.rows - first);
       const auto columns = static_cast<std::size_t>(m_.columns);
+      const auto at = [&](matrix_part p) { return to[static_cast<std::size_t>(p)]; };
+      std::byte* const units = at(matrix_part::units);
+      if (packing::block_layout_of(m_.format).bits > 0) {
+        for (int r = 0; r < rows; ++r) packing::unpack_block_row(row_of(tensors, first + r), parts_.row[r]);
+        packing::pack_block_strip(m_.format, parts_.row, rows, m_.columns,
+                                  {units, at(matrix_part::high), at(matrix_part::scales), at(matrix_part::minimums),
+                                   at(matrix_part::scale_codes), at(matrix_part::minimum_codes)});
+        return m_.rows;
+      }
       for (int r = 0; r < rows; ++r) {
         const quantization::weight_matrix source = row_of(tensors, first + r);
+        if (m_.format == weight_format::fp8_e4m3) {
+          std::uint8_t* const codes = codes_.data() + static_cast<std::size_t>(r) * columns;
+          auto* const row_scales = reinterpret_cast<float*>(at(matrix_part::scales));
+          if (source.format == weight_format::fp8_e4m3) {
+            std::memcpy(codes, source.data, columns);
+            for (std::size_t c = 0; c < columns; ++c) {
+              if ((codes[c] & 0x7fU) == packing::fp8_nan) return first + r;
+            }
+            copy_scales(tensors, first + r, m_.group == 0 ? row_scales + r : row_scales);
+          } else {
+            quantization::decode_row(quantization::float_formats(), source, 0, parts_.values.data());
+            if (!packing::encode_fp8_row(parts_.values.data(), m_.columns, codes, row_scales[r])) return first + r;
+          }
+          continue;
+        }
         if (m_.format == weight_format::int8) {
           bool fits = true;
           const quantization::detail::encode_row::args args{
@@ -371,32 +518,33 @@ class device_loader {
           for (std::size_t c = 0; c < columns; ++c)
             codes_[static_cast<std::size_t>(r) * columns + c] =
                 static_cast<std::uint8_t>(parts_.row[r].codes[c] ^ 0x80U);
-          std::memcpy(scales + r * 4, &parts_.row[r].row_scale, sizeof(float));
+          std::memcpy(at(matrix_part::scales) + r * 4, &parts_.row[r].row_scale, sizeof(float));
           continue;
         }
         quantization::decode_row(quantization::float_formats(), source, 0, parts_.values.data());
         if (m_.format == weight_format::int4) {
           for (int g = 0; g < m_.columns / m_.group; ++g) {
-            const std::size_t at = static_cast<std::size_t>(r) * columns + static_cast<std::size_t>(g * m_.group);
-            if (!packing::encode_int4_group(parts_.values.data() + g * m_.group, m_.group, codes_.data() + at,
+            const std::size_t of = static_cast<std::size_t>(r) * columns + static_cast<std::size_t>(g * m_.group);
+            if (!packing::encode_int4_group(parts_.values.data() + g * m_.group, m_.group, codes_.data() + of,
                                             groups_[group_index(r, g)]))
               return first + r;
           }
         } else {
-          auto* const to = reinterpret_cast<Activation*>(units) + static_cast<std::size_t>(r) * columns;
+          auto* const row = reinterpret_cast<Activation*>(units) + static_cast<std::size_t>(r) * columns;
           if (source.format == activation) {
-            std::memcpy(to, source.data, columns * sizeof(Activation));
+            std::memcpy(row, source.data, columns * sizeof(Activation));
           } else {
-            for (std::size_t c = 0; c < columns; ++c) to[c] = Activation(parts_.values[c]);
+            for (std::size_t c = 0; c < columns; ++c) row[c] = Activation(parts_.values[c]);
           }
         }
       }
-      const std::size_t words = sizes_of(m_).units / sizeof(packing::words);
-      const std::span<packing::words> to(reinterpret_cast<packing::words*>(units), words);
-      if (m_.format == weight_format::int8) {
+      const std::span<packing::words> packed(
+          reinterpret_cast<packing::words*>(units),
+          sizes_of(m_)[static_cast<std::size_t>(matrix_part::units)] / sizeof(packing::words));
+      if (m_.format == weight_format::int8 || m_.format == weight_format::fp8_e4m3) {
         packing::pack_int8(
             {reinterpret_cast<const std::int8_t*>(codes_.data()), static_cast<std::size_t>(rows) * columns}, rows,
-            m_.columns, to);
+            m_.columns, packed);
       } else if (m_.format == weight_format::int4) {
         const auto count = static_cast<std::size_t>(16 * (m_.columns / m_.group));
         packing::pack_int4(
@@ -405,12 +553,25 @@ class device_loader {
             },
             [&](std::ptrdiff_t r, std::ptrdiff_t g) { return groups_[group_index(r, g)].scale; },
             [&](std::ptrdiff_t r, std::ptrdiff_t g) { return groups_[group_index(r, g)].zero; }, rows, m_.columns,
-            m_.group, to, {reinterpret_cast<f16*>(scales), count}, {zeros, count});
+            m_.group, packed, {reinterpret_cast<f16*>(at(matrix_part::scales)), count},
+            {reinterpret_cast<std::uint8_t*>(at(matrix_part::zeros)), count});
       }
       return m_.rows;
     }
 
    private:
+    /// The scales of a row of FP8 codes: one, or with blocks those along the row.
+    void copy_scales(const std::vector<const checkpoint::tensor*>& tensors, int row, float* to) {
+      std::size_t i = 0;
+      while (row >= tensors[i]->shape[0]) row -= static_cast<int>(tensors[i++]->shape[0]);
+      const checkpoint::tensor& s = *scales_[i];
+      const std::ptrdiff_t blocks = m_.group == 0 ? 1 : m_.columns / 128;
+      const bool for_all = s.data.size() == static_cast<std::size_t>(block_bytes(s.format));
+      const std::ptrdiff_t from = for_all ? 0 : m_.group == 0 ? row : row / 128;
+      auto w = quantization::packed_rows(s.format, s.data.data(), 1, blocks);
+      w.data += from * w.row_bytes;
+      quantization::decode_row(quantization::float_formats(), w, 0, to);
+    }
     static quantization::weight_matrix row_of(const std::vector<const checkpoint::tensor*>& tensors, int row) {
       for (const checkpoint::tensor* t : tensors) {
         if (row < t->shape[0]) {
@@ -428,6 +589,7 @@ class device_loader {
 
     execution::instruction_set set_;
     const device_matrix& m_;
+    const std::vector<const checkpoint::tensor*>& scales_;
     quantization::detail::unpacked_rows parts_;
     std::vector<std::uint8_t> codes_;
     std::vector<quantization::cuda::int4_group> groups_;

@@ -60,16 +60,36 @@ void check_product(const char* who, const matrix_view<const T>& x, const Weights
                                    std::to_string(w.rows) + " x " + std::to_string(w.columns) + ", out " +
                                    std::to_string(out.rows) + " x " + std::to_string(out.columns));
   }
-  constexpr int multiple = Weights::group > unit_inputs ? Weights::group : unit_inputs;
+  int multiple = Weights::group > unit_inputs ? Weights::group : unit_inputs;
+  if constexpr (requires { w.wide; }) multiple = w.wide ? 256 : unit_inputs;
   if (w.columns % multiple != 0) {
     fail(error_code::unsupported, std::to_string(w.columns) + " inputs are no multiple of " + std::to_string(multiple));
   }
   const auto aligned = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; };
   bool all_aligned = aligned(x.data) && x.stride % 8 == 0 && aligned(w.piece(0, 0, 0, 0));
   if constexpr (requires { w.stride; }) all_aligned = all_aligned && w.stride % 8 == 0;
-  if constexpr (Weights::group > 0) all_aligned = all_aligned && aligned(w.scales) && aligned(w.zeros);
+  if constexpr (requires { w.zeros; }) all_aligned = all_aligned && aligned(w.scales) && aligned(w.zeros);
+  if constexpr (requires { w.high; }) {
+    for (const void* p :
+         {static_cast<const void*>(w.high), static_cast<const void*>(w.scales), static_cast<const void*>(w.minimums),
+          static_cast<const void*>(w.scale_codes), static_cast<const void*>(w.minimum_codes)})
+      all_aligned = all_aligned && aligned(p);
+  }
   if (!all_aligned) {
     fail(error_code::unsupported, "rows of x or of the weights, or the scales of groups, are not 16-byte aligned");
+  }
+}
+
+/// The inputs that lane c of four multiplies in two steps, of 32 from `from` on: 8 c and on; for groups of 16 the first step has the first
+/// 16 of them, 4 c and on, and the second the rest.
+template <int Group, class T>
+EFFINFER_HOST_DEVICE words load_inputs(const T* from, int c) {
+  if constexpr (Group == 16) {
+    const words first = load_words(from + c / 2 * 8), second = load_words(from + 16 + c / 2 * 8);
+    return c % 2 == 0 ? words{{first.w[0], first.w[1], second.w[0], second.w[1]}}
+                      : words{{first.w[2], first.w[3], second.w[2], second.w[3]}};
+  } else {
+    return load_words(from + c * 8);
   }
 }
 
@@ -106,6 +126,7 @@ template <class Weights, class T, int Tiles, class Out = T>
 struct skinny_product {
   using args = product_args<Weights, T, Out>;
   static constexpr int most_warps = 8;
+  static constexpr bool awaits_predecessors = true;
 
   /// Errors: `unsupported`, where the plan is for other Tiles; `limit`, where a grid can't hold the splits.
   static execution::simt::grid plan(const args& a) {
@@ -126,6 +147,9 @@ struct skinny_product {
     const int strip = t.block(), chunks = detail::chunks(a.weights.columns), each = chunks_each(a);
     const int first = t.block_y() * each, end = first + each < chunks ? first + each : chunks;
     const bool split = a.plan.splits > 1;
+    // Weights are nobody's result: the first are on their way while the kernel before this one ends.
+    if (first + t.warp() < end) prefetch_chunk(t, a, strip, first + t.warp());
+    t.await_predecessors();
     const auto sums = t.template shared<float>(split ? 0 : each * Tiles * 128);
     for (int chunk = first + t.warp(); chunk < end; chunk += t.threads() / 32) {
       float sum[Tiles][4];
@@ -159,6 +183,21 @@ struct skinny_product {
     return (detail::chunks(a.weights.columns) + a.plan.splits - 1) / a.plan.splits;
   }
 
+  template <class Simt>
+  EFFINFER_HOST_DEVICE static void prefetch_chunk(Simt& t, const args& a, int strip, int chunk) {
+    const int units = a.weights.columns / unit_inputs, past = (chunk + 1) * chunk_units;
+    if (t.lane() % 4 != 0) return;  // 64 bytes of weights
+    for (int unit = chunk * chunk_units; unit < (past < units ? past : units); ++unit) {
+      for (int p = 0; p < Weights::pieces; ++p) t.prefetch(a.weights.piece(strip, unit, p, t.lane()));
+    }
+  }
+
+  /// Sums over a group's inputs before they are scaled, and where weights have minimums, of the inputs themselves.
+  struct group_sums {
+    float part[Tiles][4];
+    float inputs[Weights::may_have_minimum ? Tiles : 1][4];
+  };
+
   /// The sum over a chunk's inputs, as the fragments of mma lie.
   template <class Simt>
   EFFINFER_HOST_DEVICE static void sum_chunk(Simt& t, const args& a, int strip, int chunk, float (&sum)[Tiles][4]) {
@@ -166,32 +205,37 @@ struct skinny_product {
     const Weights& w = a.weights;
     const int units = w.columns / unit_inputs;
     const int first = chunk * chunk_units, end = first + chunk_units < units ? first + chunk_units : units;
-    float part[Tiles][4] = {};  // of a group
+    group_sums of_group{};
     EFFINFER_UNROLL
     for (int i = 0; i < Tiles * 4; ++i) sum[i / 4][i % 4] = 0;
     for (int batch = first; batch < end; batch += ahead) {
       words raw[ahead][pieces];
+      std::uint32_t high[ahead][Weights::high_words + 1] = {};
       EFFINFER_UNROLL
       for (int u = 0; u < ahead; ++u) {
         EFFINFER_UNROLL
         for (int p = 0; p < pieces; ++p) {
           if (batch + u < end) raw[u][p] = load_words_once(w.piece(strip, batch + u, p, t.lane()));
         }
+        if constexpr (Weights::high_words > 0) {
+          if (batch + u < end) w.load_high(strip, batch + u, t.lane(), high[u]);
+        }
       }
       EFFINFER_UNROLL
       for (int u = 0; u < ahead; ++u) {
-        if (batch + u < end) add_unit(t, a, strip, batch + u, raw[u], part, sum);
+        if (batch + u < end) add_unit(t, a, strip, batch + u, raw[u], high[u], of_group, sum);
       }
     }
     if constexpr (Weights::group == 0) {
       EFFINFER_UNROLL
-      for (int i = 0; i < Tiles * 4; ++i) sum[i / 4][i % 4] = part[i / 4][i % 4];
+      for (int i = 0; i < Tiles * 4; ++i) sum[i / 4][i % 4] = of_group.part[i / 4][i % 4];
     }
   }
 
   template <class Simt>
   EFFINFER_HOST_DEVICE static void add_unit(Simt& t, const args& a, int strip, int unit, const words* raw,
-                                            float (&part)[Tiles][4], float (&sum)[Tiles][4]) {
+                                            const std::uint32_t* high, group_sums& of_group, float (&sum)[Tiles][4]) {
+    const std::uint32_t one = pair_of<T>(1.0F), ones[4] = {one, one, one, one};  // times inputs: their sum
     std::uint32_t centers[2] = {};
     words x[Tiles];
     EFFINFER_UNROLL
@@ -199,30 +243,44 @@ struct skinny_product {
       const int input = unit * unit_inputs + 16 * j, row = t.lane() / 4;
       if constexpr (Weights::group > 0) {
         if (16 * j % Weights::group == 0) {
-          centers[0] = Weights::template center<T>(a.weights.zero(strip, input / Weights::group, row));
-          centers[1] = Weights::template center<T>(a.weights.zero(strip, input / Weights::group, row + 8));
+          centers[0] = a.weights.template center_of<T>(strip, input / Weights::group, row);
+          centers[1] = a.weights.template center_of<T>(strip, input / Weights::group, row + 8);
         }
       }
       std::uint32_t weights[4];
-      Weights::template unpack<T>(raw, j, centers, weights);
+      Weights::template unpack<T>(raw, high, j, centers, weights);
       EFFINFER_UNROLL
       for (int tile = 0; tile < Tiles; ++tile) {
         const int token = tile * 8 + row;
         if (j % 2 == 0) {
           x[tile] = words{};
-          if (token < a.x.rows) x[tile] = load_words(a.x.row(token) + input + t.lane() % 4 * 8);
+          if (token < a.x.rows) x[tile] = detail::load_inputs<Weights::group>(a.x.row(token) + input, t.lane() % 4);
         }
         const std::uint32_t column[2] = {x[tile].w[j % 2 * 2], x[tile].w[j % 2 * 2 + 1]};
-        t.mma(part[tile], weights, column, T{});
+        t.mma(of_group.part[tile], weights, column, T{});
+        if constexpr (Weights::may_have_minimum) {
+          if (a.weights.minimums != nullptr) t.mma(of_group.inputs[tile], ones, column, T{});
+        }
       }
       if constexpr (Weights::group > 0) {
         if ((input + 16) % Weights::group != 0) continue;
-        const float upper = a.weights.scale(strip, input / Weights::group, row),
-                    lower = a.weights.scale(strip, input / Weights::group, row + 8);
+        const int g = input / Weights::group;
+        const float scale[2] = {a.weights.scale(strip, g, row), a.weights.scale(strip, g, row + 8)};
         EFFINFER_UNROLL
         for (int i = 0; i < Tiles * 4; ++i) {
-          sum[i / 4][i % 4] = std::fma(part[i / 4][i % 4], i % 4 < 2 ? upper : lower, sum[i / 4][i % 4]);
-          part[i / 4][i % 4] = 0;
+          float& part = of_group.part[i / 4][i % 4];
+          sum[i / 4][i % 4] = std::fma(part, scale[i % 4 / 2], sum[i / 4][i % 4]);
+          part = 0;
+        }
+        if constexpr (Weights::may_have_minimum) {
+          if (a.weights.minimums == nullptr) continue;
+          const float minimum[2] = {a.weights.minimum(strip, g, row), a.weights.minimum(strip, g, row + 8)};
+          EFFINFER_UNROLL
+          for (int i = 0; i < Tiles * 4; ++i) {
+            float& inputs = of_group.inputs[i / 4][i % 4];
+            sum[i / 4][i % 4] = std::fma(inputs, minimum[i % 4 / 2], sum[i / 4][i % 4]);
+            inputs = 0;
+          }
         }
       }
     }

@@ -31,12 +31,12 @@ struct tile_shape {
   static constexpr int tiles = Tokens / warps_across / 8;  // of eight rows of x, a warp
   static constexpr int stages = Weights::pieces == 4 ? 3 : 4;
   static constexpr int x_words = Tokens * 8, weight_words = strips * Weights::pieces * 32;  // a stage
-  static constexpr int unit_groups = Weights::group == 0            ? 0
-                                     : Weights::group < unit_inputs ? unit_inputs / Weights::group
-                                                                    : 1;
-  static constexpr int scales = strips * unit_groups * strip_rows;  // a stage, and as many zeros
+  static constexpr int halves = strips * Weights::unit_halves * strip_rows;  // a stage, of the scales of groups
+  static constexpr int bytes = strips * Weights::unit_bytes * strip_rows;
+  static constexpr int high = strips * 32 * Weights::high_words;
   static constexpr int total_words = threads * warp_strips * tiles;
-  static constexpr int shared_bytes = (stages * (x_words + weight_words) + total_words) * 16 + stages * scales * 3;
+  static constexpr int shared_bytes =
+      (stages * (x_words + weight_words) + total_words) * 16 + stages * (high * 4 + halves * 2 + bytes);
 };
 
 /// A plan for any number of rows of x: the largest tile that the rows fill and the device holds; few tiles are split along the inputs.
@@ -97,8 +97,9 @@ struct tiled_product {
     const auto x = t.template shared<words>(shape::stages * shape::x_words);
     const auto weights = t.template shared<words>(shape::stages * shape::weight_words);
     const auto total = t.template shared<words>(shape::total_words);
-    const auto scales = t.template shared<f16>(shape::stages * shape::scales);
-    const auto zeros = t.template shared<std::uint8_t>(shape::stages * shape::scales);
+    const auto high = t.template shared<std::uint32_t>(shape::stages * shape::high);
+    const auto halves = t.template shared<f16>(shape::stages * shape::halves);
+    const auto bytes = t.template shared<std::uint8_t>(shape::stages * shape::bytes);
 
     const int split = t.block_y() / tiles_across(a), first_token = t.block_y() % tiles_across(a) * Tokens;
     const int chunks = detail::chunks(a.weights.columns), units = a.weights.columns / unit_inputs;
@@ -113,8 +114,8 @@ struct tiled_product {
       if (unit < end) {
         const int stage = (unit - begin) % shape::stages;
         fetch_x(t, a, first_token, unit, x + stage * shape::x_words);
-        fetch_weights(t, a, unit, weights + stage * shape::weight_words, scales + stage * shape::scales,
-                      zeros + stage * shape::scales);
+        fetch_weights(t, a, unit, weights + stage * shape::weight_words, high + stage * shape::high,
+                      halves + stage * shape::halves, bytes + stage * shape::bytes);
       }
       t.commit();  // an empty group too, so that the count of groups is that of units
     };
@@ -122,13 +123,19 @@ struct tiled_product {
 
     float sum[shape::warp_strips][shape::tiles][4] = {};   // of a chunk
     float part[shape::warp_strips][shape::tiles][4] = {};  // of a group
-    const auto add_group = [&](int tile, const float(&scale)[shape::warp_strips][2]) {
+    using row_values = float[shape::warp_strips][2];       // of rows g and g + 8 of the warp's strips
+    const auto add_group = [&](int tile, const row_values& scale) {
       EFFINFER_UNROLL
       for (int i = 0; i < shape::warp_strips * 4; ++i) {
         float& one = part[i / 4][tile][i % 4];
         sum[i / 4][tile][i % 4] = std::fma(one, scale[i / 4][i % 4 / 2], sum[i / 4][tile][i % 4]);
         one = 0;
       }
+    };
+    const auto add_minimums = [&](int tile, const row_values& minimum, const float(&inputs)[4]) {
+      EFFINFER_UNROLL
+      for (int i = 0; i < shape::warp_strips * 4; ++i)
+        sum[i / 4][tile][i % 4] = std::fma(inputs[i % 4], minimum[i / 4][i % 4 / 2], sum[i / 4][tile][i % 4]);
     };
     for (int unit = begin; unit < end; ++unit) {
       t.template wait<shape::stages - 2>();
@@ -141,7 +148,8 @@ struct tiled_product {
         // Keeps the loads of the second half behind the products of the first: with a group's sums there are no registers for both.
         if constexpr (Weights::group > 0) t.warp_barrier();
         std::uint32_t w[shape::warp_strips][2][4];
-        float scale[shape::warp_strips][2];
+        constexpr int scales = Weights::group == 16 ? 2 : 1;  // within 32 inputs
+        row_values scale[scales], minimum;
         EFFINFER_UNROLL
         for (int s = 0; s < shape::warp_strips; ++s) {
           const int strip = warp_strip + s;
@@ -150,37 +158,60 @@ struct tiled_product {
           EFFINFER_UNROLL
           for (int p = 0; p < pieces; ++p)
             raw[p] = weights[stage * shape::weight_words + (strip * pieces + p) * 32 + t.lane()];
+          std::uint32_t upper[Weights::high_words + 1] = {};
+          EFFINFER_UNROLL
+          for (int i = 0; i < Weights::high_words; ++i)
+            upper[i] = high[stage * shape::high + (strip * 32 + t.lane()) * Weights::high_words + i];
           std::uint32_t centers[2] = {};
           if constexpr (Weights::group > 0) {
-            const int in_unit = half * 32 / (unit_inputs / shape::unit_groups);
-            const int at = stage * shape::scales + (strip * shape::unit_groups + in_unit) * strip_rows + g;
+            const auto of_halves = halves + stage * shape::halves + strip * Weights::unit_halves * strip_rows;
+            const auto of_bytes = bytes + stage * shape::bytes + strip * Weights::unit_bytes * strip_rows;
             EFFINFER_UNROLL
             for (int r = 0; r < 2; ++r) {
-              const int zero =
-                  a.weights.zeros != nullptr ? static_cast<int>(static_cast<std::uint8_t>(zeros[at + 8 * r])) : 8;
-              centers[r] = Weights::template center<T>(zero);
-              scale[s][r] = static_cast<float>(static_cast<f16>(scales[at + 8 * r]));
+              centers[r] = a.weights.template center_in<T>(of_bytes, half, g + 8 * r);
+              EFFINFER_UNROLL
+              for (int i = 0; i < scales; ++i)
+                scale[i][s][r] =
+                    a.weights.scale_in(strip_of(t, a, strip), unit, of_halves, of_bytes, scales * half + i, g + 8 * r);
+              if constexpr (Weights::may_have_minimum) {
+                if (a.weights.minimums != nullptr)
+                  minimum[s][r] = a.weights.minimum_in(of_halves, of_bytes, half, g + 8 * r);
+              }
             }
           }
           EFFINFER_UNROLL
-          for (int j = 0; j < 2; ++j) Weights::template unpack<T>(raw, half * 2 + j, centers, w[s][j]);
+          for (int j = 0; j < 2; ++j) Weights::template unpack<T>(raw, upper, half * 2 + j, centers, w[s][j]);
         }
+        const std::uint32_t one = pair_of<T>(1.0F), ones[4] = {one, one, one, one};  // times inputs: their sum
         EFFINFER_UNROLL
         for (int tile = 0; tile < shape::tiles; ++tile) {
-          const words in = stage_x[x_place(warp_token + tile * 8 + g, half * 4 + c)];
+          // There are no registers to begin more of these at once.
+          if constexpr (Weights::group == 16 || (Weights::group == 32 && Weights::pieces == 2)) {
+            if (tile % (Weights::group == 16 ? 2 : 4) == 0) t.warp_barrier();
+          }
+          const words in = load_inputs(stage_x, warp_token + tile * 8 + g, half, c);
+          float inputs[4] = {};
           EFFINFER_UNROLL
           for (int j = 0; j < 2; ++j) {
             const std::uint32_t column[2] = {in.w[j * 2], in.w[j * 2 + 1]};
             EFFINFER_UNROLL
             for (int s = 0; s < shape::warp_strips; ++s)
               t.mma(Weights::group > 0 ? part[s][tile] : sum[s][tile], w[s][j], column, T{});
+            if constexpr (Weights::may_have_minimum) {
+              if (a.weights.minimums != nullptr) t.mma(inputs, ones, column, T{});
+            }
+            if constexpr (Weights::group == 16) add_group(tile, scale[j]);
           }
-          if constexpr (Weights::group == 32) add_group(tile, scale);  // at once: it takes no registers beyond the tile
+          if constexpr (Weights::group == 32)
+            add_group(tile, scale[0]);  // at once: it takes no registers beyond the tile
+          if constexpr (Weights::may_have_minimum) {
+            if (a.weights.minimums != nullptr) add_minimums(tile, minimum, inputs);
+          }
         }
         if constexpr (Weights::group > 32) {
           if ((unit * unit_inputs + half * 32 + 32) % Weights::group != 0) continue;
           EFFINFER_UNROLL
-          for (int tile = 0; tile < shape::tiles; ++tile) add_group(tile, scale);
+          for (int tile = 0; tile < shape::tiles; ++tile) add_group(tile, scale[0]);
         }
       }
       if ((unit + 1) % chunk_units != 0 && unit + 1 != end) continue;
@@ -212,6 +243,25 @@ struct tiled_product {
   /// (two rows, four pieces) find theirs in all banks.
   EFFINFER_HOST_DEVICE static constexpr int x_place(int token, int q) { return token * 8 + (q ^ token % 2 * 4); }
 
+  /// Strip s of the tile; past the last one: the last, it isn't stored.
+  template <class Simt>
+  EFFINFER_HOST_DEVICE static int strip_of(Simt& t, const args& a, int s) {
+    const int strip = t.block() * shape::strips + s, last = detail::strips_of(a.weights.rows) - 1;
+    return strip < last ? strip : last;
+  }
+
+  /// detail::load_inputs of half a unit, from the shared tile.
+  template <class Shared>
+  EFFINFER_HOST_DEVICE static words load_inputs(Shared x, int token, int half, int c) {
+    if constexpr (Weights::group == 16) {
+      const words first = x[x_place(token, half * 4 + c / 2)], second = x[x_place(token, half * 4 + 2 + c / 2)];
+      return c % 2 == 0 ? words{{first.w[0], first.w[1], second.w[0], second.w[1]}}
+                        : words{{first.w[2], first.w[3], second.w[2], second.w[3]}};
+    } else {
+      return x[x_place(token, half * 4 + c)];
+    }
+  }
+
   template <class Simt, class Shared>
   EFFINFER_HOST_DEVICE static void fetch_x(Simt& t, const args& a, int first_token, int unit, Shared to) {
     EFFINFER_UNROLL
@@ -224,29 +274,31 @@ struct tiled_product {
     }
   }
 
-  template <class Simt, class Shared, class Scales, class Zeros>
-  EFFINFER_HOST_DEVICE static void fetch_weights(Simt& t, const args& a, int unit, Shared to, Scales scales,
-                                                 Zeros zeros) {
-    const int last = detail::strips_of(a.weights.rows) - 1;
-    const auto strip_of = [&](int s) {
-      const int strip = t.block() * shape::strips + s;
-      return strip < last ? strip : last;
-    };
+  template <class Simt, class Shared, class High, class Halves, class Bytes>
+  EFFINFER_HOST_DEVICE static void fetch_weights(Simt& t, const args& a, int unit, Shared to, High high, Halves halves,
+                                                 Bytes bytes) {
     EFFINFER_UNROLL
     for (int i = 0; i < shape::weight_words / shape::threads; ++i) {
       const int at = i * shape::threads + t.thread(), s = at / (Weights::pieces * 32), p = at / 32 % Weights::pieces;
-      t.copy_async(to, at, static_cast<const words*>(a.weights.piece(strip_of(s), unit, p, at % 32)));
+      t.copy_async(to, at, static_cast<const words*>(a.weights.piece(strip_of(t, a, s), unit, p, at % 32)));
     }
-    if constexpr (Weights::group > 0) {
-      // Per strip and group 16 scales, two copies, and 16 zeros, one.
-      const int groups = shape::strips * shape::unit_groups;
-      for (int i = t.thread(); i < 3 * groups; i += shape::threads) {
-        const int of = i / 3, kind = i % 3, g = unit * unit_inputs / Weights::group + of % shape::unit_groups;
-        const std::ptrdiff_t from = a.weights.group_place(strip_of(of / shape::unit_groups), g, 0);
-        if (kind < 2) {
-          t.copy_async(scales, of * strip_rows + kind * 8, a.weights.scales + from + kind * 8);
-        } else if (a.weights.zeros != nullptr) {
-          t.copy_async(zeros, of * strip_rows, a.weights.zeros + from);
+    if constexpr (Weights::high_words > 0) {
+      constexpr int a_strip = 8 * Weights::high_words;  // copies
+      for (int i = t.thread(); i < shape::strips * a_strip; i += shape::threads)
+        t.copy_async(high, i * 4, a.weights.high_place(strip_of(t, a, i / a_strip), unit, 0) + i % a_strip * 4);
+    }
+    if constexpr (Weights::unit_halves + Weights::unit_bytes > 0) {
+      // A run of sixteen f16 takes two copies, one of bytes a copy.
+      constexpr int of_halves = 2 * Weights::unit_halves, a_strip = of_halves + Weights::unit_bytes;
+      for (int i = t.thread(); i < shape::strips * a_strip; i += shape::threads) {
+        const int s = i / a_strip, k = i % a_strip;
+        if (k < of_halves) {
+          const f16* const from = a.weights.halves(strip_of(t, a, s), unit, k / 2);
+          const int to_run = (s * Weights::unit_halves + k / 2) * strip_rows;
+          if (from != nullptr) t.copy_async(halves, to_run + k % 2 * 8, from + k % 2 * 8);
+        } else {
+          const std::uint8_t* const from = a.weights.bytes(strip_of(t, a, s), unit, k - of_halves);
+          if (from != nullptr) t.copy_async(bytes, (s * Weights::unit_bytes + k - of_halves) * strip_rows, from);
         }
       }
     }

@@ -7,7 +7,11 @@
 // bytes of 16-bit weights likewise, and nothing is moved between lanes. Integer codes are put offline into the order that makes unpacking
 // a mask and an addition (pack.hpp).
 //
-// A strip is 16 rows of the matrix (outputs), a unit 64 inputs of a strip. A lane's share of a unit is `pieces` times 16 bytes.
+// A strip is 16 rows of the matrix (outputs), a unit 64 inputs of a strip. A lane's share of a unit is `pieces` times 16 bytes, and where codes
+// have bits beyond those, `high_words` times 4 (block_weights.hpp).
+//
+// Weights with a group have scales, and what else codes need, in runs of sixteen, one a row of a strip: `unit_halves` runs of f16 and
+// `unit_bytes` runs of bytes a unit, which products may bring to shared memory, where scale_in and center_in find theirs.
 //
 // Source of the conversions: Kim et al., "Who Says Elephants Can't Run: Bringing Large Scale MoE Models into Cloud Scale
 // Production" (2022), section 3.3: a code put into the low bits of a float's fraction is that float plus the code.
@@ -80,6 +84,27 @@ EFFINFER_HOST_DEVICE inline std::uint32_t pair_of(float v) {
   return T(v).bits * 0x00010001U;
 }
 
+/// The products of two pairs of T, which must be exact.
+template <class T>
+EFFINFER_HOST_DEVICE inline std::uint32_t multiply_pairs(std::uint32_t a, std::uint32_t b) {
+  static_assert(std::is_same_v<T, bf16> || std::is_same_v<T, f16>);
+#if defined(__CUDA_ARCH__)
+  std::uint32_t product;
+  if constexpr (std::is_same_v<T, bf16>) {
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(product) : "r"(a), "r"(b), "r"(0x80008000U));  // sm_80 has no mul
+  } else {
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
+  }
+  return product;
+#else
+  const auto half = [](std::uint32_t v, int shift) {
+    return static_cast<float>(T::from_bits(static_cast<std::uint16_t>(v >> shift)));
+  };
+  return static_cast<std::uint32_t>(T(half(a, 0) * half(b, 0)).bits) |
+         static_cast<std::uint32_t>(T(half(a, 16) * half(b, 16)).bits) << 16;
+#endif
+}
+
 /// A float whose last fraction bit counts one, so that its lower bits are an integer to be added.
 template <class T>
 inline constexpr float integer_base = std::is_same_v<T, bf16> ? 128.0F : 1024.0F;
@@ -90,7 +115,10 @@ inline constexpr std::uint32_t integer_base_bits = std::is_same_v<T, bf16> ? 0x4
 template <class T>
 struct float_weights {
   static constexpr int pieces = 4;
-  static constexpr int group = 0;  ///< inputs that share a scale; 0: nothing to scale within a row
+  static constexpr int group = 0;       ///< inputs that share a scale; 0: nothing to scale within a row
+  static constexpr int high_words = 0;  ///< of 4 bytes
+  static constexpr int unit_halves = 0, unit_bytes = 0;
+  static constexpr bool may_have_minimum = false;  ///< something is added to each weight of a group
   template <class X>
   static constexpr bool multiplies = std::is_same_v<X, T>;
 
@@ -104,7 +132,8 @@ struct float_weights {
   }
   /// The A operand of step j in [0, 4) of a unit.
   template <class X>
-  EFFINFER_HOST_DEVICE static void unpack(const words* raw, int j, const std::uint32_t*, std::uint32_t (&a)[4]) {
+  EFFINFER_HOST_DEVICE static void unpack(const words* raw, const std::uint32_t*, int j, const std::uint32_t*,
+                                          std::uint32_t (&a)[4]) {
     const words &upper = raw[j / 2 * 2], &lower = raw[j / 2 * 2 + 1];
     a[0] = upper.w[j % 2 * 2], a[1] = lower.w[j % 2 * 2], a[2] = upper.w[j % 2 * 2 + 1], a[3] = lower.w[j % 2 * 2 + 1];
   }
@@ -114,7 +143,8 @@ struct float_weights {
 /// int8 codes with one scale a row: w = scale[row] * q. Packed by pack_int8; rows are filled up to whole strips with zeros.
 struct int8_weights {
   static constexpr int pieces = 2;
-  static constexpr int group = 0;
+  static constexpr int group = 0, high_words = 0, unit_halves = 0, unit_bytes = 0;
+  static constexpr bool may_have_minimum = false;
   template <class X>
   static constexpr bool multiplies = std::is_same_v<X, bf16> || std::is_same_v<X, f16>;
 
@@ -137,7 +167,8 @@ struct int8_weights {
     }
   }
   template <class X>
-  EFFINFER_HOST_DEVICE static void unpack(const words* raw, int j, const std::uint32_t*, std::uint32_t (&a)[4]) {
+  EFFINFER_HOST_DEVICE static void unpack(const words* raw, const std::uint32_t*, int j, const std::uint32_t*,
+                                          std::uint32_t (&a)[4]) {
     const std::uint32_t upper = raw[j / 2].w[j % 2], lower = raw[j / 2].w[2 + j % 2];
     a[0] = pair<X>(upper), a[1] = pair<X>(lower), a[2] = pair<X>(upper >> 8), a[3] = pair<X>(lower >> 8);
   }
@@ -150,7 +181,9 @@ template <int Group>
 struct int4_weights {
   static_assert(Group == 32 || Group == 64 || Group == 128, "effinfer: int4 groups have 32, 64 or 128 inputs");
   static constexpr int pieces = 1;
-  static constexpr int group = Group;
+  static constexpr int group = Group, high_words = 0;
+  static constexpr int unit_halves = Group < unit_inputs ? unit_inputs / Group : 1, unit_bytes = unit_halves;
+  static constexpr bool may_have_minimum = false;
   template <class X>
   static constexpr bool multiplies = std::is_same_v<X, bf16> || std::is_same_v<X, f16>;
 
@@ -176,9 +209,30 @@ struct int4_weights {
   EFFINFER_HOST_DEVICE static std::uint32_t center(int zero) {
     return pair_of<X>(-integer_base<X> - static_cast<float>(zero));
   }
+  template <class X>
+  [[nodiscard]] EFFINFER_HOST_DEVICE std::uint32_t center_of(int strip, int g, int row) const {
+    return center<X>(zero(strip, g, row));
+  }
+  /// Run i of a unit; null: it isn't there.
+  [[nodiscard]] EFFINFER_HOST_DEVICE const f16* halves(int strip, int unit, int i) const {
+    return scales + group_place(strip, unit * unit_inputs / Group + i, 0);
+  }
+  [[nodiscard]] EFFINFER_HOST_DEVICE const std::uint8_t* bytes(int strip, int unit, int i) const {
+    return zeros == nullptr ? nullptr : zeros + group_place(strip, unit * unit_inputs / Group + i, 0);
+  }
+  /// Of the unit's group with 32 inputs `half`, from a strip's runs.
+  template <class Halves, class Bytes>
+  EFFINFER_HOST_DEVICE float scale_in(int, int, Halves of, Bytes, int half, int row) const {
+    return static_cast<float>(static_cast<f16>(of[half * 32 / Group % unit_halves * strip_rows + row]));
+  }
+  template <class X, class Bytes>
+  EFFINFER_HOST_DEVICE std::uint32_t center_in(Bytes of, int half, int row) const {
+    const int at = half * 32 / Group % unit_halves * strip_rows + row;
+    return center<X>(zeros != nullptr ? static_cast<int>(static_cast<std::uint8_t>(of[at])) : 8);
+  }
   /// `centers`: of the lane's rows g and g + 8.
   template <class X>
-  EFFINFER_HOST_DEVICE static void unpack(const words* raw, int j, const std::uint32_t* centers,
+  EFFINFER_HOST_DEVICE static void unpack(const words* raw, const std::uint32_t*, int j, const std::uint32_t* centers,
                                           std::uint32_t (&a)[4]) {
     for (int r = 0; r < 2; ++r) {
       const std::uint32_t codes = raw->w[j / 2 * 2 + r] >> (j % 2 * 8);
@@ -187,6 +241,64 @@ struct int4_weights {
     }
   }
   EFFINFER_HOST_DEVICE float row_scale(int) const { return 1; }
+};
+
+/// FP8 E4M3 codes, packed as int8's. w = scale * code with Group 0 a scale a row, with Group 128 one for 128 inputs of each strip: the blocks
+/// of 128 x 128 that checkpoints have, eight strips a block, or any rows' that are the same within strips. No code is a NaN's.
+///
+/// Source of the layout of blocks: DeepSeek-AI, "DeepSeek-V3 Technical Report" (2024), section 3.3.2.
+template <int Group>
+struct fp8_weights {
+  static_assert(Group == 0 || Group == 128, "effinfer: fp8 weights have a scale a row or blocks of 128 inputs");
+  static constexpr bool is_fp8 = true;
+  static constexpr int pieces = 2;
+  static constexpr int group = Group, high_words = 0, unit_halves = 0, unit_bytes = 0;
+  static constexpr bool may_have_minimum = false;
+  template <class X>
+  static constexpr bool multiplies = std::is_same_v<X, bf16> || std::is_same_v<X, f16>;
+
+  const words* units = nullptr;   ///< [strips][columns / 64][2][32]
+  const float* scales = nullptr;  ///< [rows], or [strips][columns / 128]
+  int rows = 0, columns = 0;
+
+  EFFINFER_HOST_DEVICE const void* piece(int strip, int unit, int p, int lane) const {
+    return units + ((std::ptrdiff_t{strip} * (columns / unit_inputs) + unit) * pieces + p) * 32 + lane;
+  }
+  /// Two codes in the lower bytes of 16-bit halves: their bits in the places of a float of 16 bits, whose exponent is then too small by the
+  /// difference of the biases; as a subnormal too.
+  template <class X>
+  EFFINFER_HOST_DEVICE static std::uint32_t pair(std::uint32_t codes) {
+    constexpr int shift = std::is_same_v<X, bf16> ? 4 : 7;
+    const std::uint32_t bits = (codes & 0x00800080U) << 8 | (codes & 0x007f007fU) << shift;
+    return multiply_pairs<X>(bits, pair_of<X>(std::is_same_v<X, bf16> ? 0x1p120F : 0x1p8F));
+  }
+  template <class X>
+  EFFINFER_HOST_DEVICE static void unpack(const words* raw, const std::uint32_t*, int j, const std::uint32_t*,
+                                          std::uint32_t (&a)[4]) {
+    const std::uint32_t upper = raw[j / 2].w[j % 2], lower = raw[j / 2].w[2 + j % 2];
+    a[0] = pair<X>(upper), a[1] = pair<X>(lower), a[2] = pair<X>(upper >> 8), a[3] = pair<X>(lower >> 8);
+  }
+  EFFINFER_HOST_DEVICE float row_scale(int row) const {
+    if constexpr (Group == 0) return scales[row];
+    return 1;
+  }
+  EFFINFER_HOST_DEVICE float scale(int strip, int g, int) const {
+    return scales[std::ptrdiff_t{strip} * (columns / 128) + g];
+  }
+  template <class X>
+  EFFINFER_HOST_DEVICE std::uint32_t center_of(int, int, int) const {
+    return 0;
+  }
+  EFFINFER_HOST_DEVICE const f16* halves(int, int, int) const { return nullptr; }
+  EFFINFER_HOST_DEVICE const std::uint8_t* bytes(int, int, int) const { return nullptr; }
+  template <class Halves, class Bytes>
+  EFFINFER_HOST_DEVICE float scale_in(int strip, int unit, Halves, Bytes, int, int) const {
+    return scale(strip, unit / 2, 0);
+  }
+  template <class X, class Bytes>
+  EFFINFER_HOST_DEVICE std::uint32_t center_in(Bytes, int, int) const {
+    return 0;
+  }
 };
 
 }  // namespace effinfer::inline v0::quantization::cuda
