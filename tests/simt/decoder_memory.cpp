@@ -139,7 +139,7 @@ TEST_CASE_TEMPLATE("bit for bit: in whatever passes, alone or in a batch; forks,
   };
   const rows whole = in_chunks(96, {96}, model), steps = in_chunks(96, {7}, model);
   CHECK(in_chunks(7, {96}, model) == whole);
-  CHECK(in_chunks(1, {5, 16, 3}, model) == steps);
+  CHECK(in_chunks(4, {5, 16, 3}, model) == steps);
   CHECK(in_chunks(13, {17, 53}, load_small<Model>(folder, 40)) == whole);
   if (linear) {
     CHECK(steps == whole);
@@ -166,14 +166,15 @@ TEST_CASE_TEMPLATE("bit for bit: in whatever passes, alone or in a batch; forks,
     CHECK(std::vector<float>(row, row + together.columns) == alone[i]);
   }
 
+  const std::vector<int> text(tokens.begin(), tokens.begin() + (sanitized ? 5 : 25));
   auto straight = model.start(options);
-  read(straight, tokens, {5});
+  read(straight, text, {5});
   const std::vector<float> wanted = behind(straight, {5});
   auto back = model.start(options);
-  read(back, tokens, {5});
+  read(back, text, {5});
   back.mark();
   back.append(some_tokens(3, 97, 9));
-  back.rollback(static_cast<int>(tokens.size()));
+  back.rollback(static_cast<int>(text.size()));
   CHECK(behind(back.fork(), {5}) == wanted);
   auto other = model.start(options);
   read(other, some_tokens(4, 97, 11), {4});
@@ -183,7 +184,7 @@ TEST_CASE_TEMPLATE("bit for bit: in whatever passes, alone or in a batch; forks,
   restored.restore(back.save());
   CHECK(behind(restored.fork(), {5}) == wanted);
   back.truncate(2);
-  read(back, {tokens.begin() + 2, tokens.end()}, {5});
+  read(back, {text.begin() + 2, text.end()}, {5});
   CHECK(behind(back, {5}) == wanted);
   auto bytes = restored.save();
   bytes.pop_back();
@@ -200,7 +201,7 @@ TEST_CASE_TEMPLATE("a tree gives the bits of its paths one by one, and what is k
   // The ring has let tokens go then, and others cross a tile.
   const ei::session_options options{.context_tokens = Model::decoder::slides ? 60 : 160, .prefill_chunk = 32};
   const std::vector<int> tree = {0, 1, 2, 2, 3, 1, 0, 1, 2, 3, 4, 1}, chain = {0, 1, 2};
-  const std::vector<std::vector<int>> kept = {{0, 1, 3, 4}, {6, 7, 8, 9, 10}, {}, {6, 11}};
+  const std::vector<std::vector<int>> kept = {{0, 1, 3, 4}, {}, {6, 7, 8, 9, 10}};
   auto session = model.start(options);
   session.append(some_tokens(sanitized ? 3 : 122, 97));
   std::uint64_t seed = 20;

@@ -12,23 +12,28 @@
 #include <effinfer/decoding/cuda/sample.hpp>
 #include <effinfer/decoding/greedy.hpp>
 #include <effinfer/decoding/sample.hpp>
+#include <effinfer/execution/cpu.hpp>
 #include <effinfer/execution/simt/device.hpp>
 #include <effinfer/layers/cuda/elementwise.hpp>
 #include <effinfer/layers/cuda/embedding.hpp>
 #include <effinfer/layers/cuda/rms_norm.hpp>
+#include <effinfer/layers/rms_norm.hpp>
 #include <effinfer/models/cuda/linear_mixer.hpp>
 #include <effinfer/models/cuda/softmax_mixer.hpp>
 #include <effinfer/models/cuda/weights.hpp>
 #include <effinfer/models/cuda/workspace.hpp>
 #include <effinfer/models/fingerprint.hpp>
-#include <effinfer/models/mixer.hpp>
+#include <effinfer/models/owned_linear.hpp>
+#include <effinfer/models/weights.hpp>
 #include <effinfer/quantization/cuda/matmul.hpp>
+#include <effinfer/quantization/matmul.hpp>
 
 #include <algorithm>
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
 #include <memory_resource>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <stop_token>
@@ -40,7 +45,7 @@
 namespace effinfer::inline v0::models::cuda {
 
 /// A decoder whose weights lie on a device; constant after `load`, shared by any number of sessions and threads. It has the members of
-/// models::decoder that sessions, rules and searches use, and not those that leave layers out or look at the weights.
+/// models::decoder. What drafters compute of their own they compute on the host.
 ///
 /// Exact: the hidden state of a token is bit for bit the same however a read is cut into passes, and whatever else is in the pass; also
 /// however a sequence is cut into reads, as long as each has at most `few_tokens` (or each more): so a draft that is verified, a chain or a
@@ -70,7 +75,7 @@ class decoder {
     matrix_view<float> out;
   };
 
-  using workspace = cuda::workspace<T, typename mixer::plan::form, device>;
+  using workspace = cuda::workspace<T, typename mixer::plan, device>;
 
   static decoder load(std::shared_ptr<const checkpoint::model_files> files, mixer_settings settings,
                       const Quantization& policy, const Execution& where, const weight_options& options) {
@@ -81,6 +86,18 @@ class decoder {
   [[nodiscard]] const checkpoint::model_files& files() const { return *files_; }
   [[nodiscard]] const device& execution() const { return *device_; }
   [[nodiscard]] std::uint64_t fingerprint() const { return fingerprint_; }
+  /// The CPU, for what drafters compute of their own; its threads start with the first call.
+  [[nodiscard]] const execution::cpu::context& host() const {
+    std::call_once(host_->started, [this] { host_->context = std::make_unique<execution::cpu::context>(); });
+    return *host_->context;
+  }
+  /// Embedding, final norm and output head in the host's memory, without blocks: read from the checkpoint by the first call. Errors: those of
+  /// weight_loader.
+  [[nodiscard]] const decoder_weights& weights() const {
+    std::call_once(host_->read,
+                   [this] { host_->weights = weight_loader<Quantization>(*files_, policy_).load_ends(host()); });
+    return host_->weights;
+  }
 
   /// Errors: `invalid_argument`, where memory of the host is asked for: that of a device comes from the execution policy.
   [[nodiscard]] state make_state(int context_tokens, int pass_tokens,
@@ -116,33 +133,73 @@ class decoder {
   bool forward(std::span<const item> items, workspace& w, const std::stop_token& stop,
                std::span<const tap> taps = {}) const {
     auto q = device_->queue();
-    if (w.busy_) q.synchronize();  // the last upload has been read
-    pass p = prepare(items, w);
+    begin(q, items, w);
+    pass& p = w.pass_;
     p.is_step = p.is_step && taps.empty() && p.rows <= graph_rows && mixer::can_repeat(p.mixing);
-    q.upload(w.upload_, w.host_upload_, p.upload_bytes);
-    w.busy_ = true;
-    w.logits_count_ = 0;
-    w.rows_ = p.rows;
     if (p.is_step) p.outputs = p.rows;  // a graph serves all
-    w.first_output_ = p.rows - p.outputs;
-    const typename device::graph* graph = p.is_step ? recorded(p, w) : nullptr;
-    if (graph == nullptr) {
-      if (!run(q, p, w, stop, taps)) {
-        for (const item& i : items) {
-          if (i.depths.empty()) i.of->abandon();
-        }
-        return false;
-      }
-    } else if (stop.stop_requested()) {
-      return false;
-    } else {
+    const typename device::graph* graph = p.is_step ? recorded(w) : nullptr;
+    if (graph != nullptr) {
+      if (stop.stop_requested()) return false;
       graph->start(q);
+    } else if (!run(q, w, stop, taps)) {
+      abandon(items);
+      return false;
     }
+    w.first_output_ = p.rows - p.outputs, w.normed_rows_ = p.rows;
     if (p.is_step) w.first_logits_ = 0, w.logits_count_ = std::min(p.rows, logit_rows);
+    commit(items);
+    return true;
+  }
+
+  // The steps of `forward`, as models::decoder's.
+
+  void embed(std::span<const item> items, workspace& w, std::span<const tap> taps = {}) const {
+    auto q = device_->queue();
+    begin(q, items, w);
+    look_up(q, w, taps);
+  }
+  bool run_layers(std::span<const item> items, workspace& w, int first, int last, const std::stop_token& stop = {},
+                  std::span<const tap> taps = {}) const {
+    auto q = device_->queue();
+    w.logits_count_ = w.normed_rows_ = 0;
+    const auto pending = through_layers(q, w, first, last, stop, taps);
+    if (!pending) {
+      abandon(items);
+      return false;
+    }
+    if (pending->data != nullptr) {
+      const int from = last == config().layers ? w.pass_.rows - w.pass_.outputs : 0;
+      q.template launch<layers::cuda::add<float, T>>({all_states(w).middle_rows(from, pending->rows), *pending});
+    }
+    return true;
+  }
+  void fill_layers(std::span<const item> /*items*/, workspace& w, int first, int last) const {
+    auto q = device_->queue();
+    const pass& p = w.pass_;
+    const matrix_view<T> normed(w.normed_, p.rows, config().width);
+    w.logits_count_ = w.normed_rows_ = 0;
+    for (int layer = first; layer < last; ++layer) {
+      const device_block& b = weights_.blocks[static_cast<std::size_t>(layer)];
+      norm(q, all_states(w), {}, b.mixer_norm, normed);
+      const matrix_view<T> qkv = query_key_value(q, b, layer, normed, w);
+      mixer_.remember(q, p.mixing, layer, qkv, matrix_view<T>(w.mixed_, p.rows, mixed_columns()));
+    }
+  }
+  void commit(std::span<const item> items) const {
     for (const item& i : items) {
       if (i.depths.empty()) i.of->commit(static_cast<int>(i.tokens.size()));
     }
-    return true;
+  }
+  /// A copy of the states on the host, valid until the next call with this workspace.
+  matrix_view<float> states(workspace& w, int first, int count) const {
+    auto q = device_->queue();
+    const std::ptrdiff_t e = config().width;
+    w.host_states_.resize(static_cast<std::size_t>(count * e));
+    const matrix_view<float> out(w.host_states_.data(), count, e);
+    q.download(out.data, all_states(w).row(first), static_cast<std::size_t>(count * e) * sizeof(float));
+    q.synchronize();
+    w.busy_ = false;
+    return out;
   }
   /// As models::decoder's.
   void keep(state& of, matrix_view<const float> /*kept*/, int /*tokens*/, std::span<const int> path) const {
@@ -157,12 +214,7 @@ class decoder {
   /// Logits [count, V] behind rows [first, first + count), count <= logit_rows.
   matrix_view<float> logits(workspace& w, int first, int count) const {
     auto q = device_->queue();
-    const std::ptrdiff_t v = config().vocabulary_size;
-    const matrix_view<float> on_device = device_logits(q, w, first, count), out(w.host_logits_, count, v);
-    q.download(out.data, on_device.data, static_cast<std::size_t>(count * v) * sizeof(float));
-    q.synchronize();
-    w.busy_ = false;
-    return out;
+    return download_logits(q, w, device_logits(q, w, first, count));
   }
   /// The same of any number of rows. Shapes: out [rows, V].
   void logits(workspace& w, int first, matrix_view<float> out) const {
@@ -172,31 +224,30 @@ class decoder {
     }
   }
 
-  // What leaves layers out or looks at states and weights isn't here, and says so.
-  template <class... Arguments>
-  void embed(const Arguments&...) const {
-    runs_whole<Arguments...>();
+  /// As models::decoder's: the map is computed on the host.
+  matrix_view<float> logits(workspace& w, const linear_layer& map, int first, int count) const {
+    const matrix_view<float> x = states(w, first, count);
+    const auto& on = host();
+    std::vector<std::byte> prepared(quantization::matmul_workspace_bytes<>(count, x.columns));
+    quantization::activation_kinds kinds;
+    kinds.add(map.weight.format, on.set());
+    std::vector<float> through(x.data, x.data + x.rows * x.columns);
+    const quantization::product one{&map.weight, {through.data(), x.rows, x.columns}, map.bias_or_null(), true};
+    quantization::matmul(on, quantization::prepare(on, matrix_view<const float>(x), prepared, kinds),
+                         std::span(&one, 1));
+    const std::size_t bytes = through.size() * sizeof(float);
+    std::copy(through.begin(), through.end(), w.host_exit_);
+    auto q = device_->queue();
+    q.upload(w.exit_, w.host_exit_, bytes);
+    w.logits_count_ = w.normed_rows_ = 0;
+    return download_logits(q, w, output_of(q, w, {w.exit_, count, x.columns}));
   }
-  template <class... Arguments>
-  bool run_layers(const Arguments&...) const {
-    return runs_whole<Arguments...>();
-  }
-  template <class... Arguments>
-  void fill_layers(const Arguments&...) const {
-    runs_whole<Arguments...>();
-  }
-  template <class... Arguments>
-  matrix_view<float> states(const Arguments&...) const {
-    return runs_whole<Arguments...>(), matrix_view<float>();
-  }
-  template <class... Arguments>
-  void features(const Arguments&...) const {
-    runs_whole<Arguments...>();
-  }
-  template <class... Arguments>
-  const decoder_weights& weights(const Arguments&...) const {
-    runs_whole<Arguments...>();
-    throw error(error_code::unsupported, "decoder.weights", "they lie on the device");
+  /// As models::decoder's, on the host.
+  void features(matrix_view<const float> states, matrix_view<float> out) const {
+    for (std::ptrdiff_t r = 0; r < states.rows; ++r) {
+      layers::rms_norm(device_->set(), states.row(r), host_->final_norm.data(), states.columns, config().norm_epsilon,
+                       out.row(r));
+    }
   }
 
   /// The token that the rule chooses behind row `row` of the last pass, without a copy of the logits; nothing for a rule, or logits, that the
@@ -222,27 +273,20 @@ class decoder {
   }
 
  private:
-  template <class... Arguments>
-  static constexpr bool runs_whole() {
-    static_assert(
-        sizeof...(Arguments) == 0 && !std::is_same_v<Mixer, Mixer>,
-        "effinfer: execution::cuda takes tokens through the whole model and keeps its states and weights on the "
-        "device: early "
-        "exit, self-speculation, EAGLE, MTP and Medusa drafters and contrastive search run with execution::cpu.");
-    return false;
-  }
-
   decoder(std::shared_ptr<const checkpoint::model_files> files, mixer_settings settings, const Quantization& policy,
           const Execution& where, const weight_options& options)
       : files_(std::move(files)),
         settings_(std::move(settings)),
+        policy_(policy),
         device_(std::make_unique<device>(where)),
-        mixer_(checked(config()), settings_, *device_) {
+        mixer_(checked(config()), settings_, *device_),
+        host_(std::make_unique<host_part>()) {
     if (!options.packed_cache.empty()) {
       throw error(error_code::unsupported, "load_options.packed_cache", "weights for a device are not kept in files",
                   "leave it empty");
     }
     weights_ = device_loader<T, Quantization, device>(*files_, policy).load(*device_, options.progress);
+    host_->final_norm = models::detail::float_values(tensor_of(*files_, weight_role::final_norm, 0, config().width, 0));
     models::fingerprint of(config());
     of.mix(weights_.bytes);
     of.mix(mixer::kind);
@@ -271,14 +315,7 @@ class decoder {
 
   // --- a pass ---
 
-  /// What the kernels of a pass are started with.
-  struct pass {
-    int rows = 0;
-    bool is_step = true;  ///< of a token a sequence, few enough: recorded as a graph, with the logits
-    int outputs = 0;      ///< rows that go through the whole of the last layer
-    std::size_t upload_bytes = 0;
-    typename mixer::plan mixing;
-  };
+  using pass = cuda::pass<typename mixer::plan>;
 
   /// Fills the host's part of the upload.
   pass prepare(std::span<const item> items, workspace& w) const {
@@ -300,11 +337,27 @@ class decoder {
     return p;
   }
 
+  /// A pass begins: its upload.
+  template <class Queue>
+  void begin(Queue& q, std::span<const item> items, workspace& w) const {
+    if (w.busy_) q.synchronize();  // the last upload has been read
+    w.pass_ = prepare(items, w);
+    q.upload(w.upload_, w.host_upload_, w.pass_.upload_bytes);
+    w.busy_ = true;
+    w.logits_count_ = w.normed_rows_ = 0;
+  }
+  static void abandon(std::span<const item> items) {
+    for (const item& i : items) {
+      if (i.depths.empty()) i.of->abandon();
+    }
+  }
+
   /// The recorded step for a pass of this form; null, where it comes for the first time.
-  const typename device::graph* recorded(const pass& p, workspace& w) const {
+  const typename device::graph* recorded(workspace& w) const {
+    const pass& p = w.pass_;
     for (auto& s : w.steps_) {
       if (s.rows != p.rows || !(s.form == p.mixing.of)) continue;
-      if (!s.graph) s.graph = device_->record([&](auto& q) { (void)run(q, p, w, {}, {}); });
+      if (!s.graph) s.graph = device_->record([&](auto& q) { (void)run(q, w, {}, {}); });
       return &s.graph;
     }
     if (w.steps_.size() == w.steps_.capacity()) w.steps_.clear();
@@ -313,62 +366,15 @@ class decoder {
   }
 
   template <class Queue>
-  bool run(Queue& q, const pass& p, workspace& w, const std::stop_token& stop, std::span<const tap> taps) const {
+  bool run(Queue& q, workspace& w, const std::stop_token& stop, std::span<const tap> taps) const {
+    const pass& p = w.pass_;
     const checkpoint::model_config& c = config();
-    const int d = c.head_size, last_first = p.rows - outputs_wanted(p, taps);
-    const std::ptrdiff_t rows = p.rows, f = c.feed_forward_width;
-    matrix_view<float> x(w.x_, rows, c.width);
-    matrix_view<T> normed(w.normed_, rows, c.width), added(w.added_, rows, c.width);
-    const matrix_view<T> all_qkv(w.qkv_, rows, std::ptrdiff_t{c.heads + 2 * c.kv_heads} * d);
-    matrix_view<T> mixed(w.mixed_, rows, std::ptrdiff_t{c.heads} * d), hidden(w.hidden_, rows, f);
-    matrix_view<T> gate_up(w.gate_up_, rows, 2 * f);
-    matrix_view<const T> pending;  // what x lacks yet: it is added by the next norm
-    const auto norm = [&](const float* weight) {
-      q.template launch<layers::cuda::rms_norm<T, float, float>>({x, pending, weight, c.norm_epsilon, normed});
-      pending = {};
-    };
-    const auto tap_here = [&](int behind) {
-      for (const tap& t : taps) {
-        if (t.layers != behind) continue;
-        if (pending.data != nullptr) q.template launch<layers::cuda::add<float, T>>({x, pending});
-        pending = {};
-        for (std::ptrdiff_t r = 0; r < t.out.rows; ++r)
-          q.download(t.out.row(r), w.x_ + (rows - t.out.rows + r) * c.width,
-                     static_cast<std::size_t>(c.width) * sizeof(float));
-        q.synchronize();
-      }
-    };
-
-    q.template launch<layers::cuda::embedding>(
-        {reinterpret_cast<const int*>(w.upload_), weights_.embedding, weights_.embedding_format, x});
-    tap_here(0);
-    for (int layer = 0; layer < c.layers; ++layer) {
-      if (stop.stop_requested()) return false;
-      const device_block& b = weights_.blocks[static_cast<std::size_t>(layer)];
-      norm(b.mixer_norm);
-      const matrix_view<T> qkv = mixer_.query_key_value(p.mixing, layer, all_qkv);
-      product(q, b.query_key_value, normed, qkv, w);
-      if (b.query_norm != nullptr) {
-        const auto key = qkv.middle_columns(mixed.columns, std::ptrdiff_t{c.kv_heads} * d);
-        q.template launch<layers::cuda::head_rms_norm<T>>({qkv, b.query_norm, c.norm_epsilon, c.heads, d});
-        q.template launch<layers::cuda::head_rms_norm<T>>({key, b.key_norm, c.norm_epsilon, c.kv_heads, d});
-      }
-      mixer_.mix(q, p.mixing, layer, qkv, mixed);
-      if (layer + 1 == c.layers) {  // nobody reads the others' outputs
-        for (auto* of : {&normed, &added, &mixed, &hidden, &gate_up})
-          *of = of->middle_rows(last_first, rows - last_first);
-        x = x.middle_rows(last_first, rows - last_first);
-      }
-      product(q, b.mixer_output, mixed, added, w);
-      pending = added;
-      norm(b.feed_forward_norm);
-      product(q, b.gate_up, normed, gate_up, w);
-      q.template launch<layers::cuda::swiglu<T>>({gate_up.middle_columns(0, f), gate_up.middle_columns(f, f), hidden});
-      product(q, b.down, hidden, added, w);
-      pending = added;
-      tap_here(layer + 1);
-    }
-    norm(weights_.final_norm);
+    look_up(q, w, taps);
+    const auto pending = through_layers(q, w, 0, c.layers, stop, taps);
+    if (!pending) return false;
+    const int first = p.rows - outputs_wanted(p, taps);
+    const matrix_view<T> normed = matrix_view<T>(w.normed_, p.rows, c.width).middle_rows(first, p.rows - first);
+    norm(q, all_states(w).middle_rows(first, p.rows - first), *pending, weights_.final_norm, normed);
     if (p.is_step) {
       const int count = std::min(p.rows, logit_rows);
       product(q, weights_.output, normed.middle_rows(0, count), matrix_view<float>(w.logits_, count, c.vocabulary_size),
@@ -376,6 +382,87 @@ class decoder {
     }
     return true;
   }
+
+  /// The states become the embeddings.
+  template <class Queue>
+  void look_up(Queue& q, workspace& w, std::span<const tap> taps) const {
+    q.template launch<layers::cuda::embedding>(
+        {reinterpret_cast<const int*>(w.upload_), weights_.embedding, weights_.embedding_format, all_states(w)});
+    matrix_view<const T> none;
+    hand_out(q, w, taps, 0, all_states(w), none);
+  }
+
+  /// The states go through layers [first, last); returns what they lack then: it is added by the next norm. In the last of all layers only
+  /// the rows whose outputs are wanted go on. Nothing, where `stop` asked for it.
+  template <class Queue>
+  std::optional<matrix_view<const T>> through_layers(Queue& q, workspace& w, int first_layer, int last_layer,
+                                                     const std::stop_token& stop, std::span<const tap> taps) const {
+    const checkpoint::model_config& c = config();
+    const pass& p = w.pass_;
+    const std::ptrdiff_t rows = p.rows, f = c.feed_forward_width;
+    matrix_view<float> x = all_states(w);
+    matrix_view<T> normed(w.normed_, rows, c.width), added(w.added_, rows, c.width);
+    matrix_view<T> mixed(w.mixed_, rows, mixed_columns()), hidden(w.hidden_, rows, f), gate_up(w.gate_up_, rows, 2 * f);
+    matrix_view<const T> pending;
+    for (int layer = first_layer; layer < last_layer; ++layer) {
+      if (stop.stop_requested()) return {};
+      const device_block& b = weights_.blocks[static_cast<std::size_t>(layer)];
+      norm(q, x, pending, b.mixer_norm, normed);
+      mixer_.mix(q, p.mixing, layer, query_key_value(q, b, layer, normed, w), mixed);
+      if (layer + 1 == c.layers) {  // nobody reads the others' outputs
+        const int first = p.rows - outputs_wanted(p, taps);
+        for (auto* of : {&normed, &added, &mixed, &hidden, &gate_up}) *of = of->middle_rows(first, rows - first);
+        x = x.middle_rows(first, rows - first);
+      }
+      product(q, b.mixer_output, mixed, added, w);
+      norm(q, x, added, b.feed_forward_norm, normed);
+      product(q, b.gate_up, normed, gate_up, w);
+      q.template launch<layers::cuda::swiglu<T>>({gate_up.middle_columns(0, f), gate_up.middle_columns(f, f), hidden});
+      product(q, b.down, hidden, added, w);
+      pending = added;
+      hand_out(q, w, taps, layer + 1, x, pending);
+    }
+    return pending;
+  }
+
+  /// The states, complete then, to the taps behind so many layers.
+  template <class Queue>
+  void hand_out(Queue& q, workspace& w, std::span<const tap> taps, int behind, matrix_view<float> x,
+                matrix_view<const T>& pending) const {
+    for (const tap& t : taps) {
+      if (t.layers != behind) continue;
+      if (pending.data != nullptr) q.template launch<layers::cuda::add<float, T>>({x, pending});
+      pending = {};
+      for (std::ptrdiff_t r = 0; r < t.out.rows; ++r)
+        q.download(t.out.row(r), all_states(w).row(w.pass_.rows - t.out.rows + r),
+                   static_cast<std::size_t>(config().width) * sizeof(float));
+      q.synchronize();
+    }
+  }
+
+  template <class Queue>
+  void norm(Queue& q, matrix_view<float> x, matrix_view<const T> pending, const float* weight,
+            matrix_view<T> normed) const {
+    q.template launch<layers::cuda::rms_norm<T, float, float>>({x, pending, weight, config().norm_epsilon, normed});
+  }
+  template <class Queue>
+  matrix_view<T> query_key_value(Queue& q, const device_block& b, int layer, matrix_view<const T> normed,
+                                 workspace& w) const {
+    const checkpoint::model_config& c = config();
+    const int d = c.head_size;
+    const matrix_view<T> qkv = mixer_.query_key_value(
+        w.pass_.mixing, layer, {w.qkv_, w.pass_.rows, std::ptrdiff_t{c.heads + 2 * c.kv_heads} * d});
+    product(q, b.query_key_value, normed, qkv, w);
+    if (b.query_norm != nullptr) {
+      const auto key = qkv.middle_columns(mixed_columns(), std::ptrdiff_t{c.kv_heads} * d);
+      q.template launch<layers::cuda::head_rms_norm<T>>({qkv, b.query_norm, c.norm_epsilon, c.heads, d});
+      q.template launch<layers::cuda::head_rms_norm<T>>({key, b.key_norm, c.norm_epsilon, c.kv_heads, d});
+    }
+    return qkv;
+  }
+
+  matrix_view<float> all_states(const workspace& w) const { return {w.x_, w.pass_.rows, config().width}; }
+  [[nodiscard]] std::ptrdiff_t mixed_columns() const { return std::ptrdiff_t{config().heads} * config().head_size; }
 
   int outputs_wanted(const pass& p, std::span<const tap> taps) const {
     std::ptrdiff_t wanted = p.outputs;
@@ -399,18 +486,41 @@ class decoder {
   matrix_view<float> device_logits(Queue& q, workspace& w, int first, int count) const {
     const std::ptrdiff_t v = config().vocabulary_size;
     if (first < w.first_logits_ || first + count > w.first_logits_ + w.logits_count_) {
-      if (first < w.first_output_ || first + count > w.rows_ || count > logit_rows) {
+      const bool normed = w.normed_rows_ > 0;
+      if (first < (normed ? w.first_output_ : 0) || first + count > w.pass_.rows || count > logit_rows) {
         throw error(error_code::invalid_argument, "decoder.logits",
                     "rows [" + std::to_string(first) + ", " + std::to_string(first + count) +
-                        ") are not among the outputs [" + std::to_string(w.first_output_) + ", " +
-                        std::to_string(w.rows_) + ") of the pass");
+                        ") are not among the outputs [" + std::to_string(normed ? w.first_output_ : 0) + ", " +
+                        std::to_string(w.pass_.rows) + ") of the pass");
       }
-      product(q, weights_.output,
-              matrix_view<const T>(w.normed_ + std::ptrdiff_t{first} * config().width, count, config().width),
-              matrix_view<float>(w.logits_, count, v), w);
+      if (normed) {
+        product(q, weights_.output,
+                matrix_view<const T>(w.normed_ + std::ptrdiff_t{first} * config().width, count, config().width),
+                matrix_view<float>(w.logits_, count, v), w);
+      } else {
+        output_of(q, w, all_states(w).middle_rows(first, count));
+      }
       w.first_logits_ = first, w.logits_count_ = count;
     }
     return {w.logits_ + (first - w.first_logits_) * v, count, v};
+  }
+
+  /// Logits of states, by way of the final norm.
+  template <class Queue>
+  matrix_view<float> output_of(Queue& q, workspace& w, matrix_view<float> x) const {
+    const matrix_view<T> normed(w.normed_, x.rows, x.columns);
+    const matrix_view<float> out(w.logits_, x.rows, config().vocabulary_size);
+    norm(q, x, {}, weights_.final_norm, normed);
+    product(q, weights_.output, normed, out, w);
+    return out;
+  }
+  template <class Queue>
+  matrix_view<float> download_logits(Queue& q, workspace& w, matrix_view<float> from) const {
+    const matrix_view<float> out(w.host_logits_, from.rows, from.columns);
+    q.download(out.data, from.data, static_cast<std::size_t>(from.rows * from.columns) * sizeof(float));
+    q.synchronize();
+    w.busy_ = false;
+    return out;
   }
 
   template <class Queue>
@@ -422,11 +532,21 @@ class decoder {
     return *w.host_token_;
   }
 
+  /// What drafters and exits read on the host.
+  struct host_part {
+    std::vector<float> final_norm;
+    std::once_flag started, read;
+    std::unique_ptr<execution::cpu::context> context;
+    decoder_weights weights;
+  };
+
   std::shared_ptr<const checkpoint::model_files> files_;
   mixer_settings settings_;
+  Quantization policy_;
   std::unique_ptr<device> device_;
   mixer mixer_;
   device_weights<device> weights_;
+  std::unique_ptr<host_part> host_;
   std::uint64_t fingerprint_ = 0;
 };
 

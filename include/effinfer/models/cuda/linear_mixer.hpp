@@ -210,6 +210,12 @@ class device_mixer<linear_mixer<Linear>, Execution> {
     }
   }
 
+  /// What `mix` leaves behind: the state moves on. `mixed` is scratch.
+  template <class Queue>
+  void remember(Queue& q, const plan& p, int layer, matrix_view<T> qkv, matrix_view<T> mixed) const {
+    mix(q, p, layer, qkv, mixed);
+  }
+
   void keep(const device& where, state& of, std::span<const int> path) const {
     if (!path.empty()) {
       const auto& tree = of.tree_;

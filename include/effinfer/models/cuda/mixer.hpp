@@ -27,6 +27,7 @@ namespace effinfer::inline v0::models::cuda {
 ///   can_repeat(plan)                       makes it one that a graph may be recorded with, for all passes of its `form`; false where not
 ///   query_key_value(plan, layer, rows)     where the products of a layer go: `rows`, or memory of its own
 ///   mix(queue, plan, layer, rows, mixed)   starts the kernels of a layer
+///   remember(queue, plan, layer, rows, mixed)       what `mix` leaves behind, without an output
 ///   keep(device, state, path)              the tokens `path` of the tree just read stay
 template <class Mixer, class Execution>
 class device_mixer;

@@ -309,11 +309,7 @@ class device_mixer<softmax_mixer<Attention, Cache, FromCheckpoint>, Execution> {
   /// mixed = attention of each token over what it sees, itself included. Shapes: qkv [T, (H + 2 K) D], turned in place; mixed [T, H D].
   template <class Queue>
   void mix(Queue& q, const plan& p, int layer, matrix_view<T> qkv, matrix_view<T> mixed) const {
-    const matrix_view<const float> turns(reinterpret_cast<const float*>(p.upload + p.at.turns), qkv.rows,
-                                         rope_.rotary_size);
-    q.template launch<layers::cuda::rotate_and_store_tokens<T, C>>(
-        {qkv, turns, reinterpret_cast<const place*>(p.upload + p.at.places), layer, heads_.heads, heads_.kv_heads,
-         heads_.head_size, rope_.rotary_size, rope_.interleaved});
+    remember(q, p, layer, qkv, mixed);
     if (p.as == read::tree) {
       attend(q, p, layer, qkv.rows, std::type_identity<branch>());
     } else if (p.as == read::steps) {
@@ -326,7 +322,15 @@ class device_mixer<softmax_mixer<Attention, Cache, FromCheckpoint>, Execution> {
         q.template launch<attention::cuda::prefill<kernel_mixer, T, view, decltype(size)::value>>(args);
       });
     }
-    (void)mixed;
+  }
+  /// What `mix` leaves behind, without an output: keys and values.
+  template <class Queue>
+  void remember(Queue& q, const plan& p, int layer, matrix_view<T> qkv, matrix_view<T> /*mixed*/) const {
+    const matrix_view<const float> turns(reinterpret_cast<const float*>(p.upload + p.at.turns), qkv.rows,
+                                         rope_.rotary_size);
+    q.template launch<layers::cuda::rotate_and_store_tokens<T, C>>(
+        {qkv, turns, reinterpret_cast<const place*>(p.upload + p.at.places), layer, heads_.heads, heads_.kv_heads,
+         heads_.head_size, rope_.rotary_size, rope_.interleaved});
   }
 
   void keep(const device& where, state& of, std::span<const int> path) const {

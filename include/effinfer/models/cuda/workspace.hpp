@@ -63,9 +63,18 @@ std::size_t product_workspace_bytes(const device_weights<Device>& weights, const
   return bytes;
 }
 
-/// Scratch memory for passes of up to `tokens` tokens, on the device, and what is copied to and from it; one thread at a time. `Form` tells
-/// apart the steps that need graphs of their own.
-template <class T, class Form, class Device>
+/// What the kernels of a pass are started with. `Plan`: the mixer's.
+template <class Plan>
+struct pass {
+  int rows = 0;
+  bool is_step = true;  ///< of a token a sequence, few enough: recorded as a graph, with the logits
+  int outputs = 0;      ///< rows that go through the whole of the last layer
+  std::size_t upload_bytes = 0;
+  Plan mixing = {};
+};
+
+/// Scratch memory for passes of up to `tokens` tokens, on the device, and what is copied to and from it; one thread at a time.
+template <class T, class Plan, class Device>
 class workspace {
  public:
   workspace() = default;
@@ -91,7 +100,7 @@ class workspace {
   /// A form of step that was met, and once it has been met twice, its kernels.
   struct step {
     int rows = 0;
-    Form form = {};
+    typename Plan::form form = {};
     typename Device::graph graph = {};
   };
 
@@ -114,9 +123,11 @@ class workspace {
     logits_ = on_device.take<float>(rows_of_logits * v);
     token_ = on_device.take<int>(1);
     rule_ = on_device.take<decoding::cuda::sample_row>(1);
+    exit_ = on_device.take<float>(rows_of_logits * size(c.width));
     upload_ = on_device.take<std::byte>(s.upload_bytes);
     host_upload_ = on_host.take<std::byte>(s.upload_bytes);
     host_logits_ = on_host.take<float>(rows_of_logits * v);
+    host_exit_ = on_host.take<float>(rows_of_logits * size(c.width));
     host_token_ = on_host.take<int>(1);
     host_rule_ = on_host.take<decoding::cuda::sample_row>(1);
     return {on_device.used(), on_host.used()};
@@ -128,12 +139,15 @@ class workspace {
   float *x_ = nullptr, *products_ = nullptr, *logits_ = nullptr;
   T *normed_ = nullptr, *qkv_ = nullptr, *mixed_ = nullptr, *added_ = nullptr, *gate_up_ = nullptr, *hidden_ = nullptr;
   std::byte *mixer_ = nullptr, *upload_ = nullptr, *host_upload_ = nullptr;
-  float* host_logits_ = nullptr;
+  float *exit_ = nullptr, *host_exit_ = nullptr, *host_logits_ = nullptr;
   int *token_ = nullptr, *host_token_ = nullptr;
   decoding::cuda::sample_row *rule_ = nullptr, *host_rule_ = nullptr;
   std::vector<step> steps_;
-  bool busy_ = false;                        // the host's memory may still be read
-  int first_output_ = 0, rows_ = 0;          // rows of the last pass whose final norms are in normed_
+  std::vector<float> host_states_;
+  bool busy_ = false;  // the host's memory may still be read
+  pass<Plan> pass_;    // the last one
+  int first_output_ = 0,
+      normed_rows_ = 0;  // rows [first_output_, normed_rows_) have their final norms in normed_, if any
   int first_logits_ = 0, logits_count_ = 0;  // rows whose logits are in logits_
 };
 
