@@ -45,8 +45,7 @@ class decoder {
   using mixer_settings = typename Mixer::settings;
   /// True where a session may go on beyond its context, letting go of the oldest tokens.
   static constexpr bool slides = Mixer::slides;
-  /// Whether a pass may read a tree with branches, and how many tokens of a chain or tree at most.
-  static constexpr bool reads_trees = true;
+  /// Tokens of a tree that a pass reads, at most.
   static constexpr int tree_tokens = std::numeric_limits<int>::max();
 
   /// One sequence's part of a pass: `tokens` go behind the `position` tokens that `of` holds.
@@ -99,6 +98,8 @@ class decoder {
   [[nodiscard]] const checkpoint::model_config& config() const { return files_->config(); }
   [[nodiscard]] const checkpoint::model_files& files() const { return *files_; }
   [[nodiscard]] const execution::cpu::context& execution() const { return *execution_; }
+  /// The CPU, wherever the model runs: for what drafters compute of their own.
+  [[nodiscard]] const execution::cpu::context& host() const { return *execution_; }
   [[nodiscard]] const decoder_weights& weights() const { return weights_; }
   /// A number that differs between models and between policies whose sessions can't be exchanged.
   [[nodiscard]] std::uint64_t fingerprint() const { return fingerprint_; }

@@ -64,6 +64,16 @@ inline constexpr bool can_run_on<Execution> = requires {
   sizeof(typename Execution::context);
 };
 
+/// Caches that devices have memory for.
+template <class Cache>
+inline constexpr bool is_on_devices = false;
+template <class T>
+inline constexpr bool is_on_devices<kv_cache::contiguous<T>> = true;
+template <class T>
+inline constexpr bool is_on_devices<kv_cache::ring<T>> = true;
+template <class T, int Block>
+inline constexpr bool is_on_devices<kv_cache::paged<T, Block>> = true;
+
 template <class Slot, class... Policies>
 inline constexpr int count_in_slot = (0 + ... + int{policy_of<Policies, Slot>});
 
@@ -169,9 +179,9 @@ struct check_composition {
   static_assert(
       count_in_slot<slot::quantization, Policies...> <= 1,
       "effinfer: pipeline<...> has two policies in the slot `quantization`: keep one of none, int8 or int4<group>.");
-  static_assert(
-      count_in_slot<slot::kv_cache, Policies...> <= 1,
-      "effinfer: pipeline<...> has two policies in the slot `kv_cache`: keep one of contiguous<T> or ring<T>.");
+  static_assert(count_in_slot<slot::kv_cache, Policies...> <= 1,
+                "effinfer: pipeline<...> has two policies in the slot `kv_cache`: keep one of contiguous<T>, ring<T> "
+                "or paged<T>.");
   static_assert(count_in_slot<slot::decoding, Policies...> <= 1,
                 "effinfer: pipeline<...> has two policies in the slot `decoding`: put one inside the other, as in "
                 "speculative<prompt_lookup<3>, top_p> or chain<...>, or keep one.");
@@ -187,10 +197,10 @@ struct check_composition {
           !effinfer::quantization::for_devices<
               typename pick<slot::quantization, effinfer::quantization::none, Policies...>::type>,
       "effinfer: quantization::fp8 runs with execution::cuda only: with execution::cpu use quantization::int8.");
-  static_assert(
-      !effinfer::execution::simt::device_policy<execution> ||
-          !pick<slot::model, models::from_checkpoint, Policies...>::type::recurrent,
-      "effinfer: execution::cuda computes softmax attention only: run models::linear_llama with execution::cpu.");
+  static_assert(!effinfer::execution::simt::device_policy<execution> ||
+                    is_on_devices<typename pick<slot::kv_cache, kv_cache::contiguous<float>, Policies...>::type>,
+                "effinfer: execution::cuda keeps keys and values in kv_cache::contiguous<T>, ring<T> or paged<T, "
+                "Block>: choose one of these, or run the pipeline with execution::cpu.");
 
   using model = typename pick<slot::model, models::from_checkpoint, Policies...>::type;
   using attention = typename pick<slot::attention, void, Policies...>::type;
