@@ -50,6 +50,7 @@ using linear_int8 = ei::model<ei::models::linear_llama, ei::quantization::int8>;
 using quantized = ei::model<ei::quantization::int4<32>>;
 using capped = ei::model<ei::attention::soft_cap, ei::kv_cache::contiguous<ei::bf16>>;
 using small_cache = ei::model<ei::kv_cache::contiguous<ei::kv_cache::int8>>;
+using paged = ei::model<ei::kv_cache::paged<>>;
 
 template <class Model>
 std::string checkpoint_for() {
@@ -69,7 +70,7 @@ Model load(int threads = 2) {
 }  // namespace
 
 TEST_CASE_TEMPLATE("chunks, token by token and whole give the same bits", Model, ei::model<>, windowed, linear,
-                   linear_int8, quantized, capped, small_cache) {
+                   linear_int8, quantized, capped, small_cache, paged) {
   const Model model = load<Model>();
   const auto tokens = some_tokens(101);
   auto whole = model.start({.context_tokens = 128, .prefill_chunk = 128});
@@ -84,7 +85,8 @@ TEST_CASE_TEMPLATE("chunks, token by token and whole give the same bits", Model,
   CHECK(same_bits(by_hand.append(std::span(tokens).subspan(50)), expected));
 }
 
-TEST_CASE_TEMPLATE("a batch gives each session what it gets alone", Model, ei::model<>, windowed, linear, quantized) {
+TEST_CASE_TEMPLATE("a batch gives each session what it gets alone", Model, ei::model<>, windowed, linear, quantized,
+                   paged) {
   const Model model = load<Model>();
   std::vector<ei::session<typename Model::decoder>> sessions;
   std::vector<std::vector<float>> alone;
@@ -108,7 +110,7 @@ TEST_CASE_TEMPLATE("a batch gives each session what it gets alone", Model, ei::m
 }
 
 TEST_CASE_TEMPLATE("forked, cut back and restored sessions equal fresh ones", Model, ei::model<>, windowed, linear,
-                   quantized) {
+                   quantized, paged) {
   const Model model = load<Model>();
   const auto tokens = some_tokens(90), other = some_tokens(20, 7);
   auto fresh = model.start({.context_tokens = 128});
@@ -205,7 +207,7 @@ TEST_CASE_TEMPLATE("logits asked for of many tokens are those that each would en
 }
 
 TEST_CASE_TEMPLATE("a tree gives each token what its path alone gives, and keeps one path", Model, ei::model<>,
-                   windowed, linear, capped, small_cache) {
+                   windowed, linear, capped, small_cache, paged) {
   const Model m = load<Model>();
   const std::vector<int> text = some_tokens(45), guesses = some_tokens(12, 7), after = some_tokens(3, 9);
   const std::vector<std::vector<int>> trees = {{0, 1, 2, 2, 3, 1, 1, 2, 3, 4, 5, 1},

@@ -2,6 +2,7 @@
 
 #include "simt/device.hpp"
 #include "simt/plain_decoder.hpp"
+#include "simt/session_reads.hpp"
 #include "simt/small_checkpoint.hpp"
 
 #include <effinfer/model.hpp>
@@ -24,6 +25,7 @@ namespace ei = effinfer;
 using ei::bf16;
 using ei::f16;
 using ei::quantization::at_load;
+using namespace session_reads;
 using simt_host::device_counts;
 // Head sizes that the models here have: less to compile.
 template <class T>
@@ -34,36 +36,7 @@ using windowed = ei::model<ei::attention::sliding_window<7>, ei::quantization::n
 
 namespace {
 
-// Every access of a fiber is checked there: a few tokens must do.
-#if defined(EFFINFER_FIBERS_TELL_ASAN)
-constexpr bool sanitized = true;
-#else
-constexpr bool sanitized = false;
-#endif
-
 const std::string shipped = std::string(EFFINFER_SHIPPED_MODELS) + "/shakespeare-llama";
-
-std::vector<int> some_tokens(std::size_t count, int vocabulary, std::uint64_t seed = 1) {
-  std::vector<int> tokens;
-  for (const float v : ei::testing::numbers(count, seed))
-    tokens.push_back(static_cast<int>((v + 1) / 2 * static_cast<float>(vocabulary)) % vocabulary);
-  return tokens;
-}
-
-using rows = std::vector<std::vector<float>>;
-
-/// Logits behind each token, read in passes of these sizes, the last as often as needed; each pass a read of its own.
-template <class Session>
-rows read(Session& s, const std::vector<int>& tokens, std::vector<int> sizes) {
-  rows all;
-  for (std::size_t done = 0, i = 0; done < tokens.size(); ++i) {
-    const auto count = std::min(tokens.size() - done, static_cast<std::size_t>(sizes[std::min(i, sizes.size() - 1)]));
-    s.append(std::span(tokens).subspan(done, count), {}, static_cast<int>(count),
-             [&](int, std::span<const float> logits) { all.emplace_back(logits.begin(), logits.end()); });
-    done += count;
-  }
-  return all;
-}
 
 double worst(const rows& got, const std::vector<plain::row>& wanted) {
   double most = 0;

@@ -9,6 +9,7 @@
 #include <effinfer/attention/sliding_window.hpp>
 #include <effinfer/attention/soft_cap.hpp>
 #include <effinfer/decoding/cuda/greedy.hpp>
+#include <effinfer/kv_cache/view.hpp>
 #include <effinfer/layers/cuda/elementwise.hpp>
 #include <effinfer/layers/cuda/rms_norm.hpp>
 #include <effinfer/layers/cuda/rotary_embedding.hpp>
@@ -20,6 +21,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstring>
 #include <limits>
 #include <string>
 #include <vector>
@@ -120,6 +122,57 @@ TEST_CASE("rotary embedding into a ring, as the CPU's, bit for bit up to the ord
           CHECK(keys[slot] == doctest::Approx(turned_key[from]).epsilon(1e-6));
           CHECK(values[slot] == value[from]);
         }
+      }
+    }
+  }
+}
+
+TEST_CASE("rotary embedding into an int8 cache: each row's codes are the nearest to what a float cache gets") {
+  const int d = 32, heads = 3, kv_heads = 2, tokens = 3, row = d + 4, layer = 1;
+  for (const bool interleaved : {false, true}) {
+    for (const int rotary_size : {32, 20}) {
+      std::vector<bf16> qkv(static_cast<std::size_t>(tokens * (heads + 2 * kv_heads) * d)), same;
+      const std::vector<float> random = numbers(qkv.size(), 6);
+      for (std::size_t i = 0; i < qkv.size(); ++i) qkv[i] = bf16(random[i]);
+      same = qkv;
+      ei::rotary_settings settings;
+      settings.rotary_size = rotary_size;
+      settings.interleaved = interleaved;
+      const ei::layers::rotary_embedding rotary(settings);
+      std::vector<float> turns(static_cast<std::size_t>(tokens * rotary_size));
+      for (int t = 0; t < tokens; ++t) rotary.turns(61 + t, 0, turns.data() + t * rotary_size);
+      // [layers 2][keys or values][K][tokens][row]
+      const std::size_t half = static_cast<std::size_t>(kv_heads * tokens);
+      std::vector<float> floats(4 * half * static_cast<std::size_t>(d), not_a_number);
+      std::vector<ei::kv_cache::int8> codes(4 * half * static_cast<std::size_t>(row), ei::kv_cache::int8{255});
+      std::vector<ei::layers::cuda::cache_place<float>> float_places;
+      std::vector<ei::layers::cuda::cache_place<ei::kv_cache::int8>> places;
+      const auto h = static_cast<std::ptrdiff_t>(half);
+      for (int t = 0; t < tokens; ++t) {
+        float* const f = floats.data() + t * d;
+        ei::kv_cache::int8* const c = codes.data() + t * row;
+        float_places.push_back({f, f + h * d, 2 * h * d, tokens * d});
+        places.push_back({c, c + h * row, 2 * h * row, tokens * row});
+      }
+      const auto turned = view(std::as_const(turns), tokens);
+      start<ei::layers::cuda::rotate_and_store_tokens<bf16, float>>(
+          {view(same, tokens), turned, float_places.data(), layer, heads, kv_heads, d, rotary_size, interleaved});
+      start<ei::layers::cuda::rotate_and_store_tokens<bf16, ei::kv_cache::int8>>(
+          {view(qkv, tokens), turned, places.data(), layer, heads, kv_heads, d, rotary_size, interleaved});
+      CHECK(qkv == same);  // the queries too
+      for (std::size_t r = 0; r < 4 * half; ++r) {
+        const float* const wanted = floats.data() + r * static_cast<std::size_t>(d);
+        const ei::kv_cache::int8* const got = codes.data() + r * static_cast<std::size_t>(row);
+        if (r < 2 * half) {  // of layer 0, which isn't written
+          CHECK(got[0].byte == 255);
+          continue;
+        }
+        float scale = 0, greatest = 0;
+        std::memcpy(&scale, got + d, sizeof scale);
+        for (int i = 0; i < d; ++i) greatest = std::max(greatest, std::abs(wanted[i]));
+        CHECK(scale == doctest::Approx(greatest / 127).epsilon(1e-6));
+        for (int i = 0; i < d; ++i)
+          CHECK(std::abs(scale * static_cast<float>(got[i].byte - 128) - wanted[i]) <= 0.5001F * scale);
       }
     }
   }

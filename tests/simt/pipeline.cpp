@@ -2,15 +2,24 @@
 
 #include "simt/device.hpp"
 
+#include <effinfer/decoding/contrastive.hpp>
+#include <effinfer/decoding/eagle.hpp>
+#include <effinfer/decoding/early_exit.hpp>
 #include <effinfer/decoding/greedy.hpp>
+#include <effinfer/decoding/medusa.hpp>
 #include <effinfer/decoding/prompt_lookup.hpp>
+#include <effinfer/decoding/self_speculation.hpp>
 #include <effinfer/decoding/speculative.hpp>
 #include <effinfer/models/cuda/decoder.hpp>
+#include <effinfer/models/exit_maps.hpp>
+#include <effinfer/models/feature_drafter.hpp>
+#include <effinfer/models/medusa_heads.hpp>
 #include <effinfer/pipeline.hpp>
 
 #include <doctest/doctest.h>
 
 #include <cstddef>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -83,4 +92,72 @@ TEST_CASE("speculation on a device gives its rule's own tokens, as does a choice
         plain);
   rule.max_draft = 4;
   CHECK(continued(llm, prompt, {.max_tokens = most_tokens, .seed = 5, .decoding = rule}) == plain);
+}
+
+namespace {
+
+const std::string models = EFFINFER_SHIPPED_MODELS;
+const std::string_view line = "ROMEO:";
+
+template <class Decoding>
+auto load() {
+  return ei::pipeline<as_bf16, Decoding, host>::load(shipped, options, host{.multiprocessors = 8});
+}
+
+/// Greedy's tokens, with fewer passes than tokens.
+template <class Drafter, class Make>
+void check_drafted(const std::vector<int>& wanted, const Make& make) {
+  using decoding = ei::decoding::speculative<Drafter>;
+  const auto llm = load<decoding>();
+  const decoding rule{.drafter = make(llm), .max_draft = 5, .row_cost = 0};
+  auto generation =
+      llm.generate(line, {.max_tokens = static_cast<int>(wanted.size()), .decoding = rule, .ignore_end_of_text = true});
+  CHECK(!generation.text().empty());
+  CHECK(std::vector<int>(generation.tokens().begin(), generation.tokens().end()) == wanted);
+  if (most_tokens > 3) CHECK(generation.statistics().forward_passes < static_cast<int>(wanted.size()));
+}
+
+}  // namespace
+
+TEST_CASE("drafters that look at states, with trees, give greedy's own tokens on a device") {
+  namespace dec = ei::decoding;
+  const auto greedy = load<dec::greedy>();
+  const std::vector<int> wanted = continued(greedy, line, {.max_tokens = most_tokens});
+  for (const std::string name : {"/shakespeare-eagle", "/shakespeare-eagle3"}) {  // with the model's head and their own
+    check_drafted<dec::eagle>(wanted, [&](const auto& llm) {
+      return dec::eagle{.network =
+                            std::make_shared<const ei::models::feature_drafter>(ei::models::feature_drafter::load(
+                                models + name, llm.config(), llm.decoder_model().host()))};
+    });
+  }
+  check_drafted<dec::medusa>(wanted, [&](const auto& llm) {
+    return dec::medusa{.heads = std::make_shared<const ei::models::medusa_heads>(ei::models::medusa_heads::load(
+                           models + "/shakespeare-medusa", llm.config(), llm.decoder_model().host()))};
+  });
+  check_drafted<dec::self_speculation>(wanted, [&](const auto& llm) {
+    return dec::self_speculation{.layers = {{0, 2}},
+                                 .maps = std::make_shared<const ei::models::exit_maps>(ei::models::exit_maps::load(
+                                     models + "/shakespeare-exits", llm.config(), llm.decoder_model().host()))};
+  });
+}
+
+TEST_CASE("early exit and contrastive search on a device choose what they choose on the CPU") {
+  namespace dec = ei::decoding;
+  using exits = dec::early_exit<dec::confidence>;
+  const auto on_cpu = ei::pipeline<ei::models::llama, as_bf16, exits, ei::execution::cpu>::load(
+      shipped, options, ei::execution::cpu{.threads = 1});
+  const auto on_gpu = load<exits>();
+  const auto maps = std::make_shared<const ei::models::exit_maps>(
+      ei::models::exit_maps::load(models + "/shakespeare-exits", on_gpu.config(), on_gpu.decoder_model().host()));
+  for (const float threshold : {1.0F, 0.3F}) {
+    exits rule;
+    rule.exit.threshold = threshold;
+    rule.maps = maps;
+    const auto wanted = continued(on_cpu, line, {.max_tokens = most_tokens, .decoding = rule});
+    CHECK(continued(on_gpu, line, {.max_tokens = most_tokens, .decoding = rule}) == wanted);
+  }
+  const auto searched = ei::pipeline<ei::models::llama, as_bf16, dec::contrastive, ei::execution::cpu>::load(
+      shipped, options, ei::execution::cpu{.threads = 1});
+  const auto wanted = continued(searched, line, {.max_tokens = most_tokens});
+  CHECK(continued(load<dec::contrastive>(), line, {.max_tokens = most_tokens}) == wanted);
 }

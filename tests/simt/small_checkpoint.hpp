@@ -17,7 +17,7 @@
 namespace small_checkpoint {
 
 struct shape {
-  std::string architecture = "llama";  ///< qwen2 has biases, qwen3 norms of heads
+  std::string architecture = "llama";  ///< qwen2 has biases, qwen3 norms of heads, effinfer_linear fades
   std::string dtype = "BF16";          ///< or F16, F32
   int width = 128, feed_forward_width = 192, layers = 2, heads = 3, kv_heads = 1, head_size = 64, vocabulary = 97;
   int window = 0;
@@ -39,6 +39,13 @@ class folder {
   std::string path_;
 };
 
+/// A decay a head.
+inline std::string fading(int heads) {
+  std::string list;
+  for (int h = 0; h < heads; ++h) list += (h == 0 ? "[" : ",") + std::to_string(1.0 - 0.5 / (1 + h));
+  return list + "]";
+}
+
 /// Writes config.json and model.safetensors. Weights are numbers of BF16 in every
 /// dtype, so that all dtypes are the same model.
 inline void write(const std::string& path, const shape& s) {
@@ -49,6 +56,7 @@ inline void write(const std::string& path, const shape& s) {
       << ",\"num_attention_heads\":" << s.heads << ",\"num_key_value_heads\":" << s.kv_heads
       << ",\"head_dim\":" << s.head_size << ",\"vocab_size\":" << s.vocabulary
       << ",\"max_position_embeddings\":4096,\"rms_norm_eps\":1e-5,\"rope_theta\":10000.0,\"hidden_act\":\"silu\""
+      << (s.architecture == "effinfer_linear" ? ",\"feature_map\":\"elu_plus_one\",\"decay\":" + fading(s.heads) : "")
       << (s.window > 0 ? ",\"sliding_window\":" + text(s.window) : std::string())
       << ",\"tie_word_embeddings\":" << (s.tied ? "true" : "false") << "}";
 

@@ -167,7 +167,7 @@ struct eagle {
     if (network == nullptr) {
       throw error(error_code::invalid_argument, "decoding::eagle.network", "there is none",
                   "std::make_shared<const models::feature_drafter>(models::feature_drafter::load(folder, llm.config(), "
-                  "llm.decoder_model().execution()))");
+                  "llm.decoder_model().host()))");
     }
     check_parameter(least_chance >= 0 && least_chance <= 1, "eagle.least_chance", least_chance, "[0, 1]");
   }
@@ -214,7 +214,7 @@ struct eagle {
     [[nodiscard]] double guess_cost() const { return 1.0 / session_->model().config().layers; }  // a layer of its kind
     void propose(std::span<const int> history, int most, draft_tree& tree) {
       const auto& model = session_->model();
-      const feature_draft d{*network_, state_, model.weights(), model.execution()};
+      const feature_draft d{*network_, state_, model.weights(), model.host()};
       if (state_.length() + unread_ > capacity_) state_.truncate(0);  // a sliding session: the drafter begins anew
       const auto fresh = static_cast<std::size_t>(unread_);
       if (fresh > 0) {  // none behind the call that reads the prompt

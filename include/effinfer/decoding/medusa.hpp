@@ -54,7 +54,7 @@ struct medusa {
     if (heads == nullptr) {
       throw error(error_code::invalid_argument, "decoding::medusa.heads", "there are none",
                   "std::make_shared<const models::medusa_heads>(models::medusa_heads::load(folder, llm.config(), "
-                  "llm.decoder_model().execution()))");
+                  "llm.decoder_model().host()))");
     }
     check_parameter(least_chance >= 0 && least_chance <= 1, "medusa.least_chance", least_chance, "[0, 1]");
   }
@@ -87,7 +87,7 @@ struct medusa {
       const auto& model = session_->model();
       const auto row = tap_.out.middle_rows(last_, 1);
       model.features(row, row);
-      const auto logits = heads_->guess(model.execution(), row, workspace_);
+      const auto logits = heads_->guess(model.host(), row, workspace_);
       const auto set = model.execution().set();
       if (shape_.size() == 0) {
         std::vector<std::vector<double>> chances;

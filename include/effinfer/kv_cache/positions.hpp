@@ -23,13 +23,6 @@
 
 namespace effinfer::inline v0::kv_cache::detail {
 
-/// Bytes of `capacity` positions of keys and values. Errors: `invalid_argument`, `limit`.
-template <element T>
-std::uint64_t cache_bytes(shape s, int capacity) {
-  if (s.head_size > 0 && s.head_size < (1 << 30)) s.head_size = row_elements<T>(s.head_size);
-  return cache_bytes(s, capacity, sizeof(T));
-}
-
 /// Keys and values of all layers of one sequence, `[layer][key or value][K][slots][row]`, position p in slot p % slots.
 /// `window` positions before the next one are always held; 0: all of them, and then at most `slots` fit.
 template <element T>

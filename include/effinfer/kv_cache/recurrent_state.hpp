@@ -113,11 +113,7 @@ class recurrent_state {
   /// Errors, with nothing changed: `malformed` (not such bytes, or cut short), `mismatch` (another shape).
   std::size_t load(std::span<const std::byte> in) {
     const detail::saved_header h = detail::read_header(in, detail::saved_header::of_recurrent_state);
-    detail::check_field(h.element, detail::element_code<float>, "number type");
-    detail::check_field(h.layers, layers_, "layers");
-    detail::check_field(h.heads, heads_, "heads");
-    detail::check_field(h.head_size, head_size_, "head_size");
-    if (h.length < 0) throw error(error_code::malformed, "kv_cache.load", "impossible length in the header");
+    detail::check_recurrent(h, layers_, heads_, head_size_);
     if (in.size() - sizeof h < bytes())
       throw error(error_code::malformed, "kv_cache.load", "the bytes end inside the state");
     std::memcpy(data_.data(), in.data() + sizeof h, data_.size() * sizeof(float));

@@ -60,4 +60,13 @@ inline void check_field(std::int32_t saved, std::int32_t here, const char* what)
   }
 }
 
+/// Of a recurrent state. Errors: `mismatch` (another shape), `malformed`.
+inline void check_recurrent(const saved_header& h, int layers, int heads, int head_size) {
+  check_field(h.element, element_code<float>, "number type");
+  check_field(h.layers, layers, "layers");
+  check_field(h.heads, heads, "heads");
+  check_field(h.head_size, head_size, "head_size");
+  if (h.length < 0) throw error(error_code::malformed, "kv_cache.load", "impossible length in the header");
+}
+
 }  // namespace effinfer::inline v0::kv_cache::detail

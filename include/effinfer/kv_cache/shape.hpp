@@ -3,6 +3,7 @@
 
 #include <effinfer/core/config.hpp>
 #include <effinfer/core/error.hpp>
+#include <effinfer/kv_cache/view.hpp>
 
 #include <cstdint>
 #include <limits>
@@ -44,6 +45,12 @@ inline std::uint64_t cache_bytes(const shape& s, int capacity, std::uint64_t ele
     bytes = product(bytes, static_cast<std::uint64_t>(factor), "kv_cache::footprint");
   }
   return bytes;
+}
+/// The same in numbers of type T.
+template <element T>
+std::uint64_t cache_bytes(shape s, int capacity) {
+  if (s.head_size > 0 && s.head_size < (1 << 30)) s.head_size = row_elements<T>(s.head_size);
+  return cache_bytes(s, capacity, sizeof(T));
 }
 
 }  // namespace detail

@@ -95,6 +95,8 @@ class decoder {
   [[nodiscard]] const checkpoint::model_config& config() const { return files_->config(); }
   [[nodiscard]] const checkpoint::model_files& files() const { return *files_; }
   [[nodiscard]] const execution::cpu::context& execution() const { return *execution_; }
+  /// The CPU, wherever the model runs: for what drafters compute of their own.
+  [[nodiscard]] const execution::cpu::context& host() const { return *execution_; }
   [[nodiscard]] const decoder_weights& weights() const { return weights_; }
   /// A number that differs between models and between policies whose sessions can't be exchanged.
   [[nodiscard]] std::uint64_t fingerprint() const { return fingerprint_; }

@@ -105,7 +105,7 @@ template <class Quantization>
 class weight_loader {
  public:
   weight_loader(const checkpoint::model_files& files, const Quantization& policy)
-      : files_(files), config_(files.config()), policy_(policy) {}
+      : files_(files), config_(files.config()), policy_(policy), layers_(config_.layers) {}
 
   /// Errors: `missing` (a tensor isn't there), `mismatch` (its shape is not what the configuration says), `unsupported` (a format
   /// that nothing computes, a checkpoint that is quantized already under a policy that quantizes, or values that can't be
@@ -118,6 +118,12 @@ class weight_loader {
     decoder_weights weights = options.packed_cache.empty() ? pack() : map_or_pack(options.packed_cache);
     for (const auto& map : files_.maps()) checkpoint::release_pages(map->bytes());
     return weights;
+  }
+
+  /// What stands in front of the blocks and behind them, without blocks. Errors: as `load`.
+  decoder_weights load_ends(const execution::cpu::context& exec) {
+    layers_ = 0;
+    return load(exec, {});
   }
 
   /// What `load` would take, `owned_bytes` and the like, without a weight loaded. Errors: those of `load` that shapes and formats
@@ -161,8 +167,8 @@ class weight_loader {
     const std::int64_t kv = std::int64_t{config_.kv_heads} * config_.head_size;
     const checkpoint::tensor& embedding = tensor(weight_role::embedding, 0, v, e);
     w.embedding.stored = stored(embedding);
-    w.blocks.resize(static_cast<std::size_t>(config_.layers));
-    for (int i = 0; i < config_.layers; ++i) {
+    w.blocks.resize(static_cast<std::size_t>(layers_));
+    for (int i = 0; i < layers_; ++i) {
       block_weights& b = w.blocks[static_cast<std::size_t>(i)];
       b.mixer_norm = vector(w, weight_role::mixer_norm, i, e);
       b.query = linear(w, weight_role::query, i, q, e, config_.attention_bias);
@@ -266,6 +272,7 @@ class weight_loader {
   const checkpoint::model_files& files_;
   const checkpoint::model_config& config_;
   const Quantization& policy_;
+  int layers_;
   const execution::cpu::context* exec_ = nullptr;
   const progress_callback* progress_ = nullptr;
   step now_ = step::count;

@@ -168,9 +168,9 @@ struct check_composition {
   static_assert(
       count_in_slot<slot::quantization, Policies...> <= 1,
       "effinfer: pipeline<...> has two policies in the slot `quantization`: keep one of none, int8 or int4<group>.");
-  static_assert(
-      count_in_slot<slot::kv_cache, Policies...> <= 1,
-      "effinfer: pipeline<...> has two policies in the slot `kv_cache`: keep one of contiguous<T> or ring<T>.");
+  static_assert(count_in_slot<slot::kv_cache, Policies...> <= 1,
+                "effinfer: pipeline<...> has two policies in the slot `kv_cache`: keep one of contiguous<T>, ring<T> "
+                "or paged<T>.");
   static_assert(count_in_slot<slot::decoding, Policies...> <= 1,
                 "effinfer: pipeline<...> has two policies in the slot `decoding`: put one inside the other, as in "
                 "speculative<prompt_lookup<3>, top_p> or chain<...>, or keep one.");
@@ -181,10 +181,6 @@ struct check_composition {
                 "effinfer: execution::cuda needs nvcc: compile this file with nvcc -std=c++20 (a .cu file, or nvcc -x "
                 "cu), or run the pipeline "
                 "with execution::cpu.");
-  static_assert(
-      !effinfer::execution::simt::device_policy<execution> ||
-          !pick<slot::model, models::from_checkpoint, Policies...>::type::recurrent,
-      "effinfer: execution::cuda computes softmax attention only: run models::linear_llama with execution::cpu.");
 
   using model = typename pick<slot::model, models::from_checkpoint, Policies...>::type;
   using attention = typename pick<slot::attention, void, Policies...>::type;

@@ -39,6 +39,17 @@ struct linear_sequence {
   matrix_view<const T> value;      ///< [T, K*D]
   matrix_view<T> out;              ///< [T, H*D], not the memory of the others
   kv_cache::recurrent_view state;  ///< of H heads, in device memory; moved on by T tokens
+
+  /// For the recurrence alone: the tokens are these rows of the views, in this order (device memory). Null: all rows.
+  const int* rows = nullptr;
+  int count = 0;            ///< [count] rows, where they are named
+  int first_out = 0;        ///< tokens before this one have no output
+  bool moves_state = true;  ///< else the state stays as it is
+
+  [[nodiscard]] EFFINFER_HOST_DEVICE int tokens() const {
+    return rows == nullptr ? static_cast<int>(query.rows) : count;
+  }
+  [[nodiscard]] EFFINFER_HOST_DEVICE int row(int token) const { return rows == nullptr ? token : rows[token]; }
 };
 
 /// What a call needs, known on the host before anything runs.
@@ -47,7 +58,7 @@ struct linear_plan {
   std::size_t workspace_bytes = 0;  ///< of device memory
 };
 
-/// Head sizes D of the kernels: 64, 96, 128, 256. Errors: `invalid_argument` (heads), `unsupported` (a head size), `mismatch` (shapes),
+/// Head sizes D of the kernels: 32 (the recurrence alone), 64, 96, 128, 256. Errors: `invalid_argument` (heads), `unsupported` (a head size), `mismatch` (shapes),
 /// `limit` (more than 65535 sequences times heads).
 template <class T>
 linear_plan plan_linear(const head_layout& h, std::span<const linear_sequence<T>> sequences) {
@@ -56,9 +67,9 @@ linear_plan plan_linear(const head_layout& h, std::span<const linear_sequence<T>
     throw error(error_code::invalid_argument, who,
                 std::to_string(h.heads) + " heads, " + std::to_string(h.kv_heads) + " key heads");
   }
-  if (h.head_size != 64 && h.head_size != 96 && h.head_size != 128 && h.head_size != 256) {
+  if (h.head_size != 32 && h.head_size != 64 && h.head_size != 96 && h.head_size != 128 && h.head_size != 256) {
     throw error(error_code::unsupported, who,
-                "head_size = " + std::to_string(h.head_size) + " is not compiled in; have {64, 96, 128, 256}");
+                "head_size = " + std::to_string(h.head_size) + " is not compiled in; have {32, 64, 96, 128, 256}");
   }
   const std::ptrdiff_t columns = std::ptrdiff_t{h.heads} * h.head_size,
                        kv_columns = std::ptrdiff_t{h.kv_heads} * h.head_size;
@@ -128,7 +139,7 @@ struct linear_recurrent {
     const int head = t.block_y() % a.heads.heads, kv_head = head / (a.heads.heads / a.heads.kv_heads);
     const int index = t.block_y() / a.heads.heads;
     const linear_sequence<T>& s = a.sequences[index];
-    const int all = static_cast<int>(s.query.rows), column = t.block() * columns + t.lane();
+    const int all = s.tokens(), column = t.block() * columns + t.lane();
     if (all == 0) return;
     const float g = a.mixer.decay(head);
 
@@ -153,12 +164,12 @@ struct linear_recurrent {
       const int count = all - first < tokens ? all - first : tokens;
       for (int i = t.thread(); i < count * D; i += threads) {
         const int n = i / D, d = i % D;
-        query[i] = a.mixer.feature(static_cast<float>(s.query.row(first + n)[std::ptrdiff_t{head} * D + d]));
-        key[i] = a.mixer.feature(static_cast<float>(s.key.row(first + n)[std::ptrdiff_t{kv_head} * D + d]));
+        query[i] = a.mixer.feature(static_cast<float>(s.query.row(s.row(first + n))[std::ptrdiff_t{head} * D + d]));
+        key[i] = a.mixer.feature(static_cast<float>(s.key.row(s.row(first + n))[std::ptrdiff_t{kv_head} * D + d]));
       }
       for (int i = t.thread(); i < count * columns; i += threads) {
         value[i] = static_cast<float>(
-            s.value.row(first + i / columns)[std::ptrdiff_t{kv_head} * D + t.block() * columns + i % columns]);
+            s.value.row(s.row(first + i / columns))[std::ptrdiff_t{kv_head} * D + t.block() * columns + i % columns]);
       }
       t.barrier();
       for (int n = 0; n < count; ++n) {
@@ -189,11 +200,12 @@ struct linear_recurrent {
           norm += norm_part[n * warps + w];
           sum += part[(n * warps + w) * columns + t.lane()];
         }
-        s.out.row(first + n)[std::ptrdiff_t{head} * D + column] = T(sum / norm);
+        if (first + n >= s.first_out) s.out.row(s.row(first + n))[std::ptrdiff_t{head} * D + column] = T(sum / norm);
       }
       // No third barrier: features were read before the last one, and parts are written after the next.
     }
 
+    if (!s.moves_state) return;
     EFFINFER_UNROLL
     for (int i = 0; i < rows; ++i) matrix[i * D] = state[i];
     if (t.block() != 0) return;
@@ -213,6 +225,7 @@ struct linear_recurrent {
 template <class Mixer, class T, int D>
 struct linear_chunked {
   using args = linear_args<Mixer, T>;
+  static_assert(D >= 64);
   static constexpr int columns = D % 64 == 0 ? 64 : 96, warps = columns / 16, threads = warps * 32;
   static constexpr int chunk = D > 128 ? 16 : 64, strips = chunk / 16;  ///< tokens, as the registers allow
   /// Rows in shared memory, in elements: 16 bytes more, so that rows below each other begin in other banks.
@@ -463,7 +476,7 @@ struct linear_vectors {
   template <class Simt>
   EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
     const linear_sequence<T>& s = a.sequences[t.block_y()];
-    if (s.query.rows == 0) return;
+    if (s.tokens() == 0 || !s.moves_state) return;
     const float* const from = a.workspace + (std::ptrdiff_t{t.block_y()} * a.heads.heads + t.block()) * D;
     for (int d = t.thread(); d < D; d += threads) s.state.vectors[std::ptrdiff_t{t.block()} * D + d] = from[d];
   }

@@ -19,12 +19,10 @@
 
 namespace effinfer::inline v0::kv_cache::cuda {
 
-/// Keys and values of all layers of one sequence, `[layer][key or value][K][slots][D]`, position p in slot p % slots. T: float, f16, bf16.
+/// Keys and values of all layers of one sequence, `[layer][key or value][K][slots][row]`, position p in slot p % slots.
 template <element T, execution::simt::device Device>
 class positions : public kv_cache::detail::held_positions {
  public:
-  static_assert(!std::same_as<T, int8>);
-
   /// Errors: `device`, those of the shape.
   positions(const shape& s, int slots, int window, const Device& where)
       : held_positions(slots, window), shape_(s), memory_(where, static_cast<std::size_t>(footprint(s, slots))) {}
@@ -42,9 +40,7 @@ class positions : public kv_cache::detail::held_positions {
   ~positions() = default;
 
   /// Bytes of device memory. Errors: `invalid_argument`, `limit`.
-  static std::uint64_t footprint(const shape& s, int slots) {
-    return kv_cache::detail::cache_bytes(s, slots, sizeof(T));
-  }
+  static std::uint64_t footprint(const shape& s, int slots) { return kv_cache::detail::cache_bytes<T>(s, slots); }
 
   /// As the CPU's.
   void become(const positions& other, int common) {
@@ -65,7 +61,7 @@ class positions : public kv_cache::detail::held_positions {
   }
   /// Where a position goes.
   [[nodiscard]] layers::cuda::cache_place<T> place(int position) const {
-    T* const keys = data() + static_cast<std::ptrdiff_t>(position % slots_) * shape_.head_size;
+    T* const keys = data() + static_cast<std::ptrdiff_t>(position % slots_) * row();
     return {keys, keys + half(), 2 * half(), head_stride()};
   }
   /// Keys and values of `layer` as a token sees them that is the last of `length`.
@@ -74,7 +70,7 @@ class positions : public kv_cache::detail::held_positions {
     v.keys = data() + 2 * half() * layer;
     v.values = v.keys + half();
     v.head_stride = head_stride();
-    v.row_stride = shape_.head_size;
+    v.row_stride = row();
     v.capacity = slots_;
     v.first = first_;
     v.length = length;
@@ -95,7 +91,7 @@ class positions : public kv_cache::detail::held_positions {
     const execution::simt::memory<Device, true> staged(*memory_.device(), bytes);
     auto queue = memory_.device()->queue();
     std::byte* to = staged.data();
-    for_each_run(shape_, shape_.head_size, first_, length_, [&](std::uint64_t at, std::uint64_t n) {
+    for_each_run(shape_, row(), first_, length_, [&](std::uint64_t at, std::uint64_t n) {
       queue.download(to, data() + at, n * sizeof(T));
       to += n * sizeof(T);
     });
@@ -113,7 +109,7 @@ class positions : public kv_cache::detail::held_positions {
     if (bytes > 0) std::memcpy(staged.data(), in.data() + sizeof h, bytes);
     auto queue = memory_.device()->queue();
     const std::byte* from = staged.data();
-    for_each_run(shape_, shape_.head_size, h.first, h.length, [&](std::uint64_t at, std::uint64_t n) {
+    for_each_run(shape_, row(), h.first, h.length, [&](std::uint64_t at, std::uint64_t n) {
       queue.upload(data() + at, from, n * sizeof(T));
       from += n * sizeof(T);
     });
@@ -125,14 +121,15 @@ class positions : public kv_cache::detail::held_positions {
 
  private:
   [[nodiscard]] T* data() const { return reinterpret_cast<T*>(memory_.data()); }
-  [[nodiscard]] std::ptrdiff_t head_stride() const { return std::ptrdiff_t{slots_} * shape_.head_size; }
+  [[nodiscard]] int row() const { return row_elements<T>(shape_.head_size); }
+  [[nodiscard]] std::ptrdiff_t head_stride() const { return std::ptrdiff_t{slots_} * row(); }
   [[nodiscard]] std::ptrdiff_t half() const { return head_stride() * shape_.kv_heads; }
   [[nodiscard]] std::size_t held_bytes(int first, int length) const {
     return static_cast<std::size_t>(footprint(shape_, 1)) * static_cast<std::size_t>(length - first);
   }
   void copy_rows(const positions& other, int first) {
     auto queue = memory_.device()->queue();
-    for_each_run(shape_, shape_.head_size, first, length_,
+    for_each_run(shape_, row(), first, length_,
                  [&](std::uint64_t at, std::uint64_t n) { queue.copy(data() + at, other.data() + at, n * sizeof(T)); });
   }
 

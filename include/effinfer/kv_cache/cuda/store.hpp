@@ -16,6 +16,33 @@
 
 namespace effinfer::inline v0::kv_cache::cuda {
 
+/// A warp writes the row of one head: number d is number(d), which may be asked for twice. Of int8 a NaN or an infinity makes the scale, and so
+/// all of the row's numbers, NaN.
+template <class Simt, element C, class Number>
+EFFINFER_HOST_DEVICE void store_row(Simt& t, int size, C* to, const Number& number) {
+  if constexpr (!std::is_same_v<C, int8>) {
+    for (int d = t.lane(); d < size; d += execution::simt::warp_size) to[d] = C(number(d));
+  } else {
+    float greatest = 0, poison = 0;
+    for (int d = t.lane(); d < size; d += execution::simt::warp_size) {
+      const float v = number(d);
+      greatest = std::fmax(greatest, std::fabs(v));
+      poison += v - v;  // zero, or NaN for a NaN or an infinity
+    }
+    greatest = execution::simt::warp_max(t, greatest);
+    poison = execution::simt::warp_sum(t, poison);
+    const bool whole = poison == 0.0F, some = whole && greatest > 0x1p-120F;  // 127 / greatest stays finite
+    const float inverse = some ? 127.0F / greatest : 0.0F;
+    for (int d = t.lane(); d < size; d += execution::simt::warp_size) {
+      const float code = whole ? std::rint(number(d) * inverse) + 128.0F : 128.0F;
+      to[d].byte = static_cast<std::uint8_t>(code);
+    }
+    if (t.lane() != 0) return;
+    const float scale = (some ? greatest / 127.0F : 0.0F) + poison;
+    __builtin_memcpy(to + size, &scale, sizeof scale);
+  }
+}
+
 /// Stores row t of `key` and `value` at position positions[t] of caches[sequences[t]], whose memory must be writable. Tokens of several
 /// sequences may stand in any order; what differs between two steps lies in device memory, so that one graph serves all.
 ///
@@ -56,36 +83,8 @@ struct store_rows {
       const bool is_key = i % 2 == 0;
       const T* const from = (is_key ? a.key : a.value).row(t.block()) + std::ptrdiff_t{head} * a.head_size;
       auto* const to = const_cast<element*>(is_key ? cache.key(head, position) : cache.value(head, position));
-      if constexpr (std::is_same_v<element, int8>) {
-        store_scaled(t, from, a.head_size, to);
-      } else {
-        for (int d = t.lane(); d < a.head_size; d += execution::simt::warp_size)
-          to[d] = element(static_cast<float>(from[d]));
-      }
+      store_row(t, a.head_size, to, [from](int d) { return static_cast<float>(from[d]); });
     }
-  }
-
- private:
-  /// A NaN or an infinity makes the row's scale, and so all of its numbers, NaN.
-  template <class Simt>
-  EFFINFER_HOST_DEVICE static void store_scaled(Simt& t, const T* from, int size, int8* to) {
-    float greatest = 0, poison = 0;
-    for (int d = t.lane(); d < size; d += execution::simt::warp_size) {
-      const auto v = static_cast<float>(from[d]);
-      greatest = std::fmax(greatest, std::fabs(v));
-      poison += v - v;  // zero, or NaN for a NaN or an infinity
-    }
-    greatest = execution::simt::warp_max(t, greatest);
-    poison = execution::simt::warp_sum(t, poison);
-    const bool whole = poison == 0.0F, some = whole && greatest > 0x1p-120F;  // 127 / greatest stays finite
-    const float inverse = some ? 127.0F / greatest : 0.0F;
-    for (int d = t.lane(); d < size; d += execution::simt::warp_size) {
-      const float code = whole ? std::rint(static_cast<float>(from[d]) * inverse) + 128.0F : 128.0F;
-      to[d].byte = static_cast<std::uint8_t>(code);
-    }
-    if (t.lane() != 0) return;
-    const float scale = (some ? greatest / 127.0F : 0.0F) + poison;
-    __builtin_memcpy(to + size, &scale, sizeof scale);
   }
 };
 

@@ -5,9 +5,11 @@
 #include <effinfer/core/matrix_view.hpp>
 #include <effinfer/execution/simt/context.hpp>
 #include <effinfer/execution/simt/grid.hpp>
+#include <effinfer/kv_cache/cuda/store.hpp>
 #include <effinfer/kv_cache/view.hpp>
 
 #include <cstddef>
+#include <type_traits>
 
 namespace effinfer::inline v0::layers::cuda {
 
@@ -27,9 +29,10 @@ struct rotary_token {
 
 template <class Simt, class T, class C>
 EFFINFER_HOST_DEVICE void rotate_and_store_token(Simt& t, const rotary_token<T, C>& a) {
+  constexpr bool scaled = std::is_same_v<C, kv_cache::int8>;
   const int d = a.head_size, half = a.rotary_size / 2,
             pairs = d - half;  // of a head: half are turned, the rest is moved
-  for (int at = t.thread(); at < (a.heads + a.kv_heads) * pairs; at += t.threads()) {
+  for (int at = t.thread(); at < (scaled ? a.heads : a.heads + a.kv_heads) * pairs; at += t.threads()) {
     const int head = at / pairs, i = at % pairs;
     const bool is_query = head < a.heads;
     const std::ptrdiff_t first = std::ptrdiff_t{is_query ? head : head - a.heads} * d;
@@ -45,14 +48,35 @@ EFFINFER_HOST_DEVICE void rotate_and_store_token(Simt& t, const rotary_token<T, 
     if (is_query) {
       T* const to = a.query + first;
       if (i < half) to[p] = T(turned_p), to[q] = T(turned_q);
-    } else {
+    } else if constexpr (!scaled) {
       C* const to = a.keys + (head - a.heads) * a.head_stride;
       to[p] = C(turned_p);
       if (i < half) to[q] = C(turned_q);
     }
   }
-  for (int at = t.thread(); at < a.kv_heads * d; at += t.threads())
-    a.values[at / d * a.head_stride + at % d] = C(static_cast<float>(a.value[at]));
+  if constexpr (!scaled) {
+    for (int at = t.thread(); at < a.kv_heads * d; at += t.threads())
+      a.values[at / d * a.head_stride + at % d] = C(static_cast<float>(a.value[at]));
+  } else {  // a warp a row, whose scale must be known first
+    for (int row = t.warp(); row < 2 * a.kv_heads; row += t.threads() / execution::simt::warp_size) {
+      const int head = row / 2;
+      const T* const from = (row % 2 == 0 ? a.key : a.value) + std::ptrdiff_t{head} * d;
+      C* const to = (row % 2 == 0 ? a.keys : a.values) + head * a.head_stride;
+      if (row % 2 != 0) {
+        kv_cache::cuda::store_row(t, d, to, [from](int i) { return static_cast<float>(from[i]); });
+        continue;
+      }
+      kv_cache::cuda::store_row(t, d, to, [&](int i) {
+        const auto x = static_cast<float>(from[i]);
+        if (i >= 2 * half) return x;
+        const int pair = a.interleaved ? i / 2 : i % half;
+        const bool second = a.interleaved ? i % 2 != 0 : i >= half;
+        const auto y = static_cast<float>(from[a.interleaved ? i ^ 1 : second ? i - half : i + half]);
+        const float c = a.turns[pair], s = a.turns[half + pair];
+        return second ? x * c + y * s : x * c - y * s;
+      });
+    }
+  }
 }
 
 }  // namespace detail
@@ -60,7 +84,7 @@ EFFINFER_HOST_DEVICE void rotate_and_store_token(Simt& t, const rotary_token<T, 
 /// Turns each head of `query` in place and each head of `key` on its way into the cache, where `value` goes as it is.
 ///
 /// Shapes: query [T, H*D], key, value [T, K*D], turns [T, R]: R/2 cosines, then R/2 sines (rotary_embedding::turns). Row t is written to
-/// position first_position + t. Numbers: T is float, bf16 or f16, computed in float; C is what the cache stores, not int8.
+/// position first_position + t. Numbers: T is float, bf16 or f16, computed in float; C is what the cache stores.
 template <class T, kv_cache::element C>
 struct rotate_and_store {
   struct args {

@@ -2,209 +2,80 @@
 // The block of models/decoder.hpp as a sequence of SIMT kernels on a device. What layers add to stays in float, as do the sums of products
 // and the logits; in between activations are bf16 or f16, as the execution policy says.
 //
-// A pass is one upload (tokens, rotary turns, where keys go, what each query sees), the kernels, and nothing that waits. Steps of a token a
+// A pass is one upload (tokens, and what the mixer needs to know of them), the kernels, and nothing that waits. Steps of a token a
 // sequence are recorded as a graph when their form comes the second time: all that changes from step to step lies in the upload.
 //
-// Attention has two kernels, whose sums differ in their order: one for a token a sequence, over the keys in splits (attention/cuda/softmax.hpp),
-// and one for many (attention/cuda/prefill.hpp). Which of them a token goes through depends on the read that it is part of, never on
-// how that is cut into passes or on what else is in the pass.
+// What sequences remember, and the attention over it: softmax_mixer.hpp, linear_mixer.hpp. Memory of a pass: workspace.hpp.
 
-#include <effinfer/attention/cuda/prefill.hpp>
-#include <effinfer/attention/cuda/softmax.hpp>
 #include <effinfer/core/matrix_view.hpp>
 #include <effinfer/decoding/cuda/greedy.hpp>
 #include <effinfer/decoding/cuda/sample.hpp>
 #include <effinfer/decoding/greedy.hpp>
 #include <effinfer/decoding/sample.hpp>
+#include <effinfer/execution/cpu.hpp>
 #include <effinfer/execution/simt/device.hpp>
-#include <effinfer/kv_cache/cuda/positions.hpp>
 #include <effinfer/layers/cuda/elementwise.hpp>
 #include <effinfer/layers/cuda/embedding.hpp>
 #include <effinfer/layers/cuda/rms_norm.hpp>
-#include <effinfer/layers/cuda/rotary_embedding.hpp>
-#include <effinfer/layers/rotary_embedding.hpp>
+#include <effinfer/layers/rms_norm.hpp>
+#include <effinfer/models/cuda/linear_mixer.hpp>
+#include <effinfer/models/cuda/softmax_mixer.hpp>
 #include <effinfer/models/cuda/weights.hpp>
+#include <effinfer/models/cuda/workspace.hpp>
 #include <effinfer/models/fingerprint.hpp>
-#include <effinfer/models/mixer.hpp>
+#include <effinfer/models/owned_linear.hpp>
+#include <effinfer/models/weights.hpp>
 #include <effinfer/quantization/cuda/matmul.hpp>
+#include <effinfer/quantization/matmul.hpp>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <initializer_list>
-#include <limits>
 #include <memory>
 #include <memory_resource>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <stop_token>
 #include <string>
-#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 namespace effinfer::inline v0::models::cuda {
 
-/// True where a device keeps keys and values in this type.
-template <class C>
-inline constexpr bool keeps = std::is_same_v<C, float> || std::is_same_v<C, f16> || std::is_same_v<C, bf16>;
-
-/// See the specialisation. A recurrent mixer has no kernels.
-template <class Mixer, class Quantization, class Execution>
-class decoder {
-  static_assert(sizeof(Mixer) == 0,
-                "effinfer: execution::cuda computes softmax attention only: run linear attention with execution::cpu.");
-};
-
 /// A decoder whose weights lie on a device; constant after `load`, shared by any number of sessions and threads. It has the members of
-/// models::decoder that sessions, rules and searches use, and not those that leave layers out or look at the weights.
+/// models::decoder. What drafters compute of their own they compute on the host.
 ///
 /// Exact: the hidden state of a token is bit for bit the same however a read is cut into passes, and whatever else is in the pass; also
-/// however a sequence is cut into reads, as long as each has at most `few_tokens` (or each more): so a draft that is verified gets the
-/// logits that its tokens get one by one.
-template <class Attention, class Cache, bool FromCheckpoint, class Quantization,
-          execution::simt::device_policy Execution>
-class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Execution> {
-  using cpu_mixer = softmax_mixer<Attention, Cache, FromCheckpoint>;
+/// however a sequence is cut into reads, as long as each has at most `few_tokens` (or each more): so a draft that is verified, a chain or a
+/// tree, gets the logits that its tokens get one by one. With a recurrent mixer reads are cut in any way.
+template <class Mixer, class Quantization, class Execution>
+class decoder {
+  static_assert(execution::simt::device_policy<Execution>);
+  using mixer = device_mixer<Mixer, Execution>;
   using T = typename Execution::activation;
-  using C = typename Cache::element_type;
-  static_assert(
-      keeps<C>,
-      "effinfer: execution::cuda keeps keys and values in float, f16 or bf16: use kv_cache::contiguous<f16> or "
-      "ring<f16>.");
-  static constexpr bool ring = models::detail::is_ring<Cache>;
-  static constexpr bool windowed = FromCheckpoint || ring;
-  using kernel_mixer =
-      typename std::conditional_t<windowed, models::detail::add_window<Attention>, std::type_identity<Attention>>::type;
-  using view = kv_cache::view<C>;
-  using sequence = attention::cuda::decode_sequence<T, view>;
-  using long_read = attention::cuda::prefill_sequence<T, view>;
   using products = typename weights_of<Quantization, T>::type;
 
  public:
   using device = typename Execution::context;
-  using mixer_settings = typename cpu_mixer::settings;
-  static constexpr bool slides = ring;
-  /// As many rows of logits a workspace holds.
-  static constexpr int logit_rows = 8;
-  /// Tokens of a read up to which each is a decode step of its own to attention.
-  static constexpr int few_tokens = 16;
-  /// A chain of guesses gets the logits that its tokens get one by one; branches would need a mask that the kernels don't know.
-  static constexpr bool reads_trees = false;
+  using state = typename mixer::state;
+  using mixer_settings = typename mixer::settings;
+  static constexpr bool slides = mixer::slides;
+  static constexpr int logit_rows = cuda::logit_rows;
+  static constexpr int few_tokens = cuda::few_tokens;
+  static constexpr int graph_rows = cuda::graph_rows;
+  static constexpr bool reads_trees = true;
   static constexpr int tree_tokens = few_tokens;
-  /// Sequences of a step that is recorded as a graph.
-  static constexpr int graph_rows = 16;
-
-  /// One sequence's keys and values in device memory, for passes of up to `pass` tokens.
-  class state {
-   public:
-    state(const checkpoint::model_config& c, const mixer_settings& s, int context, int pass, const device& where)
-        : cache_(models::detail::cache_shape(c), slots(s, context, pass), ring ? s.widest(context) : 0, where),
-          context_(context),
-          part_floats_(row_part_floats(c, slots(s, context, pass))),
-          parts_(where, part_floats_ * static_cast<std::size_t>(part_rows(pass)) * sizeof(float)) {}
-    state(const state& other)
-        : cache_(other.cache_),
-          context_(other.context_),
-          part_floats_(other.part_floats_),
-          parts_(*other.parts_.device(), other.parts_.size()) {}
-    state(state&&) noexcept = default;
-    state& operator=(const state& other) { return *this = state(other); }
-    state& operator=(state&&) noexcept = default;
-    ~state() = default;
-
-    static std::uint64_t bytes(const checkpoint::model_config& c, const mixer_settings& s, int context, int pass) {
-      const int held = slots(s, context, pass);
-      return kv_cache::cuda::positions<C, device>::footprint(models::detail::cache_shape(c), held) +
-             row_part_floats(c, held) * static_cast<std::uint64_t>(part_rows(pass)) * sizeof(float);
-    }
-    bool truncate(int position) {
-      read_end_ = 0;
-      return cache_.truncate(position);
-    }
-    void clear() {
-      read_end_ = 0;
-      cache_.clear();
-    }
-    void mark() {}
-    bool rollback() { return false; }
-    void commit(int tokens) { cache_.commit(tokens); }
-    void become(const state& other, int common) {
-      read_end_ = 0;
-      cache_.become(other.cache_, common);
-    }
-    void save(std::vector<std::byte>& out) const { cache_.save(out); }
-    void load(std::span<const std::byte> in, int tokens) { models::detail::load_all(cache_, in, tokens, "keys"); }
-
-   private:
-    friend decoder;
-    static int slots(const mixer_settings& s, int context, int pass) {
-      if constexpr (ring) {
-        return Cache::cache::positions_held(s.widest(context), pass);
-      } else {
-        return (void)s, (void)pass, context;
-      }
-    }
-    /// What the splits of one query's keys leave for the merge.
-    static std::size_t row_part_floats(const checkpoint::model_config& c, int held) {
-      const int splits = (held + attention::cuda::split_keys - 1) / attention::cuda::split_keys + (ring ? 1 : 0);
-      return static_cast<std::size_t>(splits) * static_cast<std::size_t>(c.heads) *
-             static_cast<std::size_t>(attention::cuda::part_floats(c.head_size));
-    }
-    /// Queries of a pass that may be decode steps.
-    static int part_rows(int pass) { return reads_long ? std::min(pass, few_tokens) : pass; }
-    kv_cache::cuda::positions<C, device> cache_;
-    int context_;
-    int read_end_ = 0;  // where a long read ends that has begun
-    std::size_t part_floats_;
-    execution::simt::memory<device> parts_;
-  };
 
   /// As models::decoder's.
-  struct item {
-    state* of = nullptr;
-    std::span<const int> tokens;
-    int position = 0;
-    int length = 0;
-    int outputs = std::numeric_limits<int>::max();
-    std::span<const int> depths = {};  ///< of a chain of guesses, 0, 1, 2 ...; no tree
-    matrix_view<float> kept = {};      ///< never written: the cache has all that `keep` needs
-  };
+  using item = typename mixer::item;
   struct tap {
     int layers = 0;
     matrix_view<float> out;
   };
 
-  /// Scratch memory for passes of up to `tokens` tokens, on the device, and what is copied to and from it; one thread at a time.
-  class workspace {
-   public:
-    workspace() = default;
-    [[nodiscard]] int tokens() const { return tokens_; }
-
-   private:
-    friend decoder;
-    /// A form of step that was met, and once it has been met twice, its kernels.
-    struct step {
-      int rows = 0, splits = 0, context = 0;
-      typename device::graph graph = {};
-    };
-    int tokens_ = 0;
-    execution::simt::memory<device> memory_;
-    execution::simt::memory<device, true> host_;
-    float *x_ = nullptr, *products_ = nullptr, *logits_ = nullptr;
-    T *normed_ = nullptr, *qkv_ = nullptr, *mixed_ = nullptr, *added_ = nullptr, *gate_up_ = nullptr,
-      *hidden_ = nullptr;
-    std::byte *upload_ = nullptr, *host_upload_ = nullptr;
-    float* host_logits_ = nullptr;
-    int *token_ = nullptr, *host_token_ = nullptr;
-    decoding::cuda::sample_row *rule_ = nullptr, *host_rule_ = nullptr;
-    std::vector<step> steps_;
-    bool busy_ = false;                        // the host's memory may still be read
-    int first_output_ = 0, rows_ = 0;          // rows of the last pass whose final norms are in normed_
-    int first_logits_ = 0, logits_count_ = 0;  // rows whose logits are in logits_
-  };
+  using workspace = cuda::workspace<T, typename mixer::plan, device>;
 
   static decoder load(std::shared_ptr<const checkpoint::model_files> files, mixer_settings settings,
                       const Quantization& policy, const Execution& where, const weight_options& options) {
@@ -215,6 +86,18 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
   [[nodiscard]] const checkpoint::model_files& files() const { return *files_; }
   [[nodiscard]] const device& execution() const { return *device_; }
   [[nodiscard]] std::uint64_t fingerprint() const { return fingerprint_; }
+  /// The CPU, for what drafters compute of their own; its threads start with the first call.
+  [[nodiscard]] const execution::cpu::context& host() const {
+    std::call_once(host_->started, [this] { host_->context = std::make_unique<execution::cpu::context>(); });
+    return *host_->context;
+  }
+  /// Embedding, final norm and output head in the host's memory, without blocks: read from the checkpoint by the first call. Errors: those of
+  /// weight_loader.
+  [[nodiscard]] const decoder_weights& weights() const {
+    std::call_once(host_->read,
+                   [this] { host_->weights = weight_loader<Quantization>(*files_, policy_).load_ends(host()); });
+    return host_->weights;
+  }
 
   /// Errors: `invalid_argument`, where memory of the host is asked for: that of a device comes from the execution policy.
   [[nodiscard]] state make_state(int context_tokens, int pass_tokens,
@@ -227,14 +110,7 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
     return state(config(), settings_, context_tokens, pass_tokens, *device_);
   }
   [[nodiscard]] workspace make_workspace(int tokens) const {
-    workspace w;
-    w.tokens_ = tokens;
-    const sizes s = sizes_of(config(), weights_, device_->limits(), tokens);
-    w.memory_ = execution::simt::memory<device>(*device_, s.device_bytes);
-    w.host_ = execution::simt::memory<device, true>(*device_, s.host_bytes);
-    place(config(), s, w, w.memory_.data(), w.host_.data());
-    w.steps_.reserve(graph_rows);
-    return w;
+    return workspace(config(), sizes_of(config(), weights_, device_->limits(), tokens), *device_);
   }
 
   /// Bytes of the device that weights, a session's state and its workspace take, and of the host that it copies from and to: exactly.
@@ -245,43 +121,89 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
   static counted count(const checkpoint::model_files& files, const mixer_settings& settings, const Quantization& policy,
                        const Execution& where, int context_tokens, int pass_tokens) {
     const device on(where);
-    check(files.config());
+    mixer::check(files.config());
     const auto weights = device_loader<T, Quantization, device>(files, policy).count();
-    const sizes s = sizes_of(files.config(), weights, on.limits(), pass_tokens);
-    return {weights.bytes, state::bytes(files.config(), settings, context_tokens, pass_tokens),
-            s.device_bytes + s.host_bytes};
+    const auto [on_device, on_host] =
+        workspace::bytes(files.config(), sizes_of(files.config(), weights, on.limits(), pass_tokens));
+    return {weights.bytes + mixer::bytes(files.config()),
+            state::bytes(files.config(), settings, context_tokens, pass_tokens), on_device + on_host};
   }
 
   /// As models::decoder::forward. What it starts goes on after it has returned; `logits` waits.
   bool forward(std::span<const item> items, workspace& w, const std::stop_token& stop,
                std::span<const tap> taps = {}) const {
     auto q = device_->queue();
-    if (w.busy_) q.synchronize();  // the last upload has been read
-    pass p = prepare(items, w);
-    p.is_step = p.is_step && !p.is_long && taps.empty() && p.rows <= graph_rows;
-    q.upload(w.upload_, w.host_upload_, p.upload_bytes);
-    w.busy_ = true;
-    w.logits_count_ = 0;
-    w.rows_ = p.rows;
+    begin(q, items, w);
+    pass& p = w.pass_;
+    p.is_step = p.is_step && taps.empty() && p.rows <= graph_rows && mixer::can_repeat(p.mixing);
     if (p.is_step) p.outputs = p.rows;  // a graph serves all
-    w.first_output_ = p.rows - p.outputs;
-    const typename device::graph* graph = p.is_step ? recorded(p, w) : nullptr;
-    if (graph == nullptr) {
-      if (!run(q, p, w, stop, taps)) return false;
-    } else if (stop.stop_requested()) {
-      return false;
-    } else {
+    const typename device::graph* graph = p.is_step ? recorded(w) : nullptr;
+    if (graph != nullptr) {
+      if (stop.stop_requested()) return false;
       graph->start(q);
+    } else if (!run(q, w, stop, taps)) {
+      abandon(items);
+      return false;
     }
+    w.first_output_ = p.rows - p.outputs, w.normed_rows_ = p.rows;
     if (p.is_step) w.first_logits_ = 0, w.logits_count_ = std::min(p.rows, logit_rows);
-    for (const item& i : items) {
-      if (i.depths.empty()) i.of->commit(static_cast<int>(i.tokens.size()));
+    commit(items);
+    return true;
+  }
+
+  // The steps of `forward`, as models::decoder's.
+
+  void embed(std::span<const item> items, workspace& w, std::span<const tap> taps = {}) const {
+    auto q = device_->queue();
+    begin(q, items, w);
+    look_up(q, w, taps);
+  }
+  bool run_layers(std::span<const item> items, workspace& w, int first, int last, const std::stop_token& stop = {},
+                  std::span<const tap> taps = {}) const {
+    auto q = device_->queue();
+    w.logits_count_ = w.normed_rows_ = 0;
+    const auto pending = through_layers(q, w, first, last, stop, taps);
+    if (!pending) {
+      abandon(items);
+      return false;
+    }
+    if (pending->data != nullptr) {
+      const int from = last == config().layers ? w.pass_.rows - w.pass_.outputs : 0;
+      q.template launch<layers::cuda::add<float, T>>({all_states(w).middle_rows(from, pending->rows), *pending});
     }
     return true;
   }
-  /// As models::decoder's: the first path.size() tokens of the chain just read stay.
+  void fill_layers(std::span<const item> /*items*/, workspace& w, int first, int last) const {
+    auto q = device_->queue();
+    const pass& p = w.pass_;
+    const matrix_view<T> normed(w.normed_, p.rows, config().width);
+    w.logits_count_ = w.normed_rows_ = 0;
+    for (int layer = first; layer < last; ++layer) {
+      const device_block& b = weights_.blocks[static_cast<std::size_t>(layer)];
+      norm(q, all_states(w), {}, b.mixer_norm, normed);
+      const matrix_view<T> qkv = query_key_value(q, b, layer, normed, w);
+      mixer_.remember(q, p.mixing, layer, qkv, matrix_view<T>(w.mixed_, p.rows, mixed_columns()));
+    }
+  }
+  void commit(std::span<const item> items) const {
+    for (const item& i : items) {
+      if (i.depths.empty()) i.of->commit(static_cast<int>(i.tokens.size()));
+    }
+  }
+  /// A copy of the states on the host, valid until the next call with this workspace.
+  matrix_view<float> states(workspace& w, int first, int count) const {
+    auto q = device_->queue();
+    const std::ptrdiff_t e = config().width;
+    w.host_states_.resize(static_cast<std::size_t>(count * e));
+    const matrix_view<float> out(w.host_states_.data(), count, e);
+    q.download(out.data, all_states(w).row(first), static_cast<std::size_t>(count * e) * sizeof(float));
+    q.synchronize();
+    w.busy_ = false;
+    return out;
+  }
+  /// As models::decoder's.
   void keep(state& of, matrix_view<const float> /*kept*/, int /*tokens*/, std::span<const int> path) const {
-    of.commit(static_cast<int>(path.size()));
+    mixer_.keep(*device_, of, path);
   }
   [[nodiscard]] std::ptrdiff_t kept_rows(std::span<const int> /*depths*/) const { return 0; }
 
@@ -292,12 +214,7 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
   /// Logits [count, V] behind rows [first, first + count), count <= logit_rows.
   matrix_view<float> logits(workspace& w, int first, int count) const {
     auto q = device_->queue();
-    const std::ptrdiff_t v = config().vocabulary_size;
-    const matrix_view<float> on_device = device_logits(q, w, first, count), out(w.host_logits_, count, v);
-    q.download(out.data, on_device.data, static_cast<std::size_t>(count * v) * sizeof(float));
-    q.synchronize();
-    w.busy_ = false;
-    return out;
+    return download_logits(q, w, device_logits(q, w, first, count));
   }
   /// The same of any number of rows. Shapes: out [rows, V].
   void logits(workspace& w, int first, matrix_view<float> out) const {
@@ -307,31 +224,30 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
     }
   }
 
-  // What leaves layers out or looks at states and weights isn't here, and says so.
-  template <class... Arguments>
-  void embed(const Arguments&...) const {
-    runs_whole<Arguments...>();
+  /// As models::decoder's: the map is computed on the host.
+  matrix_view<float> logits(workspace& w, const linear_layer& map, int first, int count) const {
+    const matrix_view<float> x = states(w, first, count);
+    const auto& on = host();
+    std::vector<std::byte> prepared(quantization::matmul_workspace_bytes<>(count, x.columns));
+    quantization::activation_kinds kinds;
+    kinds.add(map.weight.format, on.set());
+    std::vector<float> through(x.data, x.data + x.rows * x.columns);
+    const quantization::product one{&map.weight, {through.data(), x.rows, x.columns}, map.bias_or_null(), true};
+    quantization::matmul(on, quantization::prepare(on, matrix_view<const float>(x), prepared, kinds),
+                         std::span(&one, 1));
+    const std::size_t bytes = through.size() * sizeof(float);
+    std::copy(through.begin(), through.end(), w.host_exit_);
+    auto q = device_->queue();
+    q.upload(w.exit_, w.host_exit_, bytes);
+    w.logits_count_ = w.normed_rows_ = 0;
+    return download_logits(q, w, output_of(q, w, {w.exit_, count, x.columns}));
   }
-  template <class... Arguments>
-  bool run_layers(const Arguments&...) const {
-    return runs_whole<Arguments...>();
-  }
-  template <class... Arguments>
-  void fill_layers(const Arguments&...) const {
-    runs_whole<Arguments...>();
-  }
-  template <class... Arguments>
-  matrix_view<float> states(const Arguments&...) const {
-    return runs_whole<Arguments...>(), matrix_view<float>();
-  }
-  template <class... Arguments>
-  void features(const Arguments&...) const {
-    runs_whole<Arguments...>();
-  }
-  template <class... Arguments>
-  const decoder_weights& weights(const Arguments&...) const {
-    runs_whole<Arguments...>();
-    throw error(error_code::unsupported, "decoder.weights", "they lie on the device");
+  /// As models::decoder's, on the host.
+  void features(matrix_view<const float> states, matrix_view<float> out) const {
+    for (std::ptrdiff_t r = 0; r < states.rows; ++r) {
+      layers::rms_norm(device_->set(), states.row(r), host_->final_norm.data(), states.columns, config().norm_epsilon,
+                       out.row(r));
+    }
   }
 
   /// The token that the rule chooses behind row `row` of the last pass, without a copy of the logits; nothing for a rule, or logits, that the
@@ -357,33 +273,23 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
   }
 
  private:
-  template <class... Arguments>
-  static constexpr bool runs_whole() {
-    static_assert(
-        sizeof...(Arguments) == 0 && !std::is_same_v<Attention, Attention>,
-        "effinfer: execution::cuda takes tokens through the whole model and keeps its states and weights on the "
-        "device: early "
-        "exit, self-speculation, EAGLE, MTP and Medusa drafters and contrastive search run with execution::cpu.");
-    return false;
-  }
-
   decoder(std::shared_ptr<const checkpoint::model_files> files, mixer_settings settings, const Quantization& policy,
           const Execution& where, const weight_options& options)
       : files_(std::move(files)),
         settings_(std::move(settings)),
+        policy_(policy),
         device_(std::make_unique<device>(where)),
-        rotary_(config().rope),
-        heads_{config().heads, config().kv_heads, config().head_size,
-               1.0F / std::sqrt(static_cast<float>(config().head_size))} {
-    check(config());
+        mixer_(checked(config()), settings_, *device_),
+        host_(std::make_unique<host_part>()) {
     if (!options.packed_cache.empty()) {
       throw error(error_code::unsupported, "load_options.packed_cache", "weights for a device are not kept in files",
                   "leave it empty");
     }
     weights_ = device_loader<T, Quantization, device>(*files_, policy).load(*device_, options.progress);
+    host_->final_norm = models::detail::float_values(tensor_of(*files_, weight_role::final_norm, 0, config().width, 0));
     models::fingerprint of(config());
     of.mix(weights_.bytes);
-    of.mix(cpu_mixer::kind);
+    of.mix(mixer::kind);
     of.mix(std::is_same_v<T, bf16> ? 0x42463136 : 0x46313600);  // not the CPU's states
     for (int i = 0; i < config().layers; ++i) {  // a sample of the weights tells two models of one shape apart
       const auto data = files_->at(weight_name(weight_role::query, i, files_->is_gguf())).data;
@@ -392,272 +298,83 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
     fingerprint_ = of.value();
   }
 
-  /// Errors: `unsupported`.
-  static void check(const checkpoint::model_config& c) {
-    std::string compiled;
-    const auto is_there = [&]<int... Sizes>(std::integer_sequence<int, Sizes...>) {
-      ((compiled += (compiled.empty() ? "" : ", ") + std::to_string(Sizes)), ...);
-      return ((c.head_size == Sizes) || ...);
-    };
-    if (is_there(typename Execution::head_sizes())) return;
-    throw error(error_code::unsupported, c.file, "heads of " + std::to_string(c.head_size),
-                "attention is compiled for heads of " + compiled + " here: run it with execution::cpu");
+  static const checkpoint::model_config& checked(const checkpoint::model_config& c) {
+    mixer::check(c);
+    return c;
   }
 
-  // --- memory ---
-
-  struct sizes {
-    int tokens = 0;
-    std::size_t product_bytes = 0, upload_bytes = 0, device_bytes = 0, host_bytes = 0;
-  };
-  static sizes sizes_of(const checkpoint::model_config& c, const device_weights<device>& weights,
-                        const execution::simt::device_limits& limits, int tokens) {
-    sizes s;
-    s.tokens = tokens;
-    std::vector<device_matrix> seen;
-    const auto meet = [&](const device_matrix& m, int most, auto out_type) {
-      using out = typename decltype(out_type)::type;
-      const auto same = [&](const device_matrix& o) {
-        return o.format == m.format && o.group == m.group && o.rows == m.rows && o.columns == m.columns;
-      };
-      if (std::is_same_v<out, T> && std::any_of(seen.begin(), seen.end(), same)) return;
-      if (std::is_same_v<out, T>) seen.push_back(m);
-      with_weights(products(), m, [&](auto w) {
-        w = decltype(w){};  // only the shape counts
-        w.rows = m.rows, w.columns = m.columns;
-        if constexpr (requires { w.stride; }) w.stride = m.columns;
-        for (int rows = 1; rows <= most; ++rows) {
-          const auto plan = quantization::cuda::plan_matmul(matrix_view<const T>(nullptr, rows, m.columns), w,
-                                                            matrix_view<out>(nullptr, rows, m.rows), limits);
-          s.product_bytes = std::max(s.product_bytes, plan.workspace_bytes);
-        }
-      });
-    };
-    for (const device_block& b : weights.blocks) {
-      for (const device_linear* l : {&b.query_key_value, &b.mixer_output, &b.gate_up, &b.down})
-        meet(l->weight, tokens, std::type_identity<T>());
-    }
-    meet(weights.output.weight, std::min(tokens, logit_rows), std::type_identity<float>());
-    s.upload_bytes = std::max(upload_layout(c, tokens, false).bytes, upload_layout(c, 1, true).bytes);
-    workspace none;
-    std::tie(s.device_bytes, s.host_bytes) = place(c, s, none, nullptr, nullptr);
-    return s;
+  static workspace_sizes sizes_of(const checkpoint::model_config& c, const device_weights<device>& weights,
+                                  const execution::simt::device_limits& limits, int tokens) {
+    return {tokens, product_workspace_bytes<products, T>(weights, limits, tokens),
+            token_bytes(tokens) + mixer::upload_bytes(c, tokens), mixer::workspace_bytes(c, tokens)};
   }
-
-  /// Gives every array its place. Returns the bytes of both blocks, which need not be there.
-  static std::pair<std::size_t, std::size_t> place(const checkpoint::model_config& c, const sizes& s, workspace& w,
-                                                   std::byte* memory, std::byte* host) {
-    execution::simt::layout on_device(memory), on_host(host);
-    const auto n = static_cast<std::size_t>(s.tokens);
-    const auto size = [](int a, int b = 1) { return static_cast<std::size_t>(a) * static_cast<std::size_t>(b); };
-    const std::size_t rows_of_logits = std::min(n, std::size_t{logit_rows}), v = size(c.vocabulary_size);
-    w.x_ = on_device.take<float>(n * size(c.width));
-    w.normed_ = on_device.take<T>(n * size(c.width));
-    w.qkv_ = on_device.take<T>(n * size(c.heads + 2 * c.kv_heads, c.head_size));
-    w.mixed_ = on_device.take<T>(n * size(c.heads, c.head_size));
-    w.added_ = on_device.take<T>(n * size(c.width));
-    w.gate_up_ = on_device.take<T>(n * size(c.feed_forward_width, 2));
-    w.hidden_ = on_device.take<T>(n * size(c.feed_forward_width));
-    w.products_ = on_device.take<float>(s.product_bytes / sizeof(float));
-    w.logits_ = on_device.take<float>(rows_of_logits * v);
-    w.token_ = on_device.take<int>(1);
-    w.rule_ = on_device.take<decoding::cuda::sample_row>(1);
-    w.upload_ = on_device.take<std::byte>(s.upload_bytes);
-    w.host_upload_ = on_host.take<std::byte>(s.upload_bytes);
-    w.host_logits_ = on_host.take<float>(rows_of_logits * v);
-    w.host_token_ = on_host.take<int>(1);
-    w.host_rule_ = on_host.take<decoding::cuda::sample_row>(1);
-    return {on_device.used(), on_host.used()};
-  }
-
-  /// Attention has a kernel for reads of many tokens where keys and values are of the activations' type.
-  static constexpr bool reads_long = std::is_same_v<T, C>;
-
-  /// Where the parts of an upload for `rows` rows begin. Sequences are those of decode steps, [layers, rows], or a long read's, [layers].
-  struct upload_parts {
-    std::size_t tokens = 0, turns = 0, places = 0, sequences = 0, bytes = 0;
-  };
-  static upload_parts upload_layout(const checkpoint::model_config& c, int rows, bool is_long) {
-    execution::simt::layout l;
-    const auto n = static_cast<std::size_t>(rows);
-    const auto next = [&](std::size_t bytes) {
-      const std::size_t at = l.used();
-      (void)l.take<std::byte>(bytes);
-      return at;
-    };
-    upload_parts p;
-    p.tokens = next(n * sizeof(int));
-    p.turns = next(n * static_cast<std::size_t>(c.rope.rotary_size) * sizeof(float));
-    p.places = next(n * sizeof(layers::cuda::cache_place<C>));
-    p.sequences = next(static_cast<std::size_t>(c.layers) * (is_long ? sizeof(long_read) : n * sizeof(sequence)));
-    p.bytes = l.used();
-    return p;
+  /// Of an upload: the tokens, in front of the mixer's part.
+  static std::size_t token_bytes(int tokens) {
+    return (static_cast<std::size_t>(tokens) * sizeof(int) + 255) / 256 * 256;
   }
 
   // --- a pass ---
 
-  /// What the kernels of a pass are started with.
-  struct pass {
-    int rows = 0;
-    int splits = 0;        ///< of one query, the most
-    bool is_step = true;   ///< of a token a sequence, few enough: recorded as a graph, with the logits
-    bool is_long = false;  ///< of one sequence, part of a read of more than few_tokens
-    attention::cuda::prefill_plan long_plan;
-    int outputs = 0;            ///< rows that go through the whole of the last layer
-    std::vector<int> contexts;  ///< [rows]: of the sequence, which on a ring bounds what it sees
-    std::size_t upload_bytes = 0;
-    upload_parts parts;
-  };
-
-  [[nodiscard]] kernel_mixer mixer_at(int layer, int context) const {
-    if constexpr (windowed) {
-      const int own = settings_.windows[static_cast<std::size_t>(layer)];
-      return models::detail::add_window<Attention>::with(settings_.attention, ring ? std::min(own, context) : own);
-    } else {
-      return (void)layer, (void)context, settings_.attention;
-    }
-  }
+  using pass = cuda::pass<typename mixer::plan>;
 
   /// Fills the host's part of the upload.
   pass prepare(std::span<const item> items, workspace& w) const {
     const checkpoint::model_config& c = config();
     pass p;
     for (const item& i : items) {
-      i.of->cache_.prepare(static_cast<int>(i.tokens.size()));
       p.rows += static_cast<int>(i.tokens.size());
       p.is_step = p.is_step && i.tokens.size() == 1;
     }
     p.outputs = items.size() == 1 ? std::min(items[0].outputs, p.rows) : p.rows;
-    if (reads_long && items.size() == 1) {
-      const item& i = items[0];
-      const int end = std::max(i.length, i.position + p.rows);
-      p.is_long = end - i.position > few_tokens || i.of->read_end_ == end;
-      i.of->read_end_ = p.is_long && i.position + p.rows < end ? end : 0;
-    }
-    p.parts = upload_layout(c, p.rows, p.is_long);
-    p.upload_bytes = p.parts.bytes;
-    auto* const tokens = reinterpret_cast<int*>(w.host_upload_ + p.parts.tokens);
-    auto* const turns = reinterpret_cast<float*>(w.host_upload_ + p.parts.turns);
-    auto* const places = reinterpret_cast<layers::cuda::cache_place<C>*>(w.host_upload_ + p.parts.places);
-    auto* const sequences = reinterpret_cast<sequence*>(w.host_upload_ + p.parts.sequences);
-    const std::ptrdiff_t qkv = std::ptrdiff_t{c.heads + 2 * c.kv_heads} * c.head_size,
-                         mixed = std::ptrdiff_t{c.heads} * c.head_size;
-    std::ptrdiff_t row = 0;
-    for (std::size_t n = 0; n < items.size(); ++n) {
-      const item& i = items[n];
-      for (std::size_t t = 0; t < i.tokens.size(); ++t, ++row) {
-        const int position = i.position + static_cast<int>(t);
-        tokens[row] = i.tokens[t];
-        rotary_.turns(position, i.length, turns + row * c.rope.rotary_size);
-        places[row] = i.of->cache_.place(position);
-        p.contexts.push_back(i.of->context_);
-        for (int layer = 0; !p.is_long && layer < c.layers; ++layer) {
-          sequence& s = sequences[layer * p.rows + row];
-          s = {w.qkv_ + row * qkv, w.mixed_ + row * mixed, i.of->cache_.view(layer, position + 1)};
-          s.index = static_cast<int>(n);
-          s.parts = reinterpret_cast<float*>(i.of->parts_.data()) + t * i.of->part_floats_;
-          const auto plan =
-              attention::cuda::plan_decode(mixer_at(layer, i.of->context_), heads_, std::span<sequence>(&s, 1));
-          p.splits = std::max(p.splits, plan.most_splits);
-        }
-      }
-    }
-    for (int layer = 0; p.is_long && layer < c.layers; ++layer) {
-      const item& i = items[0];
-      long_read& s = reinterpret_cast<long_read*>(w.host_upload_ + p.parts.sequences)[layer];
-      s = {{w.qkv_, p.rows, mixed, qkv},
-           {w.mixed_, p.rows, mixed},
-           i.of->cache_.view(layer, i.position + p.rows),
-           i.position};
-      p.long_plan = attention::cuda::plan_prefill(mixer_at(layer, i.of->context_), heads_, std::span<long_read>(&s, 1));
-    }
+    const std::size_t first = token_bytes(p.rows);
+    p.mixing =
+        mixer_.prepare(items, matrix_view<T>(w.qkv_, p.rows, std::ptrdiff_t{c.heads + 2 * c.kv_heads} * c.head_size),
+                       matrix_view<T>(w.mixed_, p.rows, std::ptrdiff_t{c.heads} * c.head_size), w.mixer_,
+                       w.host_upload_ + first, w.upload_ + first);
+    p.upload_bytes = first + p.mixing.upload_bytes;
+    int* next = reinterpret_cast<int*>(w.host_upload_);
+    for (const item& i : items) next = std::copy(i.tokens.begin(), i.tokens.end(), next);
     return p;
   }
 
-  /// The recorded step for a pass of this form; null, where it comes for the first time. More splits than there are cost next to
-  /// nothing, so powers of two serve.
-  const typename device::graph* recorded(pass& p, workspace& w) const {
-    int splits = 1;
-    while (splits < p.splits) splits *= 2;
-    p.splits = splits;
-    int context = 0;
-    if constexpr (ring) {
-      context = p.contexts[0];
-      for (const int one : p.contexts) {
-        if (one != context) return nullptr;  // attention in several calls: not worth it
-      }
+  /// A pass begins: its upload.
+  template <class Queue>
+  void begin(Queue& q, std::span<const item> items, workspace& w) const {
+    if (w.busy_) q.synchronize();  // the last upload has been read
+    w.pass_ = prepare(items, w);
+    q.upload(w.upload_, w.host_upload_, w.pass_.upload_bytes);
+    w.busy_ = true;
+    w.logits_count_ = w.normed_rows_ = 0;
+  }
+  static void abandon(std::span<const item> items) {
+    for (const item& i : items) {
+      if (i.depths.empty()) i.of->abandon();
     }
+  }
+
+  /// The recorded step for a pass of this form; null, where it comes for the first time.
+  const typename device::graph* recorded(workspace& w) const {
+    const pass& p = w.pass_;
     for (auto& s : w.steps_) {
-      if (s.rows != p.rows || s.splits != p.splits || s.context != context) continue;
-      if (!s.graph) s.graph = device_->record([&](auto& q) { (void)run(q, p, w, {}, {}); });
+      if (s.rows != p.rows || !(s.form == p.mixing.of)) continue;
+      if (!s.graph) s.graph = device_->record([&](auto& q) { (void)run(q, w, {}, {}); });
       return &s.graph;
     }
     if (w.steps_.size() == w.steps_.capacity()) w.steps_.clear();
-    w.steps_.push_back({p.rows, p.splits, context});
+    w.steps_.push_back({p.rows, p.mixing.of});
     return nullptr;
   }
 
   template <class Queue>
-  bool run(Queue& q, const pass& p, workspace& w, const std::stop_token& stop, std::span<const tap> taps) const {
+  bool run(Queue& q, workspace& w, const std::stop_token& stop, std::span<const tap> taps) const {
+    const pass& p = w.pass_;
     const checkpoint::model_config& c = config();
-    const int d = c.head_size, last_first = p.rows - outputs_wanted(p, taps);
-    const std::ptrdiff_t rows = p.rows, f = c.feed_forward_width;
-    matrix_view<float> x(w.x_, rows, c.width);
-    matrix_view<T> normed(w.normed_, rows, c.width), added(w.added_, rows, c.width);
-    matrix_view<T> qkv(w.qkv_, rows, std::ptrdiff_t{c.heads + 2 * c.kv_heads} * d);
-    matrix_view<T> mixed(w.mixed_, rows, std::ptrdiff_t{c.heads} * d), hidden(w.hidden_, rows, f);
-    matrix_view<T> gate_up(w.gate_up_, rows, 2 * f);
-    const matrix_view<const float> turns(reinterpret_cast<const float*>(w.upload_ + p.parts.turns), rows,
-                                         c.rope.rotary_size);
-    const auto* const places = reinterpret_cast<const layers::cuda::cache_place<C>*>(w.upload_ + p.parts.places);
-    matrix_view<const T> pending;  // what x lacks yet: it is added by the next norm
-    const auto norm = [&](const float* weight) {
-      q.template launch<layers::cuda::rms_norm<T, float, float>>({x, pending, weight, c.norm_epsilon, normed});
-      pending = {};
-    };
-    const auto tap_here = [&](int behind) {
-      for (const tap& t : taps) {
-        if (t.layers != behind) continue;
-        if (pending.data != nullptr) q.template launch<layers::cuda::add<float, T>>({x, pending});
-        pending = {};
-        for (std::ptrdiff_t r = 0; r < t.out.rows; ++r)
-          q.download(t.out.row(r), w.x_ + (rows - t.out.rows + r) * c.width,
-                     static_cast<std::size_t>(c.width) * sizeof(float));
-        q.synchronize();
-      }
-    };
-
-    q.template launch<layers::cuda::embedding>(
-        {reinterpret_cast<const int*>(w.upload_ + p.parts.tokens), weights_.embedding, weights_.embedding_format, x});
-    tap_here(0);
-    for (int layer = 0; layer < c.layers; ++layer) {
-      if (stop.stop_requested()) return false;
-      const device_block& b = weights_.blocks[static_cast<std::size_t>(layer)];
-      norm(b.mixer_norm);
-      product(q, b.query_key_value, normed, qkv, w);
-      if (b.query_norm != nullptr) {
-        const auto key = qkv.middle_columns(mixed.columns, std::ptrdiff_t{c.kv_heads} * d);
-        q.template launch<layers::cuda::head_rms_norm<T>>({qkv, b.query_norm, c.norm_epsilon, c.heads, d});
-        q.template launch<layers::cuda::head_rms_norm<T>>({key, b.key_norm, c.norm_epsilon, c.kv_heads, d});
-      }
-      q.template launch<layers::cuda::rotate_and_store_tokens<T, C>>(
-          {qkv, turns, places, layer, c.heads, c.kv_heads, d, c.rope.rotary_size, c.rope.interleaved});
-      attend(q, p, layer, w);
-      if (layer + 1 == c.layers) {  // nobody reads the others' outputs
-        for (auto* of : {&normed, &added, &mixed, &hidden, &gate_up})
-          *of = of->middle_rows(last_first, rows - last_first);
-        x = x.middle_rows(last_first, rows - last_first);
-      }
-      product(q, b.mixer_output, mixed, added, w);
-      pending = added;
-      norm(b.feed_forward_norm);
-      product(q, b.gate_up, normed, gate_up, w);
-      q.template launch<layers::cuda::swiglu<T>>({gate_up.middle_columns(0, f), gate_up.middle_columns(f, f), hidden});
-      product(q, b.down, hidden, added, w);
-      pending = added;
-      tap_here(layer + 1);
-    }
-    norm(weights_.final_norm);
+    look_up(q, w, taps);
+    const auto pending = through_layers(q, w, 0, c.layers, stop, taps);
+    if (!pending) return false;
+    const int first = p.rows - outputs_wanted(p, taps);
+    const matrix_view<T> normed = matrix_view<T>(w.normed_, p.rows, c.width).middle_rows(first, p.rows - first);
+    norm(q, all_states(w).middle_rows(first, p.rows - first), *pending, weights_.final_norm, normed);
     if (p.is_step) {
       const int count = std::min(p.rows, logit_rows);
       product(q, weights_.output, normed.middle_rows(0, count), matrix_view<float>(w.logits_, count, c.vocabulary_size),
@@ -665,6 +382,87 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
     }
     return true;
   }
+
+  /// The states become the embeddings.
+  template <class Queue>
+  void look_up(Queue& q, workspace& w, std::span<const tap> taps) const {
+    q.template launch<layers::cuda::embedding>(
+        {reinterpret_cast<const int*>(w.upload_), weights_.embedding, weights_.embedding_format, all_states(w)});
+    matrix_view<const T> none;
+    hand_out(q, w, taps, 0, all_states(w), none);
+  }
+
+  /// The states go through layers [first, last); returns what they lack then: it is added by the next norm. In the last of all layers only
+  /// the rows whose outputs are wanted go on. Nothing, where `stop` asked for it.
+  template <class Queue>
+  std::optional<matrix_view<const T>> through_layers(Queue& q, workspace& w, int first_layer, int last_layer,
+                                                     const std::stop_token& stop, std::span<const tap> taps) const {
+    const checkpoint::model_config& c = config();
+    const pass& p = w.pass_;
+    const std::ptrdiff_t rows = p.rows, f = c.feed_forward_width;
+    matrix_view<float> x = all_states(w);
+    matrix_view<T> normed(w.normed_, rows, c.width), added(w.added_, rows, c.width);
+    matrix_view<T> mixed(w.mixed_, rows, mixed_columns()), hidden(w.hidden_, rows, f), gate_up(w.gate_up_, rows, 2 * f);
+    matrix_view<const T> pending;
+    for (int layer = first_layer; layer < last_layer; ++layer) {
+      if (stop.stop_requested()) return {};
+      const device_block& b = weights_.blocks[static_cast<std::size_t>(layer)];
+      norm(q, x, pending, b.mixer_norm, normed);
+      mixer_.mix(q, p.mixing, layer, query_key_value(q, b, layer, normed, w), mixed);
+      if (layer + 1 == c.layers) {  // nobody reads the others' outputs
+        const int first = p.rows - outputs_wanted(p, taps);
+        for (auto* of : {&normed, &added, &mixed, &hidden, &gate_up}) *of = of->middle_rows(first, rows - first);
+        x = x.middle_rows(first, rows - first);
+      }
+      product(q, b.mixer_output, mixed, added, w);
+      norm(q, x, added, b.feed_forward_norm, normed);
+      product(q, b.gate_up, normed, gate_up, w);
+      q.template launch<layers::cuda::swiglu<T>>({gate_up.middle_columns(0, f), gate_up.middle_columns(f, f), hidden});
+      product(q, b.down, hidden, added, w);
+      pending = added;
+      hand_out(q, w, taps, layer + 1, x, pending);
+    }
+    return pending;
+  }
+
+  /// The states, complete then, to the taps behind so many layers.
+  template <class Queue>
+  void hand_out(Queue& q, workspace& w, std::span<const tap> taps, int behind, matrix_view<float> x,
+                matrix_view<const T>& pending) const {
+    for (const tap& t : taps) {
+      if (t.layers != behind) continue;
+      if (pending.data != nullptr) q.template launch<layers::cuda::add<float, T>>({x, pending});
+      pending = {};
+      for (std::ptrdiff_t r = 0; r < t.out.rows; ++r)
+        q.download(t.out.row(r), all_states(w).row(w.pass_.rows - t.out.rows + r),
+                   static_cast<std::size_t>(config().width) * sizeof(float));
+      q.synchronize();
+    }
+  }
+
+  template <class Queue>
+  void norm(Queue& q, matrix_view<float> x, matrix_view<const T> pending, const float* weight,
+            matrix_view<T> normed) const {
+    q.template launch<layers::cuda::rms_norm<T, float, float>>({x, pending, weight, config().norm_epsilon, normed});
+  }
+  template <class Queue>
+  matrix_view<T> query_key_value(Queue& q, const device_block& b, int layer, matrix_view<const T> normed,
+                                 workspace& w) const {
+    const checkpoint::model_config& c = config();
+    const int d = c.head_size;
+    const matrix_view<T> qkv = mixer_.query_key_value(
+        w.pass_.mixing, layer, {w.qkv_, w.pass_.rows, std::ptrdiff_t{c.heads + 2 * c.kv_heads} * d});
+    product(q, b.query_key_value, normed, qkv, w);
+    if (b.query_norm != nullptr) {
+      const auto key = qkv.middle_columns(mixed_columns(), std::ptrdiff_t{c.kv_heads} * d);
+      q.template launch<layers::cuda::head_rms_norm<T>>({qkv, b.query_norm, c.norm_epsilon, c.heads, d});
+      q.template launch<layers::cuda::head_rms_norm<T>>({key, b.key_norm, c.norm_epsilon, c.kv_heads, d});
+    }
+    return qkv;
+  }
+
+  matrix_view<float> all_states(const workspace& w) const { return {w.x_, w.pass_.rows, config().width}; }
+  [[nodiscard]] std::ptrdiff_t mixed_columns() const { return std::ptrdiff_t{config().heads} * config().head_size; }
 
   int outputs_wanted(const pass& p, std::span<const tap> taps) const {
     std::ptrdiff_t wanted = p.outputs;
@@ -684,70 +482,45 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
     if (l.bias != nullptr) q.template launch<layers::cuda::add<Out, float>>({out, {l.bias, 1, out.columns}});
   }
 
-  /// Attention of each row of the pass over what it sees.
-  template <class Queue>
-  void attend(Queue& q, const pass& p, int layer, workspace& w) const {
-    if constexpr (reads_long) {
-      if (p.is_long) {
-        const attention::cuda::prefill_args<kernel_mixer, T, view> args{
-            mixer_at(layer, p.contexts[0]), heads_,
-            reinterpret_cast<const long_read*>(w.upload_ + p.parts.sequences) + layer, p.long_plan};
-        return with_head_size([&](auto size) {
-          q.template launch<attention::cuda::prefill<kernel_mixer, T, view, decltype(size)::value>>(args);
-        });
-      }
-    }
-    const auto* const sequences =
-        reinterpret_cast<const sequence*>(w.upload_ + p.parts.sequences) + std::ptrdiff_t{layer} * p.rows;
-    for (int first = 0; first < p.rows;) {
-      // Sequences of unlike context see windows of unlike width on a ring: each run of equal ones is one call.
-      const int context = p.contexts[static_cast<std::size_t>(first)];
-      int end = ring ? first + 1 : p.rows;
-      while (end < p.rows && p.contexts[static_cast<std::size_t>(end)] == context) ++end;
-      attention::cuda::decode_plan plan;
-      plan.sequences = end - first, plan.most_splits = p.splits;
-      const attention::cuda::decode_args<kernel_mixer, T, view> args{mixer_at(layer, context), heads_,
-                                                                     sequences + first, plan, nullptr};
-      with_head_size([&](auto size) {
-        constexpr int head = decltype(size)::value;
-        using attention::cuda::decode_split;
-        const int group = heads_.heads / heads_.kv_heads;
-        if (group == 1) {
-          q.template launch<decode_split<kernel_mixer, T, view, head, 1>>(args);
-        } else if (group <= 4) {
-          q.template launch<decode_split<kernel_mixer, T, view, head, 4>>(args);
-        } else {
-          q.template launch<decode_split<kernel_mixer, T, view, head, 8>>(args);
-        }
-        q.template launch<attention::cuda::decode_merge<kernel_mixer, T, view, head>>(args);
-      });
-      first = end;
-    }
-  }
-  template <class F>
-  void with_head_size(const F& f) const {
-    [&]<int... Sizes>(std::integer_sequence<int, Sizes...>) {
-      (void)((heads_.head_size == Sizes ? (f(std::integral_constant<int, Sizes>()), true) : false) || ...);
-    }
-    (typename Execution::head_sizes());
-  }
-
   template <class Queue>
   matrix_view<float> device_logits(Queue& q, workspace& w, int first, int count) const {
     const std::ptrdiff_t v = config().vocabulary_size;
     if (first < w.first_logits_ || first + count > w.first_logits_ + w.logits_count_) {
-      if (first < w.first_output_ || first + count > w.rows_ || count > logit_rows) {
+      const bool normed = w.normed_rows_ > 0;
+      if (first < (normed ? w.first_output_ : 0) || first + count > w.pass_.rows || count > logit_rows) {
         throw error(error_code::invalid_argument, "decoder.logits",
                     "rows [" + std::to_string(first) + ", " + std::to_string(first + count) +
-                        ") are not among the outputs [" + std::to_string(w.first_output_) + ", " +
-                        std::to_string(w.rows_) + ") of the pass");
+                        ") are not among the outputs [" + std::to_string(normed ? w.first_output_ : 0) + ", " +
+                        std::to_string(w.pass_.rows) + ") of the pass");
       }
-      product(q, weights_.output,
-              matrix_view<const T>(w.normed_ + std::ptrdiff_t{first} * config().width, count, config().width),
-              matrix_view<float>(w.logits_, count, v), w);
+      if (normed) {
+        product(q, weights_.output,
+                matrix_view<const T>(w.normed_ + std::ptrdiff_t{first} * config().width, count, config().width),
+                matrix_view<float>(w.logits_, count, v), w);
+      } else {
+        output_of(q, w, all_states(w).middle_rows(first, count));
+      }
       w.first_logits_ = first, w.logits_count_ = count;
     }
     return {w.logits_ + (first - w.first_logits_) * v, count, v};
+  }
+
+  /// Logits of states, by way of the final norm.
+  template <class Queue>
+  matrix_view<float> output_of(Queue& q, workspace& w, matrix_view<float> x) const {
+    const matrix_view<T> normed(w.normed_, x.rows, x.columns);
+    const matrix_view<float> out(w.logits_, x.rows, config().vocabulary_size);
+    norm(q, x, {}, weights_.final_norm, normed);
+    product(q, weights_.output, normed, out, w);
+    return out;
+  }
+  template <class Queue>
+  matrix_view<float> download_logits(Queue& q, workspace& w, matrix_view<float> from) const {
+    const matrix_view<float> out(w.host_logits_, from.rows, from.columns);
+    q.download(out.data, from.data, static_cast<std::size_t>(from.rows * from.columns) * sizeof(float));
+    q.synchronize();
+    w.busy_ = false;
+    return out;
   }
 
   template <class Queue>
@@ -759,12 +532,21 @@ class decoder<softmax_mixer<Attention, Cache, FromCheckpoint>, Quantization, Exe
     return *w.host_token_;
   }
 
+  /// What drafters and exits read on the host.
+  struct host_part {
+    std::vector<float> final_norm;
+    std::once_flag started, read;
+    std::unique_ptr<execution::cpu::context> context;
+    decoder_weights weights;
+  };
+
   std::shared_ptr<const checkpoint::model_files> files_;
   mixer_settings settings_;
+  Quantization policy_;
   std::unique_ptr<device> device_;
-  layers::rotary_embedding rotary_;
-  attention::head_layout heads_;
+  mixer mixer_;
   device_weights<device> weights_;
+  std::unique_ptr<host_part> host_;
   std::uint64_t fingerprint_ = 0;
 };
 

@@ -1,9 +1,12 @@
 #pragma once
 // What of a checkpoint the GPU computes, and how: one rule, which loading, tests and tables read.
 
+#include <effinfer/core/dtype.hpp>
 #include <effinfer/core/weight_format.hpp>
+#include <effinfer/kv_cache/view.hpp>
 
 #include <string_view>
+#include <type_traits>
 
 namespace effinfer::inline v0::models::cuda {
 
@@ -37,5 +40,11 @@ static_assert(treatment_of(weight_format::bf16, weight_format::bf16, weight_form
 static_assert(treatment_of(weight_format::f16, weight_format::f16, weight_format::bf16) == treatment::refused);
 static_assert(treatment_of(weight_format::f16, weight_format::int4, weight_format::bf16) == treatment::encoded);
 static_assert(treatment_of(weight_format::q4_k, weight_format::q4_k, weight_format::bf16) == treatment::refused);
+
+/// True where attention reads many tokens on matrix instructions, with keys and values stored as `Element`. Else each token is a decode
+/// step to it: slower, and the same in what is computed.
+template <class Activation, class Element>
+inline constexpr bool has_long_reads =
+    std::is_same_v<Activation, Element> || std::is_same_v<Element, kv_cache::int8> || std::is_same_v<Element, fp8_e4m3>;
 
 }  // namespace effinfer::inline v0::models::cuda
