@@ -208,7 +208,7 @@ void time_attention(const context& on) {
       limits.wgmma = w.wgmma;
       s.maps = nullptr;
       if (w.maps) {
-        const cuda::prefill_maps maps = cuda::map_cache(at(keys), at(values), 1024, tokens, simt::make_tensor_map);
+        const cuda::prefill_maps maps = cuda::map_cache(s.cache, 8, simt::make_tensor_map);
         q.upload(map_table.data(), &maps, sizeof maps);
         s.maps = reinterpret_cast<const cuda::prefill_maps*>(map_table.data());
       }

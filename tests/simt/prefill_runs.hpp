@@ -36,16 +36,12 @@ ei::attention::cuda::prefill_sequence<T, cache_of<T>> in_call(random_sequence<T>
   return {{s.query.data(), s.tokens, columns}, {s.out.data(), s.tokens, columns}, cache, s.first_position, index};
 }
 
-/// What the copying engine is told of a view's memory: positions of one head after the other, or heads of one position.
 template <class T>
 ei::attention::cuda::prefill_maps maps_of(const cache_of<T>& cache, int kv_heads) {
-  const std::ptrdiff_t rows =
-      cache.head_stride <= cache.row_stride ? cache.capacity : kv_heads * cache.head_stride / cache.row_stride;
-  return ei::attention::cuda::map_cache(cache.keys, cache.values, cache.row_stride, rows,
-                                        [](const simt::box_source& s) { return make_tensor_map(s); });
+  return ei::attention::cuda::map_cache(cache, kv_heads, [](const simt::box_source& s) { return make_tensor_map(s); });
 }
 
-/// With maps: from `mapped`, which gets one for each sequence.
+/// With maps: each sequence is given that of its cache.
 template <int D, class T, class View, class Mixer>
 void run_prefill(const Mixer& mixer, const ei::attention::head_layout& h,
                  std::vector<ei::attention::cuda::prefill_sequence<T, View>> sequences,

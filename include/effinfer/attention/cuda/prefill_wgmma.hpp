@@ -34,11 +34,9 @@
 
 namespace effinfer::inline v0::attention::cuda {
 
-/// Tells the copying engine of the memory that a cache lies in: `rows` rows, `row_stride` elements apart, from `keys` and from `values` on;
-/// view.key(...) must be in it for all that is held, and D elements from there on in one row. Of a view over contiguous positions or a ring
-/// these are view.keys, view.values and view.row_stride; of a paged one those of its pool. `make`: simt::make_tensor_map. The result is copied to
-/// device memory, and may be used as long as the memory stays where it is.
-/// Errors: those of `make`.
+/// Tells the copying engine of the memory that a cache lies in: `rows` rows, `row_stride` elements apart, from `keys` and from `values` on. For each
+/// position held, view.key(...) must be in it, and D elements from there on in one row. `make`: simt::make_tensor_map. The result is copied to device
+/// memory, and may be used as long as the cache's memory stays where it is. Errors: those of `make`.
 template <class T, class Make>
 prefill_maps map_cache(const T* keys, const T* values, std::ptrdiff_t row_stride, std::ptrdiff_t rows,
                        const Make& make) {
@@ -47,6 +45,14 @@ prefill_maps map_cache(const T* keys, const T* values, std::ptrdiff_t row_stride
     return execution::simt::box_source{data, rows, row_stride, row_stride, kv_cache::tile_positions};
   };
   return {make(source(keys)), make(source(values)), keys, values};
+}
+/// The same for a view of all positions or a ring, whose heads lie side by side in a row or one behind the other.
+template <class T, class Make>
+prefill_maps map_cache(const kv_cache::view<T>& cache, int kv_heads, const Make& make) {
+  const std::ptrdiff_t rows = cache.head_stride <= cache.row_stride
+                                  ? std::ptrdiff_t{cache.capacity}
+                                  : (kv_heads - 1) * (cache.head_stride / cache.row_stride) + cache.capacity;
+  return map_cache(cache.keys, cache.values, cache.row_stride, rows, make);
 }
 
 /// Blocks as those of prefill: x a tile of query rows, y the key head.
