@@ -144,6 +144,10 @@ TEST_CASE("the plan tells which form of prefill a call gets") {
   CHECK_THROWS_AS((void)kernel::plan({full{}, layout(2, 2, 64), nullptr, {1, 3, 0, cuda::prefill_form::wgmma}}),
                   ei::error);
   CHECK(kernel::plan({full{}, layout(2, 2, 128), nullptr, {1, 3, 0, cuda::prefill_form::wgmma}}).blocks == 3);
+  std::vector<T> some(512);
+  cache_of<T> cache = cache_of<T>::of_rows(some.data(), some.data(), 2, 64, 4);
+  cache.head_stride = 136, cache.row_stride = 64;
+  CHECK_THROWS_AS((void)maps_of(cache, 2), ei::error);
   using first = cuda::prefill<full, T, cache_of<T>, 128>;
   CHECK_THROWS_AS((void)first::plan({full{}, layout(2, 2, 128), nullptr, {1, 3, 0, cuda::prefill_form::wgmma}}),
                   ei::error);

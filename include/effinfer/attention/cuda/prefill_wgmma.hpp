@@ -46,9 +46,15 @@ prefill_maps map_cache(const T* keys, const T* values, std::ptrdiff_t row_stride
   };
   return {make(source(keys)), make(source(values)), keys, values};
 }
-/// The same for a view of all positions or a ring, whose heads lie side by side in a row or one behind the other.
+/// The same for a view of all positions or a ring, whose heads lie side by side in a row or one behind the other. Error: `unsupported` (other
+/// heads).
 template <class T, class Make>
 prefill_maps map_cache(const kv_cache::view<T>& cache, int kv_heads, const Make& make) {
+  if (cache.head_stride > cache.row_stride && cache.head_stride % cache.row_stride != 0) {
+    throw error(
+        error_code::unsupported, "attention::cuda::map_cache",
+        "heads are " + std::to_string(cache.head_stride) + " elements apart, rows " + std::to_string(cache.row_stride));
+  }
   const std::ptrdiff_t rows = cache.head_stride <= cache.row_stride
                                   ? std::ptrdiff_t{cache.capacity}
                                   : (kv_heads - 1) * (cache.head_stride / cache.row_stride) + cache.capacity;
