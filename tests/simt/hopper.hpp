@@ -1,7 +1,7 @@
 #pragma once
-// execution/simt/hopper.hpp on the host. Copies of boxes arrive when no thread can go on without them, so that nobody gets along without a
-// wait; products are computed when they are asked for, and their results withheld until the wait; what they read must not be written till
-// then. Swizzle and descriptors are taken literally: a wrong one reads other bytes.
+// execution/simt/hopper.hpp on the host. Copies of boxes arrive when no thread can go on without them, so that nobody gets
+// along without a wait; products are computed when they are asked for, and their results withheld until the wait; what they
+// read must not be written till then. Swizzle and descriptors are taken literally: a wrong one reads other bytes.
 //
 // Bytes that a barrier's phase brings belong to the barrier: who waits for the phase, or hears from one who did, may read them.
 
@@ -150,7 +150,8 @@ class hopper_block {
   void begin(int t) { threads_[index(t)].fenced = true; }
   void commit(int t) { ++threads_[index(t)].groups; }
 
-  /// The product that the thread issues now: its B, and A if it lies in shared memory, as all threads of the warpgroup see them.
+  /// The product that the thread issues now: its B, and A if it lies in shared memory, as all threads of the warpgroup see
+  /// them.
   template <class T>
   void multiply(int t, float* d, int columns, const float* rows_of_a, const simt::matrix_descriptor* a,
                 simt::matrix_descriptor b, bool transposed, bool accumulate) {

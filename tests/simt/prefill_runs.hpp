@@ -1,6 +1,6 @@
 #pragma once
-// What the tests of both forms of prefill attention share: calls made of random sequences, a call started in the form that its plan names, and looked
-// at beside the oracle.
+// What the tests of both forms of prefill attention share: calls made of random sequences, a call started in the form that its
+// plan names, and looked at beside the oracle.
 
 #include "simt/attention_runs.hpp"
 #include "simt/hopper.hpp"
@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstddef>
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -49,8 +50,9 @@ void run_prefill(const Mixer& mixer, const ei::attention::head_layout& h,
                  bool with_maps = false) {
   namespace cuda = ei::attention::cuda;
   std::vector<cuda::prefill_maps> maps;
-  if (with_maps) {
-    for (const auto& s : sequences) maps.push_back(maps_of(s.cache, h.kv_heads));
+  if constexpr (std::is_same_v<View, cache_of<T>>) {
+    for (std::size_t i = 0; with_maps && i < sequences.size(); ++i)
+      maps.push_back(maps_of(sequences[i].cache, h.kv_heads));
     for (std::size_t i = 0; i < maps.size(); ++i) sequences[i].maps = &maps[i];
   }
   const cuda::prefill_plan plan = cuda::plan_prefill(mixer, h, std::span(sequences), limits);

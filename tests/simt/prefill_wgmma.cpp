@@ -7,6 +7,7 @@
 #include <effinfer/attention/sliding_window.hpp>
 #include <effinfer/attention/soft_cap.hpp>
 #include <effinfer/attention/streaming_window.hpp>
+#include <effinfer/kv_cache/paged_view.hpp>
 
 #include <doctest/doctest.h>
 
@@ -122,6 +123,36 @@ TEST_CASE("prefill on warpgroups from a ring, heads one behind the other, is pre
     call.out.data = in_ring.query.data();  // outputs may take the queries' place
     prefill<d>(mixer, h, std::vector{call}, thread_order::shuffled, with_maps);
     CHECK(in_ring.query == s.out);
+  }
+}
+
+TEST_CASE("prefill on warpgroups from blocks of a pool is prefill from all positions, bit for bit") {
+  using T = bf16;
+  constexpr int d = 64, columns = 2 * d, block = 64 * columns;
+  const head_layout h = layout(2, 2, d);
+  random_sequence<T> s(h, 90, 140, 5);  // four blocks, the last one not full
+  prefill<d>(full{}, h, std::vector{in_call(s, h, rows_of(s, h))}, thread_order::shuffled, true);
+  // A block has the keys of 64 positions, then their values; only what is held is a number.
+  const std::vector<int> table = {4, 0, 5, 2};
+  std::vector<T> pool(6 * 2 * block, T(not_a_number));
+  for (int p = 0; p < s.length(); ++p) {
+    const auto to = pool.begin() + table[static_cast<std::size_t>(p / 64)] * 2 * block + p % 64 * columns;
+    std::copy_n(s.keys.begin() + p * columns, columns, to);
+    std::copy_n(s.values.begin() + p * columns, columns, to + block);
+  }
+  ei::kv_cache::paged_view<T> cache;
+  cache.keys = pool.data(), cache.values = pool.data() + block, cache.table = table.data();
+  cache.block_stride = 2 * block, cache.head_stride = d, cache.row_stride = columns, cache.length = s.length();
+  const std::vector maps = {cuda::map_cache(cache.keys, cache.values, columns, 6 * 2 * 64 - 64,
+                                            [](const simt::box_source& m) { return make_tensor_map(m); })};
+  for (const bool with_maps : {true, false}) {
+    random_sequence<T> paged = s;
+    paged.poison();
+    const auto like = in_call(paged, h, rows_of(paged, h));
+    std::vector<cuda::prefill_sequence<T, ei::kv_cache::paged_view<T>>> call = {
+        {like.query, like.out, cache, like.first_position, 0, with_maps ? maps.data() : nullptr}};
+    run_prefill<d>(full{}, h, call, hopper_limits);
+    CHECK(paged.out == s.out);
   }
 }
 

@@ -36,7 +36,7 @@
 
 namespace effinfer::inline v0::attention::cuda {
 
-/// Which kernel a call runs: that of this file, on warps' matrix instructions, or that of prefill_wgmma.hpp.
+/// Which kernel a call runs: that of this file, on the matrix instructions of warps, or that of prefill_wgmma.hpp.
 enum class prefill_form { mma, wgmma };
 
 /// Where the second form may find keys and values by the copying engine: made by map_cache (prefill_wgmma.hpp), in device memory.
@@ -85,8 +85,9 @@ struct prefill_plan {
 };
 
 /// Fills in what prefill_sequence says that the plan does. Sequences without new tokens are allowed. Head sizes D of the kernels: 32,
-/// 64, 96, 128, 256. `limits`: of the device; the form is `wgmma` where it has that, and depends on nothing else that a call says but the head size. Errors: `invalid_argument` (heads, a scale that isn't above 0), `mismatch` (shapes, a cache that doesn't end with the new
-/// tokens), `unsupported` (a head size, rows that aren't 16-byte aligned), `limit` (2^31 rows or blocks).
+/// 64, 96, 128, 256. `limits`: of the device; the form is `wgmma` where it has that and the kernel exists, whatever the lengths.
+/// Errors: `invalid_argument` (heads, a scale that isn't above 0), `mismatch` (shapes, a cache that doesn't end with the new tokens),
+/// `unsupported` (a head size, rows that aren't 16-byte aligned), `limit` (2^31 rows or blocks).
 template <class Mixer, class T, class View>
 prefill_plan plan_prefill(const Mixer&, const head_layout& h, std::span<prefill_sequence<T, View>> sequences,
                           const execution::simt::device_limits& limits = {}) {

@@ -1,21 +1,24 @@
 #pragma once
-// The prefill attention of prefill.hpp in the form of FlashAttention-3, for GPUs of compute capability 9.0: one warpgroup brings keys and values
-// into a ring of stages in shared memory, two others multiply and weigh them. Each of these issues the scores of the next tile before the values of
-// this one, so that the softmax of one tile runs while the tensor cores work on another, and the two take turns at the tensor cores.
+// The prefill attention of prefill.hpp in the form of FlashAttention-3, for GPUs of compute capability 9.0: one warpgroup
+// brings keys and values into a ring of stages in shared memory, two others multiply and weigh them. Each of these issues the
+// scores of the next tile before the values of this one, so that the softmax of one tile runs while the tensor cores work on
+// another, and the two take turns at the tensor cores.
 //
 //   const prefill_plan plan = plan_prefill(mixer, heads, std::span(sequences), device.limits());
 //   start_prefill<Mixer, bf16, view, 128>({mixer, heads, on_device, plan}, [&](auto kernel, const auto& args) {
 //     q.template launch<typename decltype(kernel)::type>(args);    // this form or that of prefill.hpp, as plan.form says
 //   });
 //
-// Tiles come into shared memory in one of two ways. Where a sequence has `maps`, its cache lies in a matrix that the copying engine was told of
-// (map_cache), and one thread asks for boxes of 64 positions: contiguous, ring and paged caches are all such, as 64 positions lie one behind the other. Tiles that
-// the cache holds only a part of, and all tiles of sequences without maps, are copied by 128 threads, 16 bytes each, as a box can't leave
-// out rows in its midst: what lies there may be NaN, which a weight of 0 doesn't cure.
+// Tiles come into shared memory in one of two ways. Where a sequence has `maps`, its cache lies in a matrix that the copying
+// engine was told of (map_cache), and one thread asks for boxes of 64 positions: contiguous, ring and paged caches are all
+// such, as 64 positions lie one behind the other. Tiles that the cache holds only a part of, and all tiles of sequences without
+// maps, are copied by 128 threads, 16 bytes each, as a box can't leave out rows in its midst: what lies there may be NaN, which
+// a weight of 0 doesn't cure.
 //
 // Exact: as in prefill.hpp, within this form: chunked is whole, batched is alone, with maps is without.
 //
-// Source: Shah et al., "FlashAttention-3: Fast and Accurate Attention with Asynchrony and Low-precision" (2024), algorithm 2 and sections 3.1, 3.2.
+// Source: Shah et al., "FlashAttention-3: Fast and Accurate Attention with Asynchrony and Low-precision" (2024), algorithm 2
+// and sections 3.1, 3.2.
 
 #include <effinfer/attention/cuda/prefill.hpp>
 #include <effinfer/attention/cuda/query_rows.hpp>
@@ -34,9 +37,10 @@
 
 namespace effinfer::inline v0::attention::cuda {
 
-/// Tells the copying engine of the memory that a cache lies in: `rows` rows, `row_stride` elements apart, from `keys` and from `values` on. For each
-/// position held, view.key(...) must be in it, and D elements from there on in one row. `make`: simt::make_tensor_map. The result is copied to device
-/// memory, and may be used as long as the cache's memory stays where it is. Errors: those of `make`.
+/// Tells the copying engine of the memory that a cache lies in: `rows` rows, `row_stride` elements apart, from `keys` and from
+/// `values` on. For each position held, view.key(...) must be in it, and D elements from there on in one row. `make`:
+/// simt::make_tensor_map. The result is copied to device memory, and may be used as long as the cache's memory stays where it
+/// is. Errors: those of `make`.
 template <class T, class Make>
 prefill_maps map_cache(const T* keys, const T* values, std::ptrdiff_t row_stride, std::ptrdiff_t rows,
                        const Make& make) {
@@ -46,8 +50,8 @@ prefill_maps map_cache(const T* keys, const T* values, std::ptrdiff_t row_stride
   };
   return {make(source(keys)), make(source(values)), keys, values};
 }
-/// The same for a view of all positions or a ring, whose heads lie side by side in a row or one behind the other. Error: `unsupported` (other
-/// heads).
+/// The same for a view of all positions or a ring, whose heads lie side by side in a row or one behind the other. Error:
+/// `unsupported` (other heads).
 template <class T, class Make>
 prefill_maps map_cache(const kv_cache::view<T>& cache, int kv_heads, const Make& make) {
   if (cache.head_stride > cache.row_stride && cache.head_stride % cache.row_stride != 0) {

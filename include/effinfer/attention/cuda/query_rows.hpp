@@ -1,7 +1,7 @@
 #pragma once
-// The query rows of a prefill block in registers: which keys they see, what a policy does to their scores, how scores become weights, and how
-// outputs are stored. Both forms of the kernel (prefill.hpp, prefill_wgmma.hpp) are made of this: a warp has strips of 16 rows, and of each strip
-// a thread has what execution::simt::d_element says of a matrix of 16 x 8 after the other.
+// The query rows of a prefill block in registers: which keys they see, what a policy does to their scores, how scores become
+// weights, and how outputs are stored. Both forms of the kernel (prefill.hpp, prefill_wgmma.hpp) are made of this: a warp has
+// strips of 16 rows, and of each strip a thread has what execution::simt::d_element says of a matrix of 16 x 8 after the other.
 
 #include <effinfer/attention/policy.hpp>
 #include <effinfer/attention/sequence.hpp>
@@ -18,7 +18,8 @@ namespace effinfer::inline v0::attention::cuda::detail {
 inline constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
 inline constexpr float log2_e = 1.44269504F;
 
-/// The rows [first_row, past_row) of a sequence that a block works on, row r being head r % group of token r / group; and the keys that they see.
+/// The rows [first_row, past_row) of a sequence that a block works on, row r being head r % group of token r / group; and the
+/// keys that they see.
 struct query_block {
   int group, first_row, past_row;
   int first_query, last_query;  ///< positions
@@ -79,7 +80,8 @@ EFFINFER_HOST_DEVICE void locate_rows(Simt& t, const query_block& b, int first_p
   }
 }
 
-/// What the scores in the registers are multiplied with to be exponents of two. The scale is in it where no policy wants to see them.
+/// What the scores in the registers are multiplied with to be exponents of two. The scale is in it where no policy wants to see
+/// them.
 template <class Mixer>
 EFFINFER_HOST_DEVICE float score_unit(const head_layout& heads) {
   return Mixer::changes_scores ? log2_e : heads.scale * log2_e;
@@ -110,8 +112,9 @@ EFFINFER_HOST_DEVICE void store_words(T* to, const std::uint32_t (&words)[4]) {
 #endif
 }
 
-/// Of four matrices of 8 columns, one word of each in every lane: word i of lane l becomes that of lane l / 4 * 4 + i, of matrix l % 4. So four lanes,
-/// which had a piece of 4 bytes of each of four pieces of 16, have one whole piece each. All lanes call it.
+/// Of four matrices of 8 columns, one word of each in every lane: word i of lane l becomes that of lane l / 4 * 4 + i, of
+/// matrix l % 4. So four lanes, which had a piece of 4 bytes of each of four pieces of 16, have one whole piece each. All lanes
+/// call it.
 template <class Simt>
 EFFINFER_HOST_DEVICE void gather_pieces(Simt& t, std::uint32_t (&w)[4]) {
   const bool odd = t.lane() % 2 == 1, high = t.lane() % 4 >= 2;
@@ -129,8 +132,8 @@ EFFINFER_HOST_DEVICE void gather_pieces(Simt& t, std::uint32_t (&w)[4]) {
   }
 }
 
-/// Scores of the keys from `key` on, as the mixer wants them; minus infinity where a query doesn't see a key. `Apart` keeps the policy's work on a
-/// few scores behind that on others, where there are no registers for all of it at once.
+/// Scores of the keys from `key` on, as the mixer wants them; minus infinity where a query doesn't see a key. `Apart` keeps the
+/// policy's work on a few scores behind that on others, where there are no registers for all of it at once.
 template <bool Apart, class Mixer, class Simt, int Strips, int Columns>
 EFFINFER_HOST_DEVICE void apply_policy(Simt& t, const Mixer& mixer, const head_layout& heads, int first_held,
                                        const position (&at)[Strips][2], int key, bool whole,
@@ -157,8 +160,8 @@ EFFINFER_HOST_DEVICE void apply_policy(Simt& t, const Mixer& mixer, const head_l
   }
 }
 
-/// Scores become weights e^(score - greatest so far); `fade`: what everything that was summed under an older greatest is to be multiplied with.
-/// `sum` is the thread's share.
+/// Scores become weights e^(score - greatest so far); `fade`: what everything that was summed under an older greatest is to be
+/// multiplied with. `sum` is the thread's share.
 template <class Simt, int Strips, int Columns>
 EFFINFER_HOST_DEVICE void weigh(Simt& t, float unit, float (&score)[Strips][Columns][4], float (&greatest)[Strips][2],
                                 float (&sum)[Strips][2], float (&fade)[Strips][2]) {
@@ -191,8 +194,8 @@ EFFINFER_HOST_DEVICE void fade_out(const float (&fade)[Strips][2], float (&out)[
     out[i / 4 / Columns][i / 4 % Columns][i % 4] *= fade[i / 4 / Columns][i % 4 / 2];
 }
 
-/// What weighted values are to be multiplied with at the end, once for each of the thread's rows: with the mixer's start among the weights. 0
-/// for a row that saw nothing. All lanes call it.
+/// What weighted values are to be multiplied with at the end, once for each of the thread's rows: with the mixer's start among
+/// the weights. 0 for a row that saw nothing. All lanes call it.
 template <class Mixer, class Simt>
 EFFINFER_HOST_DEVICE float final_factor(Simt& t, const Mixer& mixer, float unit, int head, float greatest, float sum) {
   float all = sum;

@@ -192,8 +192,8 @@ class hopper<device_context> {
   }
 };
 
-/// What the copying engine is told of a matrix. Asks the driver, which isn't linked with. Errors: `device` (a driver without it),
-/// `unsupported` (an address or stride that it doesn't take).
+/// What the copying engine is told of a matrix. Asks the driver, which isn't linked with. Errors: `device` (a driver without
+/// it), `unsupported` (an address or stride that it doesn't take).
 inline tensor_map make_tensor_map(const box_source& from) {
   using encode = CUresult(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*, const cuuint64_t*,
                           const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave, CUtensorMapSwizzle,
