@@ -42,12 +42,12 @@ if [ $build_only = 1 ]; then exit 0; fi
 failed=0
 echo "== every kernel against the CPU's functions"
 timeout 150 "$out/kernel_tests" || failed=1
-echo "== the shipped model"
-timeout 60 "$out/check_model" "$root/models/shakespeare-llama" || failed=1
+echo "== the shipped models"
+timeout 60 "$out/check_model" "$root/models/shakespeare-llama" "$root/models/shakespeare-linear" || failed=1
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck; do
     echo "== compute-sanitizer $tool"
-    timeout 60 compute-sanitizer --tool $tool --error-exitcode 1 "$out/check_model" "$root/models/shakespeare-llama" \
+    timeout 60 compute-sanitizer --tool $tool --error-exitcode 1 "$out/check_model" "$root/models/shakespeare-llama" "$root/models/shakespeare-linear" \
       >"$out/$tool.log" 2>&1 && echo "clean" || { echo "see $out/$tool.log (or it took more than a minute)"; failed=1; }
   done
 fi

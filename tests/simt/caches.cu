@@ -1,13 +1,16 @@
 // Attention on caches of int8 or fp8 and in pages, for the head sizes and policies that take the most registers; see instantiations.cu.
 
 #include <effinfer/attention/alibi.hpp>
+#include <effinfer/attention/cuda/branch_view.hpp>
 #include <effinfer/attention/cuda/prefill.hpp>
 #include <effinfer/attention/cuda/softmax.hpp>
 #include <effinfer/attention/sliding_window.hpp>
 #include <effinfer/attention/soft_cap.hpp>
 #include <effinfer/execution/simt/launch.cuh>
+#include <effinfer/kv_cache/cuda/copy_tokens.hpp>
 #include <effinfer/kv_cache/cuda/store.hpp>
 #include <effinfer/kv_cache/paged_view.hpp>
+#include <effinfer/layers/cuda/rotary_embedding.hpp>
 
 namespace ei = effinfer;
 
@@ -43,4 +46,14 @@ void use_all() {
   use<ei::kv_cache::cuda::store_rows<ei::f16, ei::kv_cache::paged_view<ei::f16>>>();
   use<ei::kv_cache::cuda::store_rows<ei::bf16, ei::kv_cache::paged_view<ei::fp8_e4m3>>>();
   use_both<softmax<alibi>, ei::bf16, ei::kv_cache::paged_view<int8>, 256>();
+  // Trees.
+  using ei::attention::cuda::branch_view;
+  use<ei::attention::cuda::decode_split<full, ei::bf16, branch_view<ei::kv_cache::view<ei::bf16>>, 128>>();
+  use<ei::attention::cuda::decode_split<full, ei::f16, branch_view<ei::kv_cache::paged_view<ei::f16>>, 256>>();
+  use<ei::attention::cuda::decode_split<softmax<sliding_window<>>, ei::bf16,
+                                        branch_view<ei::kv_cache::paged_view<int8>>, 96>>();
+  use<ei::kv_cache::cuda::copy_tokens<ei::bf16>>();
+  use<ei::kv_cache::cuda::copy_tokens<int8>>();
+  use<ei::layers::cuda::rotate_and_store_tokens<ei::bf16, int8>>();
+  use<ei::layers::cuda::rotate_and_store_tokens<ei::f16, ei::fp8_e4m3>>();
 }

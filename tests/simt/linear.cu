@@ -2,6 +2,7 @@
 
 #include <effinfer/attention/cuda/linear.hpp>
 #include <effinfer/execution/simt/launch.cuh>
+#include <effinfer/kv_cache/cuda/recurrent_state.hpp>
 
 namespace ei = effinfer;
 
@@ -13,10 +14,11 @@ void use() {
     ei::execution::simt::launch<typename decltype(kernel)::type>(a, nullptr);
   };
   ei::attention::cuda::start_recurrent<D>(args, start);
-  ei::attention::cuda::start_chunked<D>(args, start);
+  if constexpr (D >= 64) ei::attention::cuda::start_chunked<D>(args, start);
 }
 template <class T>
 void use_head_sizes() {
+  use<T, 32>();
   use<T, 64>();
   use<T, 96>();
   use<T, 128>();
@@ -27,4 +29,5 @@ void use_all() {
   use_head_sizes<ei::bf16>();
   use_head_sizes<ei::f16>();
   use_head_sizes<float>();
+  ei::execution::simt::launch<ei::kv_cache::cuda::clear_floats>({}, nullptr);
 }

@@ -45,8 +45,7 @@ class decoder {
   using mixer_settings = typename Mixer::settings;
   /// True where a session may go on beyond its context, letting go of the oldest tokens.
   static constexpr bool slides = Mixer::slides;
-  /// Whether a pass may read a tree with branches, and how many tokens of a chain or tree at most.
-  static constexpr bool reads_trees = true;
+  /// Tokens of a tree that a pass reads, at most.
   static constexpr int tree_tokens = std::numeric_limits<int>::max();
 
   /// One sequence's part of a pass: `tokens` go behind the `position` tokens that `of` holds.

@@ -63,6 +63,16 @@ inline constexpr bool can_run_on<Execution> = requires {
   sizeof(typename Execution::context);
 };
 
+/// Caches that devices have memory for.
+template <class Cache>
+inline constexpr bool is_on_devices = false;
+template <class T>
+inline constexpr bool is_on_devices<kv_cache::contiguous<T>> = true;
+template <class T>
+inline constexpr bool is_on_devices<kv_cache::ring<T>> = true;
+template <class T, int Block>
+inline constexpr bool is_on_devices<kv_cache::paged<T, Block>> = true;
+
 template <class Slot, class... Policies>
 inline constexpr int count_in_slot = (0 + ... + int{policy_of<Policies, Slot>});
 
@@ -181,6 +191,11 @@ struct check_composition {
                 "effinfer: execution::cuda needs nvcc: compile this file with nvcc -std=c++20 (a .cu file, or nvcc -x "
                 "cu), or run the pipeline "
                 "with execution::cpu.");
+
+  static_assert(!effinfer::execution::simt::device_policy<execution> ||
+                    is_on_devices<typename pick<slot::kv_cache, kv_cache::contiguous<float>, Policies...>::type>,
+                "effinfer: execution::cuda keeps keys and values in kv_cache::contiguous<T>, ring<T> or paged<T, "
+                "Block>: choose one of these, or run the pipeline with execution::cpu.");
 
   using model = typename pick<slot::model, models::from_checkpoint, Policies...>::type;
   using attention = typename pick<slot::attention, void, Policies...>::type;

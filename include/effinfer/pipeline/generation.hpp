@@ -450,12 +450,6 @@ class generation {
       tree_ = decoding::draft_tree::chain(policy.drafter.propose(history_, most));
     }
     depths_ = tree_.depths();
-    if constexpr (!Decoder::reads_trees) {  // the first guess for each place stays
-      std::size_t chain = 0;
-      while (chain < depths_.size() && depths_[chain] == static_cast<int>(chain)) ++chain;
-      depths_.resize(chain);
-      tree_.keep_first(static_cast<int>(chain));
-    }
     length_->drafted(levels(), seconds(begin));
     if (depths_.empty()) length_->learn(0, 0, 0);
   }

@@ -166,9 +166,6 @@ class session {
                   std::to_string(total) + " tokens are more than the " + std::to_string(pass_tokens()) + " of a pass",
                   "raise session_options.prefill_chunk");
     }
-    if (!Decoder::reads_trees && !tokens.empty() && depths.back() + 1 != total) {
-      throw error(error_code::unsupported, "session.append_tree", "this model reads chains only, no branches");
-    }
     for (const typename Decoder::tap& t : taps) check(t, total);
     tree_tokens_.assign(tokens.begin(), tokens.end());
     tree_depths_.assign(depths.begin(), depths.end());

@@ -65,7 +65,6 @@ class decoder {
   static constexpr int logit_rows = cuda::logit_rows;
   static constexpr int few_tokens = cuda::few_tokens;
   static constexpr int graph_rows = cuda::graph_rows;
-  static constexpr bool reads_trees = true;
   static constexpr int tree_tokens = few_tokens;
 
   /// As models::decoder's.

@@ -36,14 +36,9 @@ namespace effinfer::inline v0::models::cuda {
 
 namespace detail {
 
-/// A cache policy's memory on a device.
+/// A cache policy's memory on a device; of another policy there is none, and the pipeline says so.
 template <class Cache, class Device>
-struct cache_on {
-  static_assert(
-      sizeof(Cache) == 0,
-      "effinfer: execution::cuda keeps keys and values in kv_cache::contiguous<T>, ring<T> or paged<T, Block>: "
-      "choose one of these, or run with execution::cpu.");
-};
+struct cache_on;
 template <class T, class Device>
 struct cache_on<kv_cache::contiguous<T>, Device> {
   using type = kv_cache::cuda::positions<T, Device>;
