@@ -72,19 +72,22 @@ rows as_rows(const std::vector<plain::row>& of) {
 /// `long_too` all at once.
 template <class T, class Model, class Quantization>
 void check_logits(const std::string& path, const Quantization& policy, std::size_t count, bool long_too, int window = 0,
-                  const ei::session_options& options = {.context_tokens = 64, .prefill_chunk = 64}) {
+                  const ei::session_options& options = {.context_tokens = 64, .prefill_chunk = 64},
+                  bool wgmma = false) {
   const auto files = ei::checkpoint::model_files::open(path);
   const std::vector<int> tokens = some_tokens(count, files.config().vocabulary_size);
   const auto wanted = plain::decoder<plain::exact, Quantization>(files, policy, window)(tokens);
   const double rounding = worst(as_rows(plain::decoder<T, Quantization>(files, policy, window)(tokens)), wanted);
   CHECK(rounding > 0);
-  const Model model = Model::load(path, {}, policy, host<T>{.multiprocessors = 3});
+  device_counts counts;
+  const Model model = Model::load(path, {}, policy, host<T>{.multiprocessors = 3, .wgmma = wgmma, .counts = &counts});
   for (const std::vector<int>& sizes : {std::vector<int>{2, 5, 1}, std::vector<int>{64}}) {
-    if (sizes[0] == 64 && !long_too) continue;
+    if (sizes[0] == 64 ? !long_too : wgmma) continue;
     auto session = model.start(options);
     const double error = worst(read(session, tokens, sizes), wanted);
     CHECK_MESSAGE(error <= 2 * rounding + 1e-5, path, ": ", error, " where rounding costs ", rounding);
   }
+  CHECK((counts.wgmma_kernels > 0) == wgmma);
 }
 
 }  // namespace
@@ -162,6 +165,13 @@ TEST_CASE("GGUF files, every format of blocks and several in one file: logits ne
   const auto asked = small::memory_footprint(mixed, {}, host<bf16>{});
   const small model = small::load(mixed, {}, host<bf16>{.counts = &counts});
   CHECK(counts.bytes == asked.owned_bytes);
+}
+
+TEST_CASE("long reads in the form for Hopper: logits near those in double") {
+  const small_checkpoint::folder folder;
+  small_checkpoint::write(folder.path(), {});
+  const ei::session_options options = {.context_tokens = 192, .prefill_chunk = 64};
+  check_logits<bf16, small>(folder.path(), at_load{}, sanitized ? 18 : 140, true, 0, options, true);
 }
 
 namespace {

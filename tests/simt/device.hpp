@@ -3,7 +3,7 @@
 // machine's, which it counts. What was allocated is poison until it is written; graphs keep the arguments that they were recorded with,
 // as a GPU's do.
 
-#include "simt/host.hpp"
+#include "simt/hopper.hpp"
 
 #include <effinfer/core/error.hpp>
 #include <effinfer/core/slot.hpp>
@@ -26,6 +26,7 @@ struct device_counts {
   std::size_t bytes = 0, host_bytes = 0;  ///< allocated now
   std::size_t allocations = 0;            ///< so far, of both
   std::size_t kernels = 0, graphs = 0;    ///< started so far; a graph's kernels count too
+  std::size_t wgmma_kernels = 0;          ///< of them, those for Hopper
   std::size_t downloaded = 0;             ///< bytes
 };
 
@@ -37,6 +38,7 @@ struct on_host {
   using head_sizes = simt::head_sizes<HeadSizes...>;
   int multiprocessors = 1;
   int shared_bytes = 160 * 1024;
+  bool wgmma = false;
   std::size_t memory = std::size_t{1} << 32;  ///< bytes that there are
   device_counts* counts = nullptr;
   thread_order order = thread_order::forward;
@@ -74,6 +76,7 @@ class on_host<Activation, HeadSizes...>::context {
       const auto g = K::plan(a);
       if (g.shared_bytes > of_->policy_.shared_bytes) throw simt_error("more shared memory than the device has");
       ++of_->counts().kernels;
+      if constexpr (requires { K::for_hopper; }) ++of_->counts().wgmma_kernels;
       simt_host::start<K>(a, of_->policy_.order);
     }
     void upload(void* to, const void* from, std::size_t bytes) { copy(to, from, bytes); }
@@ -107,7 +110,10 @@ class on_host<Activation, HeadSizes...>::context {
   void release(void* p, std::size_t bytes) const { give(p, bytes, counts().bytes); }
   [[nodiscard]] void* allocate_host(std::size_t bytes) const { return take(bytes, counts().host_bytes); }
   void release_host(void* p, std::size_t bytes) const { give(p, bytes, counts().host_bytes); }
-  [[nodiscard]] simt::device_limits limits() const { return {policy_.multiprocessors, policy_.shared_bytes}; }
+  [[nodiscard]] simt::device_limits limits() const {
+    return {policy_.multiprocessors, policy_.shared_bytes, policy_.wgmma};
+  }
+  [[nodiscard]] simt::tensor_map map(const simt::box_source& m) const { return make_tensor_map(m); }
   [[nodiscard]] queue_type queue() const { return queue_type(*this); }
   template <class F>
   [[nodiscard]] graph record(const F& f) const {

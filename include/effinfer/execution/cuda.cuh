@@ -164,6 +164,7 @@ class on_cuda<Activation, HeadSizes...>::context {
   }
 
   [[nodiscard]] simt::device_limits limits() const { return limits_; }
+  [[nodiscard]] simt::tensor_map map(const simt::box_source& m) const { return simt::make_tensor_map(m); }
   [[nodiscard]] int device() const { return policy_.device; }
   [[nodiscard]] cudaStream_t stream() const { return policy_.stream; }
   [[nodiscard]] queue_type queue() const { return {policy_.device, policy_.stream, overlaps_}; }

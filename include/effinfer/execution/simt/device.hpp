@@ -5,6 +5,7 @@
 #include <effinfer/core/slot.hpp>
 #include <effinfer/execution/instruction_set.hpp>
 #include <effinfer/execution/simt/grid.hpp>
+#include <effinfer/execution/simt/hopper.hpp>
 
 #include <concepts>
 #include <cstddef>
@@ -49,6 +50,7 @@ concept work_queue = requires(Q& q, void* to, const void* from, std::size_t byte
 ///   queue()                                        the queue of this device; as long as it lives, work is the device's
 ///   record(f)                                      f(queue) once, without running anything: a `graph`, which
 ///                                                  graph.start(queue) runs as often as one likes. An empty graph is false
+///   map(m)                                         what the copying engine is told of a box_source, where limits().wgmma (hopper.hpp)
 ///   set()                                          for what rules and samplers do on the host
 template <class D>
 concept device = requires(const D& d, void* p, std::size_t bytes) {
@@ -58,6 +60,7 @@ concept device = requires(const D& d, void* p, std::size_t bytes) {
   d.release_host(p, bytes);
   { d.limits() } -> std::convertible_to<device_limits>;
   { d.queue() } -> work_queue;
+  { d.map(box_source()) } -> std::same_as<tensor_map>;
   { d.set() } -> std::same_as<instruction_set>;
   typename D::graph;
 };

@@ -6,7 +6,7 @@
 // The tokens of a tree are decode steps too, each over the cache and those that lead to it, which lie beside the cache until `keep`.
 
 #include <effinfer/attention/cuda/branch_view.hpp>
-#include <effinfer/attention/cuda/prefill.hpp>
+#include <effinfer/attention/cuda/prefill_wgmma.hpp>
 #include <effinfer/attention/cuda/softmax.hpp>
 #include <effinfer/core/error.hpp>
 #include <effinfer/core/matrix_view.hpp>
@@ -68,6 +68,8 @@ class device_mixer<softmax_mixer<Attention, Cache, FromCheckpoint>, Execution> {
   using view = typename Cache::view;
   using sequence = attention::cuda::decode_sequence<T, view>;
   using long_read = attention::cuda::prefill_sequence<T, view>;
+  /// The copying engine may be told of the cache.
+  static constexpr bool mapped = std::is_same_v<view, kv_cache::view<T>>;
   using branch = attention::cuda::decode_sequence<T, attention::cuda::branch_view<view>>;
   using place = layers::cuda::cache_place<C>;
 
@@ -158,8 +160,9 @@ class device_mixer<softmax_mixer<Attention, Cache, FromCheckpoint>, Execution> {
   };
   using item = pass_item<state>;
 
-  device_mixer(const checkpoint::model_config& c, settings s, const device&)
+  device_mixer(const checkpoint::model_config& c, settings s, const device& where)
       : settings_(std::move(s)),
+        where_(&where),
         rope_(c.rope),
         layers_(c.layers),
         rotary_(c.rope),
@@ -181,7 +184,7 @@ class device_mixer<softmax_mixer<Attention, Cache, FromCheckpoint>, Execution> {
   enum class read { steps, whole, tree };
   /// Where the parts of an upload for `rows` rows begin. Sequences are [layers, rows], or a long read's, [layers].
   struct parts {
-    std::size_t turns = 0, places = 0, sequences = 0, bytes = 0;
+    std::size_t turns = 0, places = 0, sequences = 0, maps = 0, bytes = 0;
   };
   static parts layout(int layers, const rotary_settings& rope, int rows, read as) {
     execution::simt::layout l;
@@ -197,6 +200,8 @@ class device_mixer<softmax_mixer<Attention, Cache, FromCheckpoint>, Execution> {
     p.sequences = next(static_cast<std::size_t>(layers) * (as == read::whole  ? sizeof(long_read)
                                                            : as == read::tree ? n * sizeof(branch)
                                                                               : n * sizeof(sequence)));
+    p.maps = next(mapped && as == read::whole ? static_cast<std::size_t>(layers) * sizeof(attention::cuda::prefill_maps)
+                                              : 0);
     p.bytes = l.used();
     return p;
   }
@@ -279,7 +284,15 @@ class device_mixer<softmax_mixer<Attention, Cache, FromCheckpoint>, Execution> {
       const item& i = items[0];
       long_read& s = reinterpret_cast<long_read*>(host + p.at.sequences)[layer];
       s = {qkv.middle_columns(0, mixed.columns), mixed, i.of->cache_.view(layer, i.position + rows), i.position};
-      p.whole = attention::cuda::plan_prefill(at(layer, i.of->context_), heads_, std::span<long_read>(&s, 1));
+      p.whole = attention::cuda::plan_prefill(at(layer, i.of->context_), heads_, std::span<long_read>(&s, 1),
+                                              where_->limits());
+      if constexpr (mapped) {
+        if (p.whole.form != attention::cuda::prefill_form::wgmma) continue;
+        // Made anew each time, as nothing else knows when a cache's memory has become another's; the driver isn't asked, it only computes.
+        reinterpret_cast<attention::cuda::prefill_maps*>(host + p.at.maps)[layer] = attention::cuda::map_cache(
+            s.cache, heads_.kv_heads, [this](const execution::simt::box_source& m) { return where_->map(m); });
+        s.maps = reinterpret_cast<const attention::cuda::prefill_maps*>(upload + p.at.maps) + layer;
+      }
     }
     return p;
   }
@@ -314,7 +327,8 @@ class device_mixer<softmax_mixer<Attention, Cache, FromCheckpoint>, Execution> {
           at(layer, p.contexts[0]), heads_, reinterpret_cast<const long_read*>(p.upload + p.at.sequences) + layer,
           p.whole};
       with_head_size<Execution>(heads_.head_size, [&](auto size) {
-        q.template launch<attention::cuda::prefill<kernel_mixer, T, view, decltype(size)::value>>(args);
+        attention::cuda::start_prefill<kernel_mixer, T, view, decltype(size)::value>(
+            args, [&q](auto kernel, const auto& a) { q.template launch<typename decltype(kernel)::type>(a); });
       });
     }
   }
@@ -411,6 +425,7 @@ class device_mixer<softmax_mixer<Attention, Cache, FromCheckpoint>, Execution> {
   }
 
   settings settings_;
+  const device* where_;
   rotary_settings rope_;
   int layers_;
   layers::rotary_embedding rotary_;
