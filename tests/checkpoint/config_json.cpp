@@ -243,6 +243,10 @@ TEST_CASE("config.json: what isn't computed") {
   CHECK_NOTHROW(llama("\"hidden_act\": \"swish\""));  // the same function
   refuses("quantization_config", R"({"quant_method": "gptq", "bits": 4})", error_code::unsupported, "GGUF");
   CHECK_NOTHROW(llama("\"quantization_config\": null"));
+  CHECK_NOTHROW(llama(R"("quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]})"));
+  CHECK_NOTHROW(llama(R"("quantization_config": {"quant_method": "compressed-tensors", "format": "float-quantized"})"));
+  refuses("quantization_config", R"({"quant_method": "compressed-tensors", "format": "pack-quantized"})",
+          error_code::unsupported, "FP8");
   refuses("hidden_act", "1", error_code::mismatch, "not a string");
   expect_error(error_code::missing, {"folder/config.json: field model_type"}, [] { return read("{}"); });
 }

@@ -148,7 +148,7 @@ struct block_weights {
     const std::uint32_t raw = static_cast<const words*>(piece(strip, unit, at.piece, at.lane))->w[at.word] >> at.shift;
     int code = static_cast<int>(raw & 15U);
     if constexpr (Bits == 8) {
-      code = static_cast<std::int8_t>(static_cast<std::uint8_t>(raw));
+      code = static_cast<int>((raw & 255U) ^ 128U) - 128;
     } else if constexpr (high_words > 0) {
       const std::uint32_t upper = high_place(strip, unit, at.lane)[at.high_word] >> at.high_shift;
       code |= static_cast<int>(upper & ((1U << high_words) - 1)) << 4;
