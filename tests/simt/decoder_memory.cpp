@@ -25,7 +25,6 @@
 namespace ei = effinfer;
 namespace kv = ei::kv_cache;
 using ei::bf16;
-using ei::f16;
 using ei::fp8_e4m3;
 using namespace session_reads;
 // One head size: less to compile.
@@ -153,7 +152,7 @@ TEST_CASE_TEMPLATE("bit for bit: in whatever passes, alone or in a batch; forks,
   std::vector<int> next;
   for (int i = 0; i < (sanitized ? 2 : 4); ++i) {
     sessions.push_back(model.start(options));
-    sessions.back().append(some_tokens(static_cast<std::size_t>(3 + 15 * i), 97, static_cast<std::uint64_t>(i)));
+    sessions.back().append(some_tokens(3 + 15 * static_cast<std::size_t>(i), 97, static_cast<std::uint64_t>(i)));
     next.push_back(i);
     alone.push_back(behind(sessions.back().fork(), {i}));
   }

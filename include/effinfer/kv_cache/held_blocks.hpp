@@ -107,6 +107,9 @@ class held_blocks {
  public:
   using pool = Pool;
 
+  held_blocks(const held_blocks&) = delete;
+  held_blocks& operator=(const held_blocks&) = delete;
+
   [[nodiscard]] const shape& model_shape() const { return pool_->model_shape(); }
   [[nodiscard]] int length() const { return length_; }
   /// The oldest position held.
@@ -166,8 +169,6 @@ class held_blocks {
     check_positive(capacity, "kv_cache capacity");
     table_.reserve(static_cast<std::size_t>(blocks_for(capacity)));
   }
-  held_blocks(const held_blocks&) = delete;
-  held_blocks& operator=(const held_blocks&) = delete;
   ~held_blocks() { release_from(0); }
 
   void swap(held_blocks& other) noexcept {

@@ -159,9 +159,7 @@ class device_mixer<linear_mixer<Linear>, Execution> {
     };
     form of;
     std::size_t upload_bytes = 0;
-
-   private:
-    friend device_mixer;
+    // The mixer's own:
     int sequences = 0;  // of a layer
     const sequence* upload = nullptr;
     float* vectors = nullptr;

@@ -217,9 +217,7 @@ class device_mixer<softmax_mixer<Attention, Cache, FromCheckpoint>, Execution> {
     };
     form of;
     std::size_t upload_bytes = 0;
-
-   private:
-    friend device_mixer;
+    // The mixer's own:
     read as = read::steps;
     parts at;
     const std::byte* upload = nullptr;  // on the device
