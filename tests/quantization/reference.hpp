@@ -200,8 +200,6 @@ inline double value_at(const eq::weight_matrix& w, std::ptrdiff_t row, std::ptrd
   }
 }
 
-inline bool is_float(weight_format f) { return ei::block_size(f) == 1 && ei::block_bytes(f) != 0; }
-
 /// Activations as an integer product sees them: rounded to 8 bits in blocks of 32.
 inline std::vector<double> as_8_bits(const float* x, std::ptrdiff_t columns) {
   std::vector<double> r(static_cast<std::size_t>(columns));
