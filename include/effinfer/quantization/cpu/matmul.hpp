@@ -102,42 +102,47 @@ inline std::ptrdiff_t panels_a_part(int threads, std::ptrdiff_t panels, std::siz
   return std::max({panels / (16 * threads), (1 << 17) / std::max<std::ptrdiff_t>(work, 1), std::ptrdiff_t{1}});
 }
 
+/// body(first panel, last panel, first token, tokens) for all of a loop over `panels` of `bytes`, on all threads: in turns, all panels
+/// with the first tokens, then with the next, so that those stay in the cache.
+template <class Body>
+void for_panels(const execution::cpu::context& exec, const prepared_activations& p, std::ptrdiff_t panels,
+                std::size_t bytes, const Body& body) {
+  const std::ptrdiff_t tokens = p.values.rows, some = goes_in_turns(exec, p) ? tokens_a_turn : tokens;
+  exec.parallel_for((tokens + some - 1) / some * panels, panels_a_part(exec.threads(), panels, bytes, some),
+                    [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
+                      for (std::ptrdiff_t i = begin, stop = 0; i < end; i = stop) {
+                        const std::ptrdiff_t block = i / panels, first = block * some;
+                        stop = std::min(end, (block + 1) * panels);
+                        body(i - block * panels, stop - block * panels, first, std::min(some, tokens - first));
+                      }
+                    });
+}
+
 template <class Formats>
 void run_products(Formats, const execution::cpu::context& exec, const prepared_activations& p,
                   std::span<const product> products) {
   std::ptrdiff_t panels = 0;
   std::size_t bytes = 0;
   for (const product& out : products) panels += out.w->panels(), bytes += out.w->bytes();
-  const std::ptrdiff_t tokens = p.values.rows;
-  if (tokens <= 0 || panels == 0) return;
-  const bool turns = goes_in_turns(exec, p);
+  if (p.values.rows <= 0 || panels == 0) return;
   const std::ptrdiff_t slabs = std::max<std::ptrdiff_t>(slabs_of(p.values.columns), 1);
-  const std::ptrdiff_t slabs_a_part = turns ? slabs_a_turn : slabs, tokens_a_part = turns ? tokens_a_turn : tokens;
-  const std::ptrdiff_t blocks = (tokens + tokens_a_part - 1) / tokens_a_part;
-  const auto some_panels = [&](std::ptrdiff_t slab, std::ptrdiff_t block, std::ptrdiff_t begin, std::ptrdiff_t end) {
-    const std::ptrdiff_t first = block * tokens_a_part, asked = std::min(tokens_a_part, tokens - first);
-    for (const product& out : products) {
-      const std::ptrdiff_t count = out.w->panels();
-      const std::ptrdiff_t last = std::min(end, count);
-      for (std::ptrdiff_t i = std::max<std::ptrdiff_t>(begin, 0); i < last; i += panels_a_group) {
-        const int some = static_cast<int>(std::min<std::ptrdiff_t>(panels_a_group, last - i));
-        float* y = out.y.row(first) + i * rows_a_panel;
-        run_panels(Formats(), exec.set(), p,
-                   {out.w, out.bias, out.adds, i, some, first, asked, y, out.y.stride, slab, slab + slabs_a_part});
-      }
-      begin -= count, end -= count;
-    }
-  };
+  const std::ptrdiff_t slabs_a_part = goes_in_turns(exec, p) ? slabs_a_turn : slabs;
   for (std::ptrdiff_t slab = 0; slab < slabs; slab += slabs_a_part) {
-    // All panels with the first tokens, then with the next: those stay in the cache.
-    exec.parallel_for(blocks * panels, panels_a_part(exec.threads(), panels, bytes, tokens_a_part),
-                      [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
-                        for (std::ptrdiff_t i = begin, stop = 0; i < end; i = stop) {
-                          const std::ptrdiff_t block = i / panels;
-                          stop = std::min(end, (block + 1) * panels);
-                          some_panels(slab, block, i - block * panels, stop - block * panels);
-                        }
-                      });
+    for_panels(exec, p, panels, bytes,
+               [&](std::ptrdiff_t begin, std::ptrdiff_t end, std::ptrdiff_t first, std::ptrdiff_t tokens) {
+                 for (const product& out : products) {
+                   const std::ptrdiff_t count = out.w->panels();
+                   const std::ptrdiff_t last = std::min(end, count);
+                   for (std::ptrdiff_t i = std::max<std::ptrdiff_t>(begin, 0); i < last; i += panels_a_group) {
+                     const int some = static_cast<int>(std::min<std::ptrdiff_t>(panels_a_group, last - i));
+                     float* y = out.y.row(first) + i * rows_a_panel;
+                     run_panels(Formats(), exec.set(), p,
+                                {out.w, out.bias, out.adds, i, some, first, tokens, y, out.y.stride, slab,
+                                 slab + slabs_a_part});
+                   }
+                   begin -= count, end -= count;
+                 }
+               });
   }
 }
 
@@ -150,47 +155,39 @@ prepared_activations run_combined(Formats, const execution::cpu::context& exec, 
   const std::ptrdiff_t tokens = p.values.rows, panels = a.w->panels();
   const activation_writer to(exec.set(), tokens, a.w->rows, workspace, kinds);
   if (tokens <= 0 || panels == 0) return to.result(a.y);
-  const bool turns = goes_in_turns(exec, p);
-  const std::ptrdiff_t blocks = turns ? (tokens + tokens_a_turn - 1) / tokens_a_turn : 1;
-  exec.parallel_for(
-      blocks * panels,
-      panels_a_part(exec.threads(), panels, a.w->bytes() + b.w->bytes(), turns ? tokens_a_turn : tokens),
-      [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
-        constexpr std::ptrdiff_t most = std::max(tokens_a_block, tokens_a_turn);
-        alignas(64) float of_a[most * rows_a_panel], of_b[most * rows_a_panel];
-        const auto one = [&](std::ptrdiff_t i, std::ptrdiff_t first, std::ptrdiff_t some) {
-          const std::ptrdiff_t row = i * rows_a_panel, rows = std::min<std::ptrdiff_t>(rows_a_panel, a.w->rows - row);
-          if (rows < rows_a_panel) std::fill_n(&of_a[0], some * rows_a_panel, 0.0f);  // what no row will write
-          run_panels(Formats(), exec.set(), p, {a.w, a.bias, false, i, 1, first, some, &of_a[0], rows_a_panel});
-          run_panels(Formats(), exec.set(), p, {b.w, b.bias, false, i, 1, first, some, &of_b[0], rows_a_panel});
-          const matrix_view<float> both(&of_a[0], some, rows, rows_a_panel);
-          combine(both, matrix_view<const float>(&of_b[0], some, rows, rows_a_panel), both);
-          if (kinds.values) {
-            for (std::ptrdiff_t t = 0; t < some; ++t) std::copy_n(both.row(t), rows, a.y.row(first + t) + row);
-          }
-          to.write_block(i, first, some, &of_a[0]);
-          if (i + 1 < panels) return;
-          std::fill_n(&of_a[0], some * rows_a_panel, 0.0f);
-          for (std::ptrdiff_t block = panels; block % 8 != 0; ++block) to.write_block(block, first, some, &of_a[0]);
-        };
-        if (turns) {  // all panels with the first tokens, then with the next: those stay in the cache
-          for (std::ptrdiff_t i = begin; i < end; ++i) {
-            const std::ptrdiff_t first = i / panels * tokens_a_turn;
-            one(i % panels, first, std::min(tokens_a_turn, tokens - first));
-          }
-          return;
-        }
-        const std::ptrdiff_t fit =
-            bytes_a_group /
-            static_cast<std::ptrdiff_t>((a.w->bytes() + b.w->bytes()) / static_cast<std::size_t>(panels) + 1);
-        const std::ptrdiff_t group = std::clamp<std::ptrdiff_t>(fit, 1, panels_a_group);
-        for (std::ptrdiff_t i = begin; i < end; i += group) {
-          for (std::ptrdiff_t first = 0; first < tokens; first += tokens_a_block) {
-            for (std::ptrdiff_t j = i; j < std::min(i + group, end); ++j)
-              one(j, first, std::min(tokens_a_block, tokens - first));
-          }
-        }
-      });
+  const std::ptrdiff_t tokens_a_step = goes_in_turns(exec, p) ? tokens_a_turn : tokens_a_block;
+  for_panels(exec, p, panels, a.w->bytes() + b.w->bytes(),
+             [&](std::ptrdiff_t begin, std::ptrdiff_t end, std::ptrdiff_t first_token, std::ptrdiff_t asked) {
+               constexpr std::ptrdiff_t most = std::max(tokens_a_block, tokens_a_turn);
+               alignas(64) float of_a[most * rows_a_panel], of_b[most * rows_a_panel];
+               const auto one = [&](std::ptrdiff_t i, std::ptrdiff_t first, std::ptrdiff_t some) {
+                 const std::ptrdiff_t row = i * rows_a_panel,
+                                      rows = std::min<std::ptrdiff_t>(rows_a_panel, a.w->rows - row);
+                 if (rows < rows_a_panel) std::fill_n(&of_a[0], some * rows_a_panel, 0.0f);  // what no row will write
+                 run_panels(Formats(), exec.set(), p, {a.w, a.bias, false, i, 1, first, some, &of_a[0], rows_a_panel});
+                 run_panels(Formats(), exec.set(), p, {b.w, b.bias, false, i, 1, first, some, &of_b[0], rows_a_panel});
+                 const matrix_view<float> both(&of_a[0], some, rows, rows_a_panel);
+                 combine(both, matrix_view<const float>(&of_b[0], some, rows, rows_a_panel), both);
+                 if (kinds.values) {
+                   for (std::ptrdiff_t t = 0; t < some; ++t) std::copy_n(both.row(t), rows, a.y.row(first + t) + row);
+                 }
+                 to.write_block(i, first, some, &of_a[0]);
+                 if (i + 1 < panels) return;
+                 std::fill_n(&of_a[0], some * rows_a_panel, 0.0f);
+                 for (std::ptrdiff_t block = panels; block % 8 != 0; ++block)
+                   to.write_block(block, first, some, &of_a[0]);
+               };
+               const std::ptrdiff_t fit =
+                   bytes_a_group /
+                   static_cast<std::ptrdiff_t>((a.w->bytes() + b.w->bytes()) / static_cast<std::size_t>(panels) + 1);
+               const std::ptrdiff_t group = std::clamp<std::ptrdiff_t>(fit, 1, panels_a_group);
+               for (std::ptrdiff_t i = begin; i < end; i += group) {
+                 for (std::ptrdiff_t done = 0; done < asked; done += tokens_a_step) {
+                   for (std::ptrdiff_t j = i; j < std::min(i + group, end); ++j)
+                     one(j, first_token + done, std::min(tokens_a_step, asked - done));
+                 }
+               }
+             });
   return to.result(a.y);
 }
 

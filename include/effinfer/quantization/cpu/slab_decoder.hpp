@@ -2,6 +2,7 @@
 // Weights of integer formats as a tile of AMX takes them: a slab of a panel (256 columns of 32 rows) with each weight rounded to bf16, in
 // the layout of a panel of BF16: pairs of columns of 2 x 16 rows, 128 bytes a pair.
 
+#include <effinfer/quantization/cpu/activations.hpp>
 #include <effinfer/quantization/cpu/codes.hpp>
 #include <effinfer/quantization/cpu/scales.hpp>
 #include <effinfer/quantization/packed_matrix.hpp>
@@ -11,6 +12,10 @@
 
 #if EFFINFER_X86
 namespace effinfer::inline v0::quantization::detail {
+
+/// Of a panel of BF16: two columns of its rows, and a slab.
+inline constexpr int bytes_a_pair = rows_a_panel * 2 * static_cast<int>(sizeof(bf16));
+inline constexpr std::ptrdiff_t bytes_a_bf16_slab = slab_columns / 2 * bytes_a_pair;
 
 /// Sixteen rows of two columns, rounded to bf16: half a pair.
 inline EFFINFER_TARGET_AVX512_BF16 void store_pairs(std::byte* to, const execution::detail::f32x16_memory& even,
@@ -45,17 +50,16 @@ struct slab_decoder {
   using vector = execution::f32x16<instruction_set::avx512>;
   using scales = typename Format::scales;
   using codes = typename Format::codes;
-  static constexpr std::ptrdiff_t columns = 256, units = columns / scales::columns_a_unit;
-  static constexpr int bytes_a_pair = 128, bytes = columns / 2 * bytes_a_pair;
+  static constexpr std::ptrdiff_t units = slab_columns / scales::columns_a_unit;
   /// A slab is decoded in so many parts of 32 columns and 16 rows each, in any order.
-  static constexpr int parts = 2 * columns / 32;
+  static constexpr int parts = 2 * slab_columns / 32;
 
   /// Where a slab of a panel begins.
   static const std::byte* packed(const packed_matrix& w, std::ptrdiff_t panel, std::ptrdiff_t slab) {
     return w.panel(panel) + w.panel_head + 2 * slab * units * w.unit_bytes;
   }
 
-  /// Part `part` of a slab to its place in `to` [bytes]. Columns beyond the panel's last unit are left alone.
+  /// Part `part` of a slab to its place in `to` [bytes_a_bf16_slab]. Columns beyond the panel's last unit are left alone.
   /// Not inlined: it stands beside products that want the registers.
   static __attribute__((noinline)) EFFINFER_TARGET_AVX512_BF16 void decode(const packed_matrix& w, std::ptrdiff_t panel,
                                                                            std::ptrdiff_t slab, int part,

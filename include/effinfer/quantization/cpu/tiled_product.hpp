@@ -52,9 +52,8 @@ template <class Format>
 struct tiled_product {
   using vector = f32x16<instruction_set::avx512>;
   static constexpr int columns_a_step = 32;
-  static constexpr int bytes_a_pair = 2 * 64, bytes_a_step = columns_a_step / 2 * bytes_a_pair;
+  static constexpr int bytes_a_step = columns_a_step / 2 * bytes_a_pair;
   static constexpr int bytes_a_token = slab_columns * 2, sums_stride = rows_a_panel * 4;
-  static constexpr std::ptrdiff_t bytes_a_slab = slab_columns / 2 * bytes_a_pair;
 
   struct args : panel_args {
     const bf16* x;  ///< see prepared_activations::halves
@@ -76,7 +75,7 @@ struct tiled_product {
   static EFFINFER_ALWAYS_INLINE void multiply_panel(const args& a, std::ptrdiff_t token, std::ptrdiff_t tokens,
                                                     int& shaped_for) {
     alignas(64) float sums[tokens_a_turn * rows_a_panel];
-    alignas(64) std::byte decoded[Format::is_float ? 1 : 2][Format::is_float ? 64 : bytes_a_slab];
+    alignas(64) std::byte decoded[Format::is_float ? 1 : 2][Format::is_float ? 64 : bytes_a_bf16_slab];
     const bool goes_on = a.first_slab > 0 || a.adds, ends = a.last_slab >= slabs_of(a.w->columns);
     // The weights of a chunk stay in the first-level cache while the tokens pass by.
     const std::ptrdiff_t chunk = !Format::is_float ? 1 : tokens > 32 ? 2 : std::max<std::ptrdiff_t>(a.last_slab, 1);
@@ -86,9 +85,9 @@ struct tiled_product {
     }
     do {  // once even where there are no columns: the outputs are the bias then
       const std::ptrdiff_t stop = std::min(slab + chunk, a.last_slab);
-      const std::byte* w = &decoded[0][0];
+      const std::byte* w = nullptr;
       if constexpr (Format::is_float) {
-        w = a.w->panel(a.panel) + slab * bytes_a_slab;
+        w = a.w->panel(a.panel) + slab * bytes_a_bf16_slab;
       } else {
         w = &decoded[slab % 2][0];
       }
@@ -99,9 +98,8 @@ struct tiled_product {
         const piece p{w, a.x + (slab * a.tokens + a.first_token + token + t) * slab_columns,
                       std::min(a.w->columns, stop * slab_columns) - slab * slab_columns, &sums[t * rows_a_panel],
                       slab > a.first_slab || goes_on};
-        float* const of_piece = p.sums;
         for (int i = 0; goes_on && slab == a.first_slab && i < some; ++i)
-          read_row(a, token + t + i, of_piece + i * rows_a_panel);
+          read_row(a, token + t + i, p.sums + i * rows_a_panel);
         if (tokens > 32) {
           some > 16 ? multiply<2, false>(a, p, next) : multiply<1, false>(a, p, next);
         } else {
@@ -109,7 +107,7 @@ struct tiled_product {
         }
         // Not all tokens at once: what is stored here goes to memory beside the products of the next.
         for (int i = 0; stop == a.last_slab && i < some; ++i)
-          write_row(a, token + t + i, ends, of_piece + i * rows_a_panel);
+          write_row(a, token + t + i, ends, p.sums + i * rows_a_panel);
       }
       if constexpr (!Format::is_float) {
         if (stop < a.last_slab) next.decode_to(slab_decoder<Format>::parts);
@@ -122,7 +120,7 @@ struct tiled_product {
   static EFFINFER_ALWAYS_INLINE upcoming_weights<Format> upcoming(const args& a, std::ptrdiff_t slab,
                                                                   std::ptrdiff_t tokens, std::byte* decoded) {
     if constexpr (Format::is_float) {
-      return {a.w->panel(a.panel) + slab * bytes_a_slab};
+      return {a.w->panel(a.panel) + slab * bytes_a_bf16_slab};
     } else {
       constexpr int steps = slab_columns / columns_a_step;
       const bool exists = slab < a.last_slab;
