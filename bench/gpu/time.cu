@@ -1,7 +1,9 @@
 // Times of CUDA kernels and of a Llama-3.1-8B-shaped decoder, each beside what the device could do at most, measured in the same run: the
 // rate of reading memory, and that of the matrix instructions that the kernels use (mma.sync; for prefill attention on Hopper wgmma).
 //
-//   time [layers of the model, 8]     prints a line a measurement; errors end it
+// Operands are random: with zeros and constants matrix instructions draw less power, and run faster than with anybody's data.
+//
+//   time [--only attention,decode-attention,products,blocks,model] [layers of the model, 8]     prints a line a measurement; errors end it
 
 #include "../random_checkpoint.hpp"
 
@@ -23,6 +25,9 @@
 #include <cstdlib>
 #include <filesystem>
 #include <string>
+#include <tuple>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace ei = effinfer;
@@ -54,6 +59,29 @@ struct read_memory {
   }
 };
 
+/// Random bits, but as floats of 16 bits in pairs what has a size in [1/2, 2); or any bits.
+struct fill_random {
+  struct args {
+    std::uint32_t* to;
+    std::ptrdiff_t words;
+    bool any;
+  };
+  static simt::grid plan(const args&) { return {132 * 16, 1, 256, 0}; }
+  template <class Simt>
+  EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
+    const std::ptrdiff_t step = std::ptrdiff_t{t.blocks()} * t.threads();
+    for (std::ptrdiff_t i = std::ptrdiff_t{t.block()} * t.threads() + t.thread(); i < a.words; i += step)
+      a.to[i] = a.any ? bits(i) : floats(i);
+  }
+  EFFINFER_HOST_DEVICE static std::uint32_t bits(std::ptrdiff_t i) {
+    std::uint64_t v = static_cast<std::uint64_t>(i) * 0x9e3779b97f4a7c15U;
+    v = (v ^ v >> 30) * 0xbf58476d1ce4e5b9U;
+    v = (v ^ v >> 27) * 0x94d049bb133111ebU;
+    return static_cast<std::uint32_t>(v >> 32);
+  }
+  EFFINFER_HOST_DEVICE static std::uint32_t floats(std::ptrdiff_t i) { return (bits(i) & 0x80ff80ffU) | 0x3f003f00U; }
+};
+
 /// Products of fragments and nothing else: 8 accumulators a warp, `rounds` times.
 struct multiply {
   struct args {
@@ -65,8 +93,9 @@ struct multiply {
   template <class Simt>
   EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
     float d[8][4] = {};
-    const auto seed = static_cast<std::uint32_t>(t.thread());
-    const std::uint32_t left[4] = {seed, seed, seed, seed}, right[2] = {seed, seed};
+    std::uint32_t left[4], right[2];
+    EFFINFER_UNROLL
+    for (int i = 0; i < 6; ++i) (i < 4 ? left[i] : right[i - 4]) = fill_random::floats(t.thread() * 6 + i);
     for (int r = 0; r < a.rounds; ++r) {
       EFFINFER_UNROLL
       for (int i = 0; i < 8; ++i) t.mma(d[i], left, right, bf16{});
@@ -87,7 +116,7 @@ struct multiply_wgmma {
   template <class Simt>
   EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
     const auto memory = t.template shared<std::uint32_t>(words);
-    for (int i = t.thread(); i < words; i += threads) memory[i] = 0;
+    for (int i = t.thread(); i < words; i += threads) memory[i] = fill_random::floats(i);
     simt::hopper<Simt> h(t);
     h.fence_async();
     t.barrier();
@@ -148,7 +177,7 @@ void time_limits(const context& on) {
   auto q = on.queue();
   const std::size_t bytes = std::size_t{2} << 30;
   const memory block(on, bytes), out(on, 256);
-  simt::check(cudaMemsetAsync(block.data(), 7, bytes, q.stream()), "a fill");
+  q.launch<fill_random>({reinterpret_cast<std::uint32_t*>(block.data()), static_cast<std::ptrdiff_t>(bytes / 4), true});
   auto* const sink = reinterpret_cast<float*>(out.data());
   const double read = seconds(
       q,
@@ -178,20 +207,21 @@ void time_limits(const context& on) {
   std::printf("%-44s %.1f TFLOP/s\n", "wgmma of bf16", wgmma_limit / 1e12);
 }
 
-/// Numbers of bf16 in [-2, -1], from bytes.
-memory filled(const context& on, std::size_t bytes) {
+/// Random numbers of bf16, or any bits.
+memory filled(const context& on, std::size_t bytes, bool any = false) {
   memory m(on, bytes);
-  auto q = on.queue();
-  simt::check(cudaMemsetAsync(m.data(), 0xbf, bytes, q.stream()), "a fill");
+  on.queue().launch<fill_random>(
+      {reinterpret_cast<std::uint32_t*>(m.data()), static_cast<std::ptrdiff_t>(bytes / 4), any});
   return m;
 }
 
+const ei::attention::head_layout h{32, 8, 128, 0.088F};
+using ei::attention::full;
+using view = ei::kv_cache::view<bf16>;
+
 void time_attention(const context& on) {
-  using ei::attention::full;
   namespace cuda = ei::attention::cuda;
-  using view = ei::kv_cache::view<bf16>;
   auto q = on.queue();
-  const ei::attention::head_layout h{32, 8, 128, 0.088F};
   for (const int tokens : {512, 2048, 4096, 8192, 16384}) {
     const auto rows = static_cast<std::size_t>(tokens);
     const memory query = filled(on, rows * 4096 * 2), out = filled(on, rows * 4096 * 2);
@@ -231,8 +261,15 @@ void time_attention(const context& on) {
                         2.0 * 128 * 32 * tokens * (tokens + 1.0), w.wgmma);
     }
   }
+}
+
+void time_decode_attention(const context& on) {
+  namespace cuda = ei::attention::cuda;
+  auto q = on.queue();
   for (const auto& [batch, length] :
-       {std::pair<int, int>{1, 65536}, std::pair<int, int>{16, 8192}, std::pair<int, int>{64, 2048}}) {
+       {std::pair<int, int>{1, 1024}, std::pair<int, int>{1, 4096}, std::pair<int, int>{1, 16384},
+        std::pair<int, int>{1, 65536}, std::pair<int, int>{8, 4096}, std::pair<int, int>{16, 8192},
+        std::pair<int, int>{64, 1024}, std::pair<int, int>{64, 2048}}) {
     const std::size_t of_one = static_cast<std::size_t>(length) * 1024, n = static_cast<std::size_t>(batch);
     const memory query = filled(on, n * 4096 * 2), out = filled(on, n * 4096 * 2);
     const memory keys = filled(on, n * of_one * 2), values = filled(on, n * of_one * 2);
@@ -271,7 +308,7 @@ template <class Weights, class Place>
 void time_products(const context& on, const std::string& name, std::size_t bytes, const Place& place) {
   auto q = on.queue();
   const int rows = matrix_rows, columns = matrix_columns, copies = 4;
-  const memory weights = filled(on, bytes * copies);
+  const memory weights = filled(on, bytes * copies, !std::is_same_v<Weights, ei::quantization::cuda::float_weights<bf16>>);
   const memory x = filled(on, 2048 * 4096 * 2), out(on, 2048 * 14336 * 2), space(on, std::size_t{64} << 20);
   for (const int tokens : {1, 4, 8, 16, 32, 64, 512, 2048}) {
     const auto start = [&](int call) {
@@ -396,28 +433,47 @@ void time_model(int layers, bool overlap) {
 
 int main(int argc, char** argv) {
   try {
+    std::string only = ",";
+    int layers = 8;
+    for (int i = 1; i < argc; ++i) {
+      if (std::string(argv[i]) == "--only" && i + 1 < argc) {
+        only += argv[++i] + std::string(",");
+      } else {
+        layers = std::atoi(argv[i]);
+      }
+    }
+    const auto wanted = [&](const char* what) {
+      return only == "," || only.find("," + std::string(what) + ",") != std::string::npos;
+    };
     const context on;
     cudaDeviceProp of{};
     simt::check(cudaGetDeviceProperties(&of, 0), "its properties");
     std::printf("%s, %d multiprocessors\n", of.name, of.multiProcessorCount);
     time_limits(on);
-    time_attention(on);
+    if (wanted("attention")) time_attention(on);
+    if (wanted("decode-attention")) time_decode_attention(on);
     namespace cuda = ei::quantization::cuda;
     using dense = cuda::float_weights<bf16>;
-    time_products<dense>(on, "bf16", matrix_numbers * 2, [](dense& w, const std::byte* data) {
-      w.data = reinterpret_cast<const bf16*>(data), w.stride = matrix_columns;
-    });
-    time_cublaslt(on);
-    time_units<cuda::int8_weights>(on, "int8", matrix_numbers, matrix_rows * 4);
-    time_units<cuda::fp8_weights<0>>(on, "FP8", matrix_numbers, matrix_rows * 4);
-    time_units<cuda::fp8_weights<128>>(on, "FP8 in blocks", matrix_numbers, matrix_numbers / 16 / 128 * 4);
-    time_units<cuda::int4_weights<128>>(on, "int4, groups of 128", matrix_numbers / 2, matrix_numbers / 128 * 2);
-    time_blocks<8>(on, ei::weight_format::q8_0);
-    time_blocks<4>(on, ei::weight_format::q4_0);
-    time_blocks<4>(on, ei::weight_format::q4_k);
-    time_blocks<5>(on, ei::weight_format::q5_k);
-    time_blocks<6>(on, ei::weight_format::q6_k);
-    for (const bool overlap : {false, true}) time_model(argc > 1 ? std::atoi(argv[1]) : 8, overlap);
+    if (wanted("products")) {
+      time_products<dense>(on, "bf16", matrix_numbers * 2, [](dense& w, const std::byte* data) {
+        w.data = reinterpret_cast<const bf16*>(data), w.stride = matrix_columns;
+      });
+      time_cublaslt(on);
+      time_units<cuda::int8_weights>(on, "int8", matrix_numbers, matrix_rows * 4);
+      time_units<cuda::fp8_weights<0>>(on, "FP8", matrix_numbers, matrix_rows * 4);
+      time_units<cuda::fp8_weights<128>>(on, "FP8 in blocks", matrix_numbers, matrix_numbers / 16 / 128 * 4);
+      time_units<cuda::int4_weights<128>>(on, "int4, groups of 128", matrix_numbers / 2, matrix_numbers / 128 * 2);
+    }
+    if (wanted("blocks")) {
+      time_blocks<8>(on, ei::weight_format::q8_0);
+      time_blocks<4>(on, ei::weight_format::q4_0);
+      time_blocks<4>(on, ei::weight_format::q4_k);
+      time_blocks<5>(on, ei::weight_format::q5_k);
+      time_blocks<6>(on, ei::weight_format::q6_k);
+    }
+    for (const bool overlap : {false, true}) {
+      if (wanted("model")) time_model(layers, overlap);
+    }
     return 0;
   } catch (const std::exception& e) {
     std::fprintf(stderr, "time: %s\n", e.what());

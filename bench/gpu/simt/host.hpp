@@ -1,6 +1,6 @@
 #pragma once
-// In place of tests/simt/host.hpp: the kernel tests run on the GPU. Their vectors lie in managed memory (test_main.cu), so kernels and
-// tests see the same numbers.
+// In place of tests/simt/host.hpp: the kernel tests run on the GPU. Their vectors and what stands on their stack lie in page-locked memory
+// (test_main.cpp), so kernels and tests see the same numbers.
 
 #include <effinfer/execution/simt/context.hpp>
 #include <effinfer/execution/simt/launch.cuh>
