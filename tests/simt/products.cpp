@@ -231,13 +231,11 @@ void check_product(const std::vector<T>& out, const std::vector<T>& x, const std
 }
 
 template <class Weights, class T>
-std::vector<T> skinny(const Weights& w, const std::vector<T>& x, int tokens, int multiprocessors,
+std::vector<T> skinny(const Weights& w, const std::vector<T>& x, int tokens,
                       thread_order order = thread_order::shuffled) {
   std::vector<T> out(static_cast<std::size_t>(tokens * w.rows), T(not_a_number));
   cuda::product_args<Weights, T> a{{x.data(), tokens, w.columns}, w, {out.data(), tokens, w.rows}, {}, nullptr};
-  a.plan = cuda::plan_skinny(a.x, w, a.out, multiprocessors);
-  std::vector<float> workspace(a.plan.workspace_bytes / sizeof(float), not_a_number);
-  a.workspace = workspace.data();
+  a.plan = cuda::plan_skinny(a.x, w, a.out);
   start_all(a, order);
   return out;
 }
@@ -251,16 +249,15 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
 template <class T, class Make>
 void check_skinny_of(const Make& make_matrix, int multiple = 128) {
   for (const auto& [tokens, rows, least] : {std::array<int, 3>{1, 16, 128}, std::array<int, 3>{3, 40, 640},
-                                            std::array<int, 3>{8, 17, 1152}, std::array<int, 3>{13, 33, 256}}) {
+                                            std::array<int, 3>{8, 17, 2176}, std::array<int, 3>{13, 33, 256}}) {
     const int columns = (least + multiple - 1) / multiple * multiple;
     const auto m = make_matrix(rows, columns);
     const std::vector<T> x = as<T>(numbers(static_cast<std::size_t>(tokens * columns), 3));
-    const std::vector<T> out = skinny(m.view, x, tokens, 1);
+    const std::vector<T> out = skinny(m.view, x, tokens);
     check_product(out, x, m.values, tokens, rows, columns);
-    for (const thread_order order : orders) CHECK(same_bits(out, skinny(m.view, x, tokens, 1, order)));
-    CHECK(same_bits(out, skinny(m.view, x, tokens, 132)));  // split
+    for (const thread_order order : orders) CHECK(same_bits(out, skinny(m.view, x, tokens, order)));
     const std::vector<T> last(x.end() - columns, x.end());
-    const std::vector<T> alone = skinny(m.view, last, 1, 132);
+    const std::vector<T> alone = skinny(m.view, last, 1);
     CHECK(same_bits(alone, std::vector<T>(out.end() - rows, out.end())));  // whatever else is in the batch
   }
 }
@@ -271,11 +268,11 @@ void check_skinny(bool with_zeros = false) {
 }
 
 template <class Weights, class T>
-std::vector<T> tiled(const Weights& w, const std::vector<T>& x, int tokens, const cuda::device_limits& device,
+std::vector<T> product(const Weights& w, const std::vector<T>& x, int tokens, const cuda::device_limits& device,
                      int tiles, thread_order order = thread_order::shuffled) {
   std::vector<T> out(static_cast<std::size_t>(tokens * w.rows), T(not_a_number));
   cuda::product_args<Weights, T> a{{x.data(), tokens, w.columns}, w, {out.data(), tokens, w.rows}, {}, nullptr};
-  a.plan = cuda::plan_tiled(a.x, w, a.out, device);
+  a.plan = cuda::plan_matmul(a.x, w, a.out, device);
   CHECK(a.plan.tiles == tiles);
   std::vector<float> workspace(a.plan.workspace_bytes / sizeof(float), not_a_number);
   a.workspace = workspace.data();
@@ -289,19 +286,20 @@ void check_tiled_of(const Make& make_matrix, int multiple = 128) {
     int tokens, rows, columns, tiles;
   };
   for (const auto& [tokens, rows, least, tiles] :
-       {shape{9, 16, 128, 4}, shape{33, 150, 640, 8}, shape{67, 17, 1152, 16}, shape{130, 40, 128, 16}}) {
+       {shape{17, 16, 128, 4}, shape{33, 150, 640, 8}, shape{67, 17, 2176, 16}, shape{130, 40, 128, 16}}) {
     const int columns = (least + multiple - 1) / multiple * multiple;
     const auto m = make_matrix(rows, columns);
     const std::vector<T> x = as<T>(numbers(static_cast<std::size_t>(tokens * columns), 3));
     const cuda::device_limits one{1, 1 << 18}, many{132, 1 << 18};
-    const std::vector<T> out = tiled(m.view, x, tokens, one, tiles);
+    const std::vector<T> out = product(m.view, x, tokens, one, tiles);
     check_product(out, x, m.values, tokens, rows, columns);
     if (tokens == 33) {
-      for (const thread_order order : orders) CHECK(same_bits(out, tiled(m.view, x, tokens, one, tiles, order)));
+      for (const thread_order order : orders) CHECK(same_bits(out, product(m.view, x, tokens, one, tiles, order)));
     }
-    CHECK(same_bits(out, tiled(m.view, x, tokens, many, tiles)));  // split
+    CHECK(same_bits(out, product(m.view, x, tokens, many, tiles)));  // split
+    if (tokens == 67) CHECK(same_bits(out, product(m.view, x, tokens, {2, 99 * 1024}, 8)));  // no room for a tile
     const std::vector<T> last(x.end() - 3 * columns, x.end());
-    const std::vector<T> alone = skinny(m.view, last, 3, 132);
+    const std::vector<T> alone = skinny(m.view, last, 3);
     CHECK(same_bits(alone, std::vector<T>(out.end() - 3 * rows, out.end())));  // whatever else is in the batch
   }
 }
@@ -372,7 +370,7 @@ TEST_CASE("what a skinny product can't do is said by its plan") {
     const cuda::int8_weights w{units.data(), scales.data(), rows, columns};
     try {
       (void)cuda::plan_skinny(ei::matrix_view<const bf16>(x.data() + shift, tokens, x_columns), w,
-                              ei::matrix_view<bf16>(out.data(), tokens, rows), 132);
+                              ei::matrix_view<bf16>(out.data(), tokens, rows));
       return false;
     } catch (const ei::error& e) {
       return e.code() == code;
@@ -387,7 +385,7 @@ TEST_CASE("what a skinny product can't do is said by its plan") {
   CHECK(refused(4, 64, 128, 128, 1, unsupported));
   const cuda::int4_weights<128> w{units.data(), nullptr, nullptr, 16, 192};
   CHECK_THROWS_AS((void)cuda::plan_skinny(ei::matrix_view<const bf16>(x.data(), 1, 192), w,
-                                          ei::matrix_view<bf16>(out.data(), 1, 16), 132),
+                                          ei::matrix_view<bf16>(out.data(), 1, 16)),
                   ei::error);
   CHECK_THROWS_AS((void)cuda::int4_sizes(16, 128, 16), ei::error);
   CHECK_THROWS_AS((void)cuda::int4_sizes(16, 192, 128), ei::error);
@@ -449,7 +447,7 @@ TEST_CASE_TEMPLATE("products of GGUF blocks, few rows and many", T, bf16, f16) {
   }
 }
 
-TEST_CASE("few rows go to the skinny kernels, many to the tiled ones") {
+TEST_CASE("few rows go to the skinny kernels, batches and many rows to others") {
   std::vector<bf16> w(64 * 64), x(17 * 64), out(17 * 64);
   const cuda::float_weights<bf16> weights{w.data(), 64, 64, 64};
   for (const auto& [rows, tiles] :
@@ -466,23 +464,23 @@ TEST_CASE("what a tiled product can't do is said by its plan, and what a device 
   const cuda::product_args<weights, bf16> a{
       {x.data(), 200, 64}, {w.data(), 64, 64, 64}, {out.data(), 200, 64}, {}, nullptr};
   const auto tiles = [&](int shared_bytes) {
-    return cuda::plan_tiled(a.x, a.weights, a.out, {132, shared_bytes}).tiles;
+    return cuda::plan_matmul(a.x, a.weights, a.out, {132, shared_bytes}).tiles;
   };
   CHECK(tiles(227 * 1024) == 16);  // sm_90
   CHECK(tiles(163 * 1024) == 16);  // sm_80
-  CHECK(tiles(99 * 1024) == 4);    // sm_86, sm_89
+  CHECK(tiles(99 * 1024) == 8);    // sm_86, sm_89
   CHECK_THROWS_AS((void)tiles(48 * 1024), ei::error);
   auto other = a;
   other.plan.tiles = 8;
-  CHECK_THROWS_AS((cuda::tiled_product<weights, bf16, 128>::plan(other)), ei::error);
+  CHECK_THROWS_AS((cuda::tiled_product<weights, bf16>::plan(other)), ei::error);
   other.plan.tiles = 3;
   CHECK_THROWS_AS(start_all(other, thread_order::forward), ei::error);
   other.x.rows = 40'000'000, other.out.rows = 40'000'000;
-  CHECK_THROWS_AS((void)cuda::plan_tiled(other.x, other.weights, other.out, {132, 227 * 1024}), ei::error);
+  CHECK_THROWS_AS((void)cuda::plan_matmul(other.x, other.weights, other.out, {132, 227 * 1024}), ei::error);
   other.x.rows = 0, other.out.rows = 0;
-  other.plan = cuda::plan_tiled(other.x, other.weights, other.out, {132, 227 * 1024});
+  other.plan = cuda::plan_matmul(other.x, other.weights, other.out, {132, 227 * 1024});
   CHECK(other.plan.workspace_bytes == 0);
-  CHECK((cuda::tiled_product<weights, bf16, 32>::plan(other).blocks_y == 0));
+  CHECK((cuda::skinny_product<weights, bf16, 1>::plan(other).blocks == 0));
 }
 
 TEST_CASE("GPTQ and AWQ tensors, with zeros of both GPTQ formats and inputs in any order") {
@@ -509,7 +507,7 @@ TEST_CASE("GPTQ and AWQ tensors, with zeros of both GPTQ formats and inputs in a
         values[n(r * columns + k)] = static_cast<double>(static_cast<float>(scales[n(g * rows + r)])) *
                                      (q[n(k * rows + r)] - zero[n(g * rows + r)]);
     }
-    check_product(skinny(w, input, tokens, 1), x, values, tokens, rows, columns);
+    check_product(skinny(w, input, tokens), x, values, tokens, rows, columns);
   };
 
   std::vector<std::uint32_t> codes(n(rows * columns / 8)), zeros(n(groups * rows / 8));
@@ -624,12 +622,11 @@ TEST_CASE("a skinny product reads weights only before it awaits the kernels befo
   const int tokens = 3, columns = 1152;
   const auto m = make<weights>(16, columns, 7, true);  // one block
   const std::vector<bf16> wanted_x = as<bf16>(numbers(static_cast<std::size_t>(tokens * columns), 3));
-  const std::vector<bf16> wanted = skinny(m.view, wanted_x, tokens, 1);
+  const std::vector<bf16> wanted = skinny(m.view, wanted_x, tokens);
   for (const thread_order order : orders) {
     std::vector<bf16> x(wanted_x.size(), bf16(not_a_number)), out(wanted.size(), bf16(7.0F));
     cuda::product_args<weights, bf16> a{{x.data(), tokens, columns}, m.view, {out.data(), tokens, 16}, {}, nullptr};
-    a.plan = cuda::plan_skinny(a.x, a.weights, a.out, 1);
-    a.plan.splits = 1;
+    a.plan = cuda::plan_skinny(a.x, a.weights, a.out);
     start<cuda::skinny_product<weights, bf16, 1>>(a, order, [&] {
       CHECK(same_bits(out, std::vector<bf16>(wanted.size(), bf16(7.0F))));
       x = wanted_x;

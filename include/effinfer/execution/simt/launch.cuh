@@ -51,6 +51,8 @@ void launch(const typename K::args& args, cudaStream_t stream, bool overlaps = f
   how.numAttrs = overlaps ? 1 : 0;
   if constexpr (hopper_kernel<K>) {
     check(cudaLaunchKernelEx(&how, enter_alone<K>, args), "start of a kernel");
+  } else if constexpr (sized_kernel<K>) {
+    check(cudaLaunchKernelEx(&how, enter_sized<K>, args), "start of a kernel");
   } else {
     check(cudaLaunchKernelEx(&how, enter<K>, args), "start of a kernel");
   }
