@@ -3,10 +3,12 @@
 #include "quantization/reference.hpp"
 #include "simt/host.hpp"
 
+#include <effinfer/layers/cuda/elementwise.hpp>
 #include <effinfer/layers/cuda/embedding.hpp>
 #include <effinfer/quantization/cuda/activations.hpp>
 #include <effinfer/quantization/cuda/block_weights.hpp>
 #include <effinfer/quantization/cuda/checkpoint_layouts.hpp>
+#include <effinfer/quantization/cuda/gated_product.hpp>
 #include <effinfer/quantization/cuda/matmul.hpp>
 #include <effinfer/quantization/cuda/pack.hpp>
 #include <effinfer/quantization/cuda/pack_blocks.hpp>
@@ -231,11 +233,11 @@ void check_product(const std::vector<T>& out, const std::vector<T>& x, const std
 }
 
 template <class Weights, class T>
-std::vector<T> skinny(const Weights& w, const std::vector<T>& x, int tokens,
+std::vector<T> skinny(const Weights& w, const std::vector<T>& x, int tokens, int multiprocessors = 132,
                       thread_order order = thread_order::shuffled) {
   std::vector<T> out(static_cast<std::size_t>(tokens * w.rows), T(not_a_number));
   cuda::product_args<Weights, T> a{{x.data(), tokens, w.columns}, w, {out.data(), tokens, w.rows}, {}, nullptr};
-  a.plan = cuda::plan_skinny(a.x, w, a.out);
+  a.plan = cuda::plan_skinny(a.x, w, a.out, multiprocessors);
   start_all(a, order);
   return out;
 }
@@ -255,7 +257,7 @@ void check_skinny_of(const Make& make_matrix, int multiple = 128) {
     const std::vector<T> x = as<T>(numbers(static_cast<std::size_t>(tokens * columns), 3));
     const std::vector<T> out = skinny(m.view, x, tokens);
     check_product(out, x, m.values, tokens, rows, columns);
-    for (const thread_order order : orders) CHECK(same_bits(out, skinny(m.view, x, tokens, order)));
+    for (const thread_order order : orders) CHECK(same_bits(out, skinny(m.view, x, tokens, 1, order)));
     const std::vector<T> last(x.end() - columns, x.end());
     const std::vector<T> alone = skinny(m.view, last, 1);
     CHECK(same_bits(alone, std::vector<T>(out.end() - rows, out.end())));  // whatever else is in the batch
@@ -269,7 +271,7 @@ void check_skinny(bool with_zeros = false) {
 
 template <class Weights, class T>
 std::vector<T> product(const Weights& w, const std::vector<T>& x, int tokens, const cuda::device_limits& device,
-                     int tiles, thread_order order = thread_order::shuffled) {
+                       int tiles, thread_order order = thread_order::shuffled) {
   std::vector<T> out(static_cast<std::size_t>(tokens * w.rows), T(not_a_number));
   cuda::product_args<Weights, T> a{{x.data(), tokens, w.columns}, w, {out.data(), tokens, w.rows}, {}, nullptr};
   a.plan = cuda::plan_matmul(a.x, w, a.out, device);
@@ -296,7 +298,7 @@ void check_tiled_of(const Make& make_matrix, int multiple = 128) {
     if (tokens == 33) {
       for (const thread_order order : orders) CHECK(same_bits(out, product(m.view, x, tokens, one, tiles, order)));
     }
-    CHECK(same_bits(out, product(m.view, x, tokens, many, tiles)));  // split
+    CHECK(same_bits(out, product(m.view, x, tokens, many, tiles)));                          // split
     if (tokens == 67) CHECK(same_bits(out, product(m.view, x, tokens, {2, 99 * 1024}, 8)));  // no room for a tile
     const std::vector<T> last(x.end() - 3 * columns, x.end());
     const std::vector<T> alone = skinny(m.view, last, 3);
@@ -370,7 +372,7 @@ TEST_CASE("what a skinny product can't do is said by its plan") {
     const cuda::int8_weights w{units.data(), scales.data(), rows, columns};
     try {
       (void)cuda::plan_skinny(ei::matrix_view<const bf16>(x.data() + shift, tokens, x_columns), w,
-                              ei::matrix_view<bf16>(out.data(), tokens, rows));
+                              ei::matrix_view<bf16>(out.data(), tokens, rows), 132);
       return false;
     } catch (const ei::error& e) {
       return e.code() == code;
@@ -385,7 +387,7 @@ TEST_CASE("what a skinny product can't do is said by its plan") {
   CHECK(refused(4, 64, 128, 128, 1, unsupported));
   const cuda::int4_weights<128> w{units.data(), nullptr, nullptr, 16, 192};
   CHECK_THROWS_AS((void)cuda::plan_skinny(ei::matrix_view<const bf16>(x.data(), 1, 192), w,
-                                          ei::matrix_view<bf16>(out.data(), 1, 16)),
+                                          ei::matrix_view<bf16>(out.data(), 1, 16), 132),
                   ei::error);
   CHECK_THROWS_AS((void)cuda::int4_sizes(16, 128, 16), ei::error);
   CHECK_THROWS_AS((void)cuda::int4_sizes(16, 192, 128), ei::error);
@@ -445,6 +447,42 @@ TEST_CASE_TEMPLATE("products of GGUF blocks, few rows and many", T, bf16, f16) {
       if (std::is_same_v<T, bf16> && is_one_of_its_kind) check_tiled_of<T>(make_matrix, multiple);
     });
   }
+}
+
+TEST_CASE_TEMPLATE("a gated product has the bits of two products and what joins them", Weights, cuda::int8_weights,
+                   cuda::int4_weights<64>, cuda::block_weights<4>) {
+  for (const auto& [tokens, half, columns] :
+       {std::array<int, 3>{1, 16, 256}, std::array<int, 3>{8, 48, 2304}, std::array<int, 3>{13, 32, 512}}) {
+    const auto m = [&, rows = 2 * half, inputs = columns] {
+      if constexpr (std::is_same_v<Weights, cuda::block_weights<4>>) {
+        return make_blocks<4>(ei::weight_format::q4_k, rows, inputs, 7);
+      } else {
+        return make<Weights>(rows, inputs, 7, true);
+      }
+    }();
+    const std::vector<bf16> x = as<bf16>(numbers(static_cast<std::size_t>(tokens * columns), 3));
+    const std::vector<bf16> both = skinny(m.view, x, tokens);
+    const auto outputs = static_cast<std::size_t>(tokens * half);
+    std::vector<bf16> wanted(outputs, bf16(not_a_number));
+    const ei::matrix_view<const bf16> of_both(both.data(), tokens, 2 * half);
+    start<ei::layers::cuda::swiglu<bf16>>(
+        {of_both.middle_columns(0, half), of_both.middle_columns(half, half), {wanted.data(), tokens, half}});
+    for (const thread_order order : orders) {
+      std::vector<bf16> out(outputs, bf16(not_a_number));
+      cuda::gated_args<Weights, bf16> a{{x.data(), tokens, columns}, m.view, {out.data(), tokens, half}, {}};
+      a.plan = cuda::plan_gated(a.x, a.weights, a.out, tokens == 8 ? 1 : 132);
+      if (tokens <= 8) {
+        start<cuda::gated_product<Weights, bf16, 1>>(a, order);
+      } else {
+        start<cuda::gated_product<Weights, bf16, 2>>(a, order);
+      }
+      CHECK(same_bits(out, wanted));
+    }
+  }
+  CHECK(cuda::has_gated_form<Weights>(16, 64));
+  CHECK(!cuda::has_gated_form<Weights>(17, 64));
+  CHECK(!cuda::has_gated_form<Weights>(1, 48));
+  CHECK(!cuda::has_gated_form<cuda::float_weights<bf16>>(1, 64));
 }
 
 TEST_CASE("few rows go to the skinny kernels, batches and many rows to others") {
@@ -626,7 +664,7 @@ TEST_CASE("a skinny product reads weights only before it awaits the kernels befo
   for (const thread_order order : orders) {
     std::vector<bf16> x(wanted_x.size(), bf16(not_a_number)), out(wanted.size(), bf16(7.0F));
     cuda::product_args<weights, bf16> a{{x.data(), tokens, columns}, m.view, {out.data(), tokens, 16}, {}, nullptr};
-    a.plan = cuda::plan_skinny(a.x, a.weights, a.out);
+    a.plan = cuda::plan_skinny(a.x, a.weights, a.out, 132);
     start<cuda::skinny_product<weights, bf16, 1>>(a, order, [&] {
       CHECK(same_bits(out, std::vector<bf16>(wanted.size(), bf16(7.0F))));
       x = wanted_x;

@@ -27,8 +27,12 @@ struct swiglu {
   EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
     const std::ptrdiff_t e = std::ptrdiff_t{t.block()} * threads + t.thread();
     if (e >= a.gate.columns) return;
-    const auto gate = static_cast<float>(a.gate.row(t.block_y())[e]);
-    a.out.row(t.block_y())[e] = T(gate / (1.0F + std::exp(-gate)) * static_cast<float>(a.up.row(t.block_y())[e]));
+    a.out.row(t.block_y())[e] = of(a.gate.row(t.block_y())[e], a.up.row(t.block_y())[e]);
+  }
+
+  EFFINFER_HOST_DEVICE static T of(T gate, T up) {
+    const auto g = static_cast<float>(gate);
+    return T(g / (1.0F + std::exp(-g)) * static_cast<float>(up));
   }
 
  private:

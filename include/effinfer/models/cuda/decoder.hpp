@@ -25,6 +25,7 @@
 #include <effinfer/models/fingerprint.hpp>
 #include <effinfer/models/owned_linear.hpp>
 #include <effinfer/models/weights.hpp>
+#include <effinfer/quantization/cuda/gated_product.hpp>
 #include <effinfer/quantization/cuda/matmul.hpp>
 #include <effinfer/quantization/matmul.hpp>
 
@@ -423,8 +424,11 @@ class decoder {
       }
       product(q, b.mixer_output, mixed, added, w);
       norm(q, x, added, b.feed_forward_norm, normed);
-      product(q, b.gate_up, normed, gate_up, w);
-      q.template launch<layers::cuda::swiglu<T>>({gate_up.middle_columns(0, f), gate_up.middle_columns(f, f), hidden});
+      if (!gated(q, b.gate_up, normed, hidden)) {
+        product(q, b.gate_up, normed, gate_up, w);
+        q.template launch<layers::cuda::swiglu<T>>(
+            {gate_up.middle_columns(0, f), gate_up.middle_columns(f, f), hidden});
+      }
       product(q, b.down, hidden, added, w);
       pending = added;
       hand_out(q, w, taps, layer + 1, x, pending);
@@ -492,6 +496,28 @@ class decoder {
       });
     }
     if (l.bias != nullptr) q.template launch<layers::cuda::add<Out, float>>({out, {l.bias, 1, out.columns}});
+  }
+
+  /// The first products of the feed-forward layer and what joins them, where one kernel does it.
+  template <class Queue>
+  bool gated(Queue& q, const device_linear& l, matrix_view<const T> x, matrix_view<T> out) const {
+    namespace products_of = quantization::cuda;
+    if (l.weights.size() != 1 || l.bias != nullptr) return false;
+    bool done = false;
+    (void)with_weights(products(), l.weights[0], [&]<class Weights>(const Weights& weights) {
+      if constexpr (Weights::pieces < 4) {
+        if (!products_of::has_gated_form<Weights>(x.rows, weights.rows)) return;
+        const products_of::gated_args<Weights, T> args{
+            x, weights, out, products_of::plan_gated(x, weights, out, device_->limits().multiprocessors)};
+        if (args.plan.tiles == 1) {
+          q.template launch<products_of::gated_product<Weights, T, 1>>(args);
+        } else {
+          q.template launch<products_of::gated_product<Weights, T, 2>>(args);
+        }
+        done = true;
+      }
+    });
+    return done;
   }
 
   template <class Queue>

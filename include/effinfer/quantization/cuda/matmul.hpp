@@ -24,7 +24,7 @@ product_plan plan_matmul(const matrix_view<const T>& x, const Weights& w, const 
                          const device_limits& device) {
   const char* const who = "quantization::cuda::plan_matmul";
   if (device.multiprocessors < 1) throw error(error_code::invalid_argument, who, "a device without multiprocessors");
-  if (x.rows <= most_skinny_rows) return plan_skinny(x, w, out);
+  if (x.rows <= most_skinny_rows) return plan_skinny(x, w, out, device.multiprocessors);
   detail::check_product(who, x, w, out);
   product_plan plan;
   const bool tiled = x.rows > 64 && tile_shape<Weights>::shared_bytes <= device.shared_bytes;

@@ -2,7 +2,7 @@
 // out = x w^T for few rows of x (up to 16), where the time is that of reading the weights: each is loaded once, 16 bytes a lane,
 // for the registers of a matrix instruction, with the weights as its 16 rows and the rows of x as its 8 columns.
 //
-// A block has a strip of outputs, each of its warps a part of the inputs (strip_units.hpp).
+// A block takes one strip of outputs after the other, each of its warps a part of the inputs (strip_units.hpp).
 
 #include <effinfer/core/error.hpp>
 #include <effinfer/core/matrix_view.hpp>
@@ -23,6 +23,7 @@ inline constexpr int most_skinny_rows = 16;
 /// What a product needs, known on the host before anything runs.
 struct product_plan {
   int tiles = 1;                    ///< of eight rows of x
+  int blocks = 1;                   ///< that take strips in turn (skinny products)
   int splits = 1;                   ///< blocks that share an output's parts
   std::size_t workspace_bytes = 0;  ///< of device memory, 16-byte aligned
 };
@@ -75,55 +76,80 @@ void check_product(const char* who, const matrix_view<const T>& x, const Weights
 
 }  // namespace detail
 
-/// A plan for up to 16 rows of x. Errors: `invalid_argument` (sizes, more than 16 rows), `mismatch` (shapes), `unsupported` (inputs no multiple of
+namespace detail {
+
+/// Blocks of a skinny product that a multiprocessor holds at once, by the registers that formats take.
+template <class Weights, int Tiles>
+inline constexpr int skinny_blocks = Tiles > 1                                         ? 2
+                                     : Weights::pieces == 4 || Weights::unit_bytes > 2 ? 3
+                                                                                       : 4;
+
+}  // namespace detail
+
+/// A plan for up to 16 rows of x on a device of `multiprocessors`. Errors: `invalid_argument` (sizes, more than 16 rows), `mismatch` (shapes), `unsupported` (inputs no multiple of
 /// 64 and of the group, rows that aren't 16-byte aligned).
 template <class Weights, class T, class Out>
-product_plan plan_skinny(const matrix_view<const T>& x, const Weights& w, const matrix_view<Out>& out) {
+product_plan plan_skinny(const matrix_view<const T>& x, const Weights& w, const matrix_view<Out>& out,
+                         int multiprocessors) {
   const char* const who = "quantization::cuda::plan_skinny";
   detail::check_product(who, x, w, out);
-  if (x.rows > most_skinny_rows) throw error(error_code::invalid_argument, who, std::to_string(x.rows) + " rows of x");
+  if (x.rows > most_skinny_rows || multiprocessors < 1) {
+    throw error(error_code::invalid_argument, who,
+                std::to_string(x.rows) + " rows of x, " + std::to_string(multiprocessors) + " multiprocessors");
+  }
   product_plan plan;
   plan.tiles = x.rows > 8 ? 2 : 1;
+  plan.blocks =
+      multiprocessors * (plan.tiles == 1 ? detail::skinny_blocks<Weights, 1> : detail::skinny_blocks<Weights, 2>);
   return plan;
 }
 
-/// The product for 8 * Tiles rows: a block a strip.
-template <class Weights, class T, int Tiles, class Out = T>
-struct skinny_product {
-  using args = product_args<Weights, T, Out>;
+namespace detail {
+
+/// The sums of outputs for 8 * Tiles rows of x: the work of a block, which takes `Strips` strips after other `Strips` strips, each of its warps a part
+/// of the inputs. What comes next is on its way while something is multiplied.
+template <class Weights, class T, int Tiles, int Strips>
+struct skinny_sums {
   static constexpr int threads = most_parts * 32, stages = 2;
-  /// 4 KiB of weights a warp's stage.
-  static constexpr int units_at_once = 8 / Weights::pieces, blocks_at_once = Tiles == 1 ? 3 : 2;
-  static constexpr bool awaits_predecessors = true;
-  using strip_units = detail::strip_units<Weights, T, units_at_once>;
-  static constexpr int shared_bytes = most_parts * (stages * strip_units::shared_bytes + Tiles * 128 * 4);
+  /// 2 KiB of a strip a warp's stage, or 4.
+  static constexpr int units_at_once = Weights::pieces == 1 ? 4 : 2, blocks_at_once = skinny_blocks<Weights, Tiles>;
+  using units = strip_units<Weights, T, units_at_once>;
+  static constexpr int floats = Strips * Tiles * 128;  ///< a part
+  static constexpr int shared_bytes = most_parts * stages * (Strips * units::shared_bytes + floats * 4);
 
-  /// Error: `unsupported`, where the plan is for other Tiles.
-  static execution::simt::grid plan(const args& a) {
-    if (a.plan.tiles != Tiles) {
-      throw error(error_code::unsupported, "quantization::cuda::skinny_product",
-                  std::to_string(a.plan.tiles) + " tiles of rows with a kernel for " + std::to_string(Tiles));
+  /// For i = block, block + blocks, ... below `count`: the strips strip(i, s), then store(i, sums), the latter for `total`. Weights are nobody's
+  /// result: the first are on their way while the kernel before this one ends.
+  template <class Simt, class Strip, class Store>
+  EFFINFER_HOST_DEVICE static void run(Simt& t, const matrix_view<const T>& x, const Weights& w, int count,
+                                       const Strip& strip, const Store& store) {
+    const int all = w.columns / unit_inputs, each = part_units(all);
+    const int first = t.warp() * each, past = first + each < all ? first + each : all;
+    const auto sums = t.template shared<float>(stages * most_parts * floats);
+    const auto memory = units::memory(t, most_parts * stages * Strips).at(t.warp() * stages * Strips);
+    const auto fetch = [&](int i, int from, int stage) {
+      EFFINFER_UNROLL
+      for (int s = 0; s < Strips; ++s) units::fetch(t, w, strip(i, s), from, past, memory.at(stage * Strips + s));
+    };
+    // Rows past the end: the last, their sums are nobody's.
+    const T* rows[Tiles];
+    EFFINFER_UNROLL
+    for (int tile = 0; tile < Tiles; ++tile) {
+      const int token = tile * 8 + t.lane() / 4, last = static_cast<int>(x.rows) - 1;
+      rows[tile] = x.row(token < last ? token : last);
     }
-    if (a.x.rows == 0) return {};
-    return {detail::strips_of(a.weights.rows), 1, threads, shared_bytes};
-  }
+    typename units::template sums<Tiles> sum[Strips];
+    EFFINFER_UNROLL
+    for (int s = 0; s < Strips; ++s) sum[s].clear();
 
-  template <class Simt>
-  EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
-    const int strip = t.block(), units = a.weights.columns / unit_inputs, each = part_units(units);
-    const int first = t.warp() * each, past = first + each < units ? first + each : units;
-    const auto sums = t.template shared<float>(most_parts * Tiles * 128);
-    const auto memory = strip_units::memory(t, most_parts * stages).at(t.warp() * stages);
-
-    // Weights are nobody's result: the first are on their way while the kernel before this one ends.
-    strip_units::fetch(t, a.weights, strip, first, past, memory);
+    int i = t.block(), from = first, stage = 0, buffer = 0;
+    fetch(i, from, 0);
     t.commit();
     t.await_predecessors();
-    typename strip_units::template sums<Tiles> sum;
-    sum.clear();
     EFFINFER_KEEP_ROLLED
-    for (int from = first, stage = 0; from < past; from += units_at_once, stage ^= 1) {
-      strip_units::fetch(t, a.weights, strip, from + units_at_once, past, memory.at(stage ^ 1));
+    while (i < count) {
+      const bool ends = from + units_at_once >= past;
+      const int next_i = ends ? i + t.blocks() : i, next_from = ends ? first : from + units_at_once;
+      if (next_i < count) fetch(next_i, next_from, stage ^ 1);
       t.commit();
       t.template wait<1>();
       t.warp_barrier();
@@ -131,28 +157,78 @@ struct skinny_product {
       for (int u = 0; u < units_at_once; ++u) {
         if (from + u >= past) continue;
         const auto inputs = [&](int tile, int half) {
-          const int token = tile * 8 + t.lane() / 4;
-          if (token >= a.x.rows) return words{};
-          return detail::load_inputs<Weights::group>(a.x.row(token) + (from + u) * unit_inputs + half * 32,
-                                                     t.lane() % 4);
+          return load_inputs<Weights::group>(rows[tile] + from * unit_inputs + (u * unit_inputs + half * 32),
+                                             t.lane() % 4);
         };
-        strip_units::template add<Tiles>(t, a.weights, strip, from, u, memory.at(stage), inputs, sum);
+        EFFINFER_UNROLL
+        for (int s = 0; s < Strips; ++s)
+          units::template add<Tiles>(t, w, strip(i, s), from, u, memory.at(stage * Strips + s), inputs, sum[s]);
       }
       t.warp_barrier();  // all have read the stage
+      if (ends) {
+        // In turns with others, so that nobody writes what a slower warp has yet to add.
+        const auto to = sums + buffer * (most_parts * floats);
+        EFFINFER_UNROLL
+        for (int e = 0; e < Strips * Tiles * 4; ++e)
+          to[t.warp() * floats + e * 32 + t.lane()] = sum[e / (Tiles * 4)].sum[e / 4 % Tiles][e % 4];
+        EFFINFER_UNROLL
+        for (int s = 0; s < Strips; ++s) sum[s].clear();
+        t.barrier();
+        store(i, to);
+        buffer ^= 1;
+      }
+      i = next_i, from = next_from, stage ^= 1;
     }
     t.template wait<0>();
+  }
+
+  /// Of strip s, output `row` in it for a row of x.
+  template <class Shared>
+  EFFINFER_HOST_DEVICE static float total(Shared sums, int s, int row, int token) {
+    const int place = (token / 8 * 4 + row / 8 * 2 + token % 2) * 32 + row % 8 * 4 + token % 8 / 2;
+    float total = 0;
     EFFINFER_UNROLL
-    for (int i = 0; i < Tiles * 4; ++i) sums[t.warp() * Tiles * 128 + i * 32 + t.lane()] = sum.sum[i / 4][i % 4];
-    t.barrier();
-    for (int e = t.thread(); e < Tiles * 128; e += threads) {
-      const int row = strip * strip_rows + e % 16, token = e / 16;
-      if (row >= a.weights.rows || token >= a.x.rows) continue;
-      const int place = (token / 8 * 4 + e % 16 / 8 * 2 + token % 2) * 32 + e % 8 * 4 + token % 8 / 2;
-      float total = 0;
-      EFFINFER_UNROLL
-      for (int p = 0; p < most_parts; ++p) total += sums[p * Tiles * 128 + place];
-      a.out.row(token)[row] = Out(total * a.weights.row_scale(row));
-    }
+    for (int p = 0; p < most_parts; ++p) total += sums[p * floats + s * Tiles * 128 + place];
+    return total;
+  }
+
+  /// Errors: `unsupported`, where the plan is for other Tiles.
+  static void check(const char* who, const product_plan& plan) {
+    if (plan.tiles == Tiles) return;
+    throw error(error_code::unsupported, who,
+                std::to_string(plan.tiles) + " tiles of rows with a kernel for " + std::to_string(Tiles));
+  }
+};
+
+}  // namespace detail
+
+/// The product for 8 * Tiles rows.
+template <class Weights, class T, int Tiles, class Out = T>
+struct skinny_product {
+  using args = product_args<Weights, T, Out>;
+  using sums = detail::skinny_sums<Weights, T, Tiles, 1>;
+  static constexpr int threads = sums::threads, blocks_at_once = sums::blocks_at_once;
+  static constexpr bool awaits_predecessors = true;
+
+  /// Error: `unsupported`, where the plan is for other Tiles.
+  static execution::simt::grid plan(const args& a) {
+    sums::check("quantization::cuda::skinny_product", a.plan);
+    if (a.x.rows == 0) return {};
+    const int strips = detail::strips_of(a.weights.rows);
+    return {strips < a.plan.blocks ? strips : a.plan.blocks, 1, threads, sums::shared_bytes};
+  }
+
+  template <class Simt>
+  EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
+    const auto strip = [](int i, int) { return i; };
+    const auto store = [&](int i, auto of) {
+      for (int e = t.thread(); e < Tiles * 128; e += threads) {
+        const int row = i * strip_rows + e % strip_rows, token = e / strip_rows;
+        if (row >= a.weights.rows || token >= a.x.rows) continue;
+        a.out.row(token)[row] = Out(sums::total(of, 0, e % strip_rows, token) * a.weights.row_scale(row));
+      }
+    };
+    sums::run(t, a.x, a.weights, detail::strips_of(a.weights.rows), strip, store);
   }
 };
 

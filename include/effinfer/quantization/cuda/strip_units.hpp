@@ -75,13 +75,18 @@ struct strip_units {
   /// On their way, each piece by the lane that multiplies it. Units from `past` on: nothing.
   template <class Simt, class Place>
   EFFINFER_HOST_DEVICE static void fetch(Simt& t, const Weights& w, int strip, int first, int past, const Place& to) {
+    if (first >= past) return;
+    const std::byte* base[Weights::piece_bases];
+    EFFINFER_UNROLL
+    for (int i = 0; i < Weights::piece_bases; ++i)
+      base[i] = static_cast<const std::byte*>(w.piece(strip, first, i, t.lane()));
     EFFINFER_UNROLL
     for (int u = 0; u < Units; ++u) {
       if (first + u >= past) continue;
       EFFINFER_UNROLL
       for (int p = 0; p < Weights::pieces; ++p) {
         t.copy_async(to.raw, (u * Weights::pieces + p) * 32 + t.lane(),
-                     static_cast<const words*>(w.piece(strip, first + u, p, t.lane())));
+                     reinterpret_cast<const words*>(base[p % Weights::piece_bases] + Weights::piece_bytes(u, p)));
       }
     }
     if constexpr (high + halves + bytes > 0) {
@@ -114,7 +119,9 @@ struct strip_units {
   struct sums {
     float sum[Tiles][4];
     float part[Weights::group > 0 ? Tiles : 1][4];
+    std::uint32_t centers[2];  // of the group that is being summed
     EFFINFER_HOST_DEVICE void clear() {
+      centers[0] = centers[1] = 0;
       EFFINFER_UNROLL
       for (int i = 0; i < Tiles * 4; ++i) sum[i / 4][i % 4] = 0;
       EFFINFER_UNROLL
@@ -139,13 +146,15 @@ struct strip_units {
     EFFINFER_UNROLL
     for (int half = 0; half < 2; ++half) {
       if constexpr (Tiles > 2) t.warp_barrier();  // there are no registers to begin with the next inputs
-      std::uint32_t centers[2] = {}, a[2][4];
+      std::uint32_t a[2][4];
       if constexpr (Weights::group > 0) {
-        centers[0] = w.template center_in<T>(run_bytes, half, row);
-        centers[1] = w.template center_in<T>(run_bytes, half, row + 8);
+        if (Weights::group <= 32 || (u % 2 * 64 + half * 32) % Weights::group == 0) {
+          to.centers[0] = w.template center_in<T>(run_bytes, half, row);
+          to.centers[1] = w.template center_in<T>(run_bytes, half, row + 8);
+        }
       }
       EFFINFER_UNROLL
-      for (int j = 0; j < 2; ++j) Weights::template unpack<T>(raw, upper, half * 2 + j, centers, a[j]);
+      for (int j = 0; j < 2; ++j) Weights::template unpack<T>(raw, upper, half * 2 + j, to.centers, a[j]);
       // What a group's sums are multiplied with, where one ends within these inputs.
       constexpr int groups = Weights::group == 16 ? 2 : 1;
       constexpr int group = Weights::group > 0 ? Weights::group : 1;
