@@ -165,17 +165,28 @@ EFFINFER_HOST_DEVICE void apply_policy(Simt& t, const Mixer& mixer, const head_l
 template <class Simt, int Strips, int Columns>
 EFFINFER_HOST_DEVICE void weigh(Simt& t, float unit, float (&score)[Strips][Columns][4], float (&greatest)[Strips][2],
                                 float (&sum)[Strips][2], float (&fade)[Strips][2]) {
+  // Two maxima of each row at a time, and the lanes' of all rows: each step alone takes longer than several.
+  float most[Strips * 2][2];
+  EFFINFER_UNROLL
+  for (int i = 0; i < Strips * 2; ++i) most[i][0] = most[i][1] = greatest[i / 2][i % 2];
+  EFFINFER_UNROLL
+  for (int n = 0; n < Columns * Strips * 4; ++n) {
+    const int i = n % (Strips * 2), c = n / (Strips * 2);
+    most[i][c % 2] = std::fmax(most[i][c % 2], score[i / 2][c / 2][i % 2 * 2 + c % 2]);
+  }
+  EFFINFER_UNROLL
+  for (int i = 0; i < Strips * 2; ++i) most[i][0] = std::fmax(most[i][0], most[i][1]);
+  EFFINFER_UNROLL
+  for (int mask = 1; mask < 4; mask *= 2) {
+    EFFINFER_UNROLL
+    for (int i = 0; i < Strips * 2; ++i) most[i][0] = std::fmax(most[i][0], t.shuffle_xor(most[i][0], mask));
+  }
   EFFINFER_UNROLL
   for (int i = 0; i < Strips * 2; ++i) {
     const int strip = i / 2, half = i % 2;
-    float most = greatest[strip][half];
-    EFFINFER_UNROLL
-    for (int n = 0; n < Columns * 2; ++n) most = std::fmax(most, score[strip][n / 2][half * 2 + n % 2]);
-    most = std::fmax(most, t.shuffle_xor(most, 1));
-    most = std::fmax(most, t.shuffle_xor(most, 2));
-    const float shift = most == minus_infinity ? 0.0F : most * unit;
+    const float shift = most[i][0] == minus_infinity ? 0.0F : most[i][0] * unit;
     fade[strip][half] = t.exp2(std::fma(greatest[strip][half], unit, -shift));
-    greatest[strip][half] = most;
+    greatest[strip][half] = most[i][0];
     float added = 0;
     EFFINFER_UNROLL
     for (int n = 0; n < Columns * 2; ++n) {

@@ -254,7 +254,9 @@ class decoder {
   [[nodiscard]] std::optional<int> choose(workspace& w, int row, const decoding::greedy&, random_stream,
                                           std::uint64_t) const {
     auto q = device_->queue();
-    q.template launch<decoding::cuda::greedy<float>>({device_logits(q, w, row, 1), w.token_});
+    using parts = decoding::cuda::greedy_parts<float>;
+    q.template launch<parts>({device_logits(q, w, row, 1), w.candidates_});
+    q.template launch<decoding::cuda::greedy>({w.candidates_, parts::count(config().vocabulary_size), 1, w.token_});
     return chosen(q, w);
   }
   [[nodiscard]] std::optional<int> choose(workspace& w, int row, const decoding::sample& rule, random_stream random,
