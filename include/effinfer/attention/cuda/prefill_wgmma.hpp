@@ -72,7 +72,8 @@ struct prefill_wgmma {
   using args = prefill_args<Mixer, T, View>;
   static_assert(has_wgmma_form<T, View>(D));
   static constexpr bool tied = Variant % 2 != 0, persistent = Variant / 2 % 2 != 0, skips = Variant / 4 % 2 != 0,
-                        longest_first = Variant / 8 % 2 != 0, sections = Variant / 16 % 2 != 0;
+                        longest_first = Variant / 8 % 2 != 0, sections = Variant / 16 % 2 != 0,
+                        takes_turns = Variant / 32 % 2 == 0;
 
   static constexpr int consumers = 2, rows = wgmma_prefill_rows, keys = D > 128 ? 64 : 128, stages = 2;
   static constexpr int threads = (1 + consumers) * execution::simt::warpgroup_size;
@@ -98,8 +99,9 @@ struct prefill_wgmma {
                       (a.plan.form != prefill_form::wgmma ? " and another form" : ""));
     }
     if (a.plan.tiles > std::numeric_limits<int>::max() / a.heads.kv_heads) {
-      throw error(error_code::limit, who, std::to_string(a.plan.tiles) + " tiles of each of " +
-                                              std::to_string(a.heads.kv_heads) + " key heads are more than a grid holds");
+      throw error(error_code::limit, who,
+                  std::to_string(a.plan.tiles) + " tiles of each of " + std::to_string(a.heads.kv_heads) +
+                      " key heads are more than a grid holds");
     }
     const int all = a.plan.tiles * a.heads.kv_heads;
     return {persistent && all > a.plan.multiprocessors ? a.plan.multiprocessors : all, 1, threads, shared_bytes};
@@ -146,7 +148,8 @@ struct prefill_wgmma {
     detail::query_block block;
     int kv_head;
 
-    EFFINFER_HOST_DEVICE piece_of_work(const args& a, int number) : piece_of_work(a, tile_of(a, number), head_of(a, number)) {}
+    EFFINFER_HOST_DEVICE piece_of_work(const args& a, int number)
+        : piece_of_work(a, tile_of(a, number), head_of(a, number)) {}
 
    private:
     EFFINFER_HOST_DEVICE piece_of_work(const args& a, int tile, int head)
@@ -302,8 +305,7 @@ struct prefill_wgmma {
     for (int i = 0; i < 64; i += at_once) {
       int r = w.block.first_row + own * 64 + i + row;
       if (r >= w.block.past_row) r = w.block.past_row - 1;
-      const T* const from =
-          query.row(r / group) + std::ptrdiff_t{w.kv_head * group + r % group} * D + q * 8;
+      const T* const from = query.row(r / group) + std::ptrdiff_t{w.kv_head * group + r % group} * D + q * 8;
       t.copy_async(memory, piece(rows, own * 64 + i + row, q), reinterpret_cast<const std::uint32_t*>(from));
     }
     t.commit();
@@ -404,11 +406,11 @@ struct prefill_wgmma {
           const int next_stage = (stage + 1) % stages, next_parity = next_stage == 0 ? parity ^ 1 : parity;
           h.wait(barrier, filled(next_stage, false), next_parity);
           // The first consumer goes first; the last turn is nobody's to wait for.
-          if (!(own == 0 && first)) h.sync(turn + own, 2 * group_size);
+          if (takes_turns && !(own == 0 && first)) h.sync(turn + own, 2 * group_size);
           multiply_keys(next_stage);
           h.wait(barrier, filled(stage, true), parity);
           multiply_values(stage);
-          if (!(own == 1 && following >= block.visited.end)) h.arrive(turn + (own ^ 1), 2 * group_size);
+          if (takes_turns && !(own == 1 && following >= block.visited.end)) h.arrive(turn + (own ^ 1), 2 * group_size);
           h.template finish<1>(score[0]);
           if (!tied) release(empty(next_stage, false));
           weigh(whole, next);

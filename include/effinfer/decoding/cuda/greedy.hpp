@@ -60,7 +60,8 @@ struct greedy_parts {
     EFFINFER_UNROLL
     for (int p = 0; p < packs; ++p) {
       const std::ptrdiff_t first = first_of(t, p), left = a.logits.columns - first;
-      read[p] = execution::simt::load_pack<T, width>(row + first, static_cast<int>(left < width ? left : width), aligned);
+      read[p] =
+          execution::simt::load_pack<T, width>(row + first, static_cast<int>(left < width ? left : width), aligned);
     }
     candidate best;
     EFFINFER_UNROLL

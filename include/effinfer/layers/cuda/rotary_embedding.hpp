@@ -56,7 +56,8 @@ EFFINFER_HOST_DEVICE void rotate_and_store_token(Simt& t, const rotary_token<T, 
       takes_packs(a.value) && takes_packs(a.turns) && takes_packs(a.keys, a.head_stride) &&
       takes_packs(a.values, a.head_stride)) {
     const int of_head = half / width, turning = (a.heads + a.kv_heads) * of_head;
-    const int still = (d - 2 * half) / width, moving = a.kv_heads * still, all = turning + moving + a.kv_heads * (d / width);
+    const int still = (d - 2 * half) / width, moving = a.kv_heads * still,
+              all = turning + moving + a.kv_heads * (d / width);
     for (int at = own; at < all; at += step) {
       if (at < turning) {
         const int head = at / of_head, i = at % of_head * width;
@@ -188,10 +189,11 @@ struct rotate_and_store {
   EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
     const std::ptrdiff_t slot = (a.first_position + t.block()) % a.capacity * a.row_stride;
     detail::rotate_and_store_token(
-        t, detail::rotary_token<T, C>{
-               a.query.row(t.block()), a.key.row(t.block()), a.value.row(t.block()), a.turns.row(t.block()),
-               a.keys + slot, a.values + slot, a.head_stride, static_cast<int>(a.query.columns) / a.head_size,
-               static_cast<int>(a.key.columns) / a.head_size, a.head_size, a.rotary_size, a.interleaved},
+        t,
+        detail::rotary_token<T, C>{
+            a.query.row(t.block()), a.key.row(t.block()), a.value.row(t.block()), a.turns.row(t.block()), a.keys + slot,
+            a.values + slot, a.head_stride, static_cast<int>(a.query.columns) / a.head_size,
+            static_cast<int>(a.key.columns) / a.head_size, a.head_size, a.rotary_size, a.interleaved},
         t.block_y());
   }
 };
@@ -218,8 +220,8 @@ struct rotate_and_store_tokens {
   };
 
   static execution::simt::grid plan(const args& a) {
-    return {static_cast<int>(a.qkv.rows),
-            detail::rotary_blocks(a.heads, a.kv_heads, a.head_size, a.rotary_size), detail::rotary_threads, 0};
+    return {static_cast<int>(a.qkv.rows), detail::rotary_blocks(a.heads, a.kv_heads, a.head_size, a.rotary_size),
+            detail::rotary_threads, 0};
   }
 
   template <class Simt>
@@ -229,9 +231,10 @@ struct rotate_and_store_tokens {
     const T* const key = query + a.heads * a.head_size;
     const std::ptrdiff_t layer = a.layer * place.layer_stride;
     detail::rotate_and_store_token(
-        t, detail::rotary_token<T, C>{query, key, key + a.kv_heads * a.head_size, a.turns.row(t.block()),
-                                      place.keys + layer, place.values + layer, place.head_stride, a.heads, a.kv_heads,
-                                      a.head_size, a.rotary_size, a.interleaved},
+        t,
+        detail::rotary_token<T, C>{query, key, key + a.kv_heads * a.head_size, a.turns.row(t.block()),
+                                   place.keys + layer, place.values + layer, place.head_stride, a.heads, a.kv_heads,
+                                   a.head_size, a.rotary_size, a.interleaved},
         t.block_y());
   }
 };

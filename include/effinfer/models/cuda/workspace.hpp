@@ -123,8 +123,8 @@ class workspace {
     products_ = on_device.take<float>(s.product_bytes / sizeof(float));
     mixer_ = on_device.take<std::byte>(s.mixer_bytes);
     logits_ = on_device.take<float>(rows_of_logits * v);
-    candidates_ = on_device.take<decoding::cuda::candidate>(
-        size(decoding::cuda::greedy_parts<float>::count(c.vocabulary_size)));
+    candidates_ =
+        on_device.take<decoding::cuda::candidate>(size(decoding::cuda::greedy_parts<float>::count(c.vocabulary_size)));
     token_ = on_device.take<int>(1);
     rule_ = on_device.take<decoding::cuda::sample_row>(1);
     exit_ = on_device.take<float>(rows_of_logits * size(c.width));
