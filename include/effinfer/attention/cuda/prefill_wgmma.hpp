@@ -79,7 +79,7 @@ struct prefill_wgmma {
   static constexpr int threads = (1 + consumers) * execution::simt::warpgroup_size;
   static constexpr bool for_hopper = true;  ///< launch: code of sm_90a, one block at a time on a multiprocessor
   /// Of a thread, when the roles are taken: the block begins with as many for each as fit.
-  static constexpr int producer_registers = 56, consumer_registers = 224;
+  static constexpr int producer_registers = D > 128 ? 40 : 56, consumer_registers = D > 128 ? 232 : 224;
   static_assert((producer_registers + consumers * consumer_registers) * execution::simt::warpgroup_size <= 65536);
   static_assert(rows == consumers * 64 && keys % kv_cache::tile_positions == 0);
 
@@ -180,6 +180,11 @@ struct prefill_wgmma {
   EFFINFER_HOST_DEVICE static constexpr int piece(int high, int r, int q) {
     return (q / 8 * high * 128 + execution::simt::swizzled(r * 128 + q % 8 * 16)) / 4;
   }
+  /// A group copies as many rows at a time; behind 8 rows pieces lie as before.
+  static constexpr int rows_at_once = group_size / (D / 8);
+  EFFINFER_HOST_DEVICE static constexpr int piece_below(int high, int r, int q, int below) {
+    return piece(high, r + below % 8, q) + below / 8 * 8 * 32;
+  }
 
   /// Copies by threads are passed on two halves of a stage later, when they have had the time to arrive. Not later still: consumers that wait
   /// for those would be waited for.
@@ -197,7 +202,7 @@ struct prefill_wgmma {
     EFFINFER_KEEP_ROLLED
     for (int n = 0; number_of(t, n) < all_work(a); ++n) {
       const piece_of_work w(a, number_of(t, n));
-      const View cache = w.s.cache;
+      const View& cache = w.s.cache;
       const prefill_maps* const maps = w.s.maps;
       const detail::query_block& block = w.block;
       if (maps != nullptr && t.thread() == 0) {
@@ -268,7 +273,7 @@ struct prefill_wgmma {
   /// The rows of a tile, on their way. Of positions that the cache doesn't hold: any row that it does, their weight is 0.
   template <class Simt, class Shared>
   EFFINFER_HOST_DEVICE static void copy_rows(Simt& t, const View& cache, int kv_head, int key, bool values, Shared to) {
-    constexpr int pieces = D / 8, at_once = group_size / pieces;
+    constexpr int pieces = D / 8;
     const int q = t.thread() % pieces, row = t.thread() / pieces;
     EFFINFER_KEEP_ROLLED
     for (int half = 0; half < halves; ++half) {
@@ -281,12 +286,14 @@ struct prefill_wgmma {
       if (past - low == box_rows) {
         const T* next = from + row * cache.row_stride;
         EFFINFER_UNROLL
-        for (int r = 0; r < box_rows; r += at_once, next += at_once * cache.row_stride)
-          t.copy_async(to, piece(keys, half * box_rows + r + row, q), reinterpret_cast<const std::uint32_t*>(next));
+        for (int r = 0; r < box_rows; r += rows_at_once, next += rows_at_once * cache.row_stride) {
+          t.copy_async(to, piece_below(keys, half * box_rows + row, q, r),
+                       reinterpret_cast<const std::uint32_t*>(next));
+        }
         continue;
       }
       EFFINFER_KEEP_ROLLED
-      for (int r = row; r < box_rows; r += at_once) {
+      for (int r = row; r < box_rows; r += rows_at_once) {
         int p = begin + r < low ? low : begin + r;
         if (p >= past) p = past - 1;
         t.copy_async(to, piece(keys, half * box_rows + r, q),
@@ -298,15 +305,16 @@ struct prefill_wgmma {
   /// A warpgroup's queries come by itself, to where only it reads.
   template <class Simt, class Shared>
   EFFINFER_HOST_DEVICE static void copy_queries(Simt& t, const piece_of_work& w, int own, Shared memory) {
-    constexpr int pieces = D / 8, at_once = group_size / pieces;
+    constexpr int pieces = D / 8;
     const matrix_view<const T> query = w.s.query;
-    const int q = t.thread() % pieces, row = t.thread() % group_size / pieces, group = w.block.group;
+    const int thread = detail::settled(t.thread() % group_size), group = w.block.group;
+    const int q = thread % pieces, row = thread / pieces;
     EFFINFER_UNROLL
-    for (int i = 0; i < 64; i += at_once) {
+    for (int i = 0; i < 64; i += rows_at_once) {
       int r = w.block.first_row + own * 64 + i + row;
       if (r >= w.block.past_row) r = w.block.past_row - 1;
       const T* const from = query.row(r / group) + std::ptrdiff_t{w.kv_head * group + r % group} * D + q * 8;
-      t.copy_async(memory, piece(rows, own * 64 + i + row, q), reinterpret_cast<const std::uint32_t*>(from));
+      t.copy_async(memory, piece_below(rows, own * 64 + row, q, i), reinterpret_cast<const std::uint32_t*>(from));
     }
     t.commit();
   }
@@ -440,22 +448,32 @@ struct prefill_wgmma {
       } else {
         go_on();
       }
-      const matrix_view<T> to_rows = w.s.out;
+      store(t, a, piece_of_work(a, number_of(t, n)), own, unit, greatest[0], sum[0], out[0]);
+    }
+  }
+
+  /// Where rows go is found anew, as keeping it would take registers from the loop.
+  template <class Simt>
+  EFFINFER_HOST_DEVICE static void store(Simt& t, const args& a, const piece_of_work& w, int own, float unit,
+                                         const float (&greatest)[2], const float (&sum)[2],
+                                         const float (&out)[D / 8][4]) {
+    const matrix_view<T> to_rows = w.s.out;
+    const detail::query_block& block = w.block;
+    const int warp_row = block.first_row + own * 64 + t.warp() % warps * 16;
+    EFFINFER_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const int r = warp_row + half * 8 + t.lane() / 4, row = r < block.past_row ? r : block.past_row - 1;
+      const int head = w.kv_head * block.group + row % block.group;
+      const float factor = detail::final_factor(t, a.mixer, unit, head, greatest[half], sum[half]);
+      T* const to = to_rows.row(row / block.group) + std::ptrdiff_t{head} * D + t.lane() % 4 * 8;
       EFFINFER_UNROLL
-      for (int half = 0; half < 2; ++half) {
-        const float factor = detail::final_factor(t, a.mixer, unit, at[0][half].head, greatest[0][half], sum[0][half]);
-        const int r = warp_row + half * 8 + t.lane() / 4;
-        T* const to = to_rows.row((r < block.past_row ? r : block.first_row) / block.group) +
-                      std::ptrdiff_t{kv_head * block.group + r % block.group} * D + t.lane() % 4 * 8;
+      for (int c = 0; c < D / 8; c += 4) {
+        std::uint32_t words[4];
         EFFINFER_UNROLL
-        for (int c = 0; c < D / 8; c += 4) {
-          std::uint32_t words[4];
-          EFFINFER_UNROLL
-          for (int i = 0; i < 4; ++i)
-            words[i] = detail::pair<T>(out[0][c + i][half * 2] * factor, out[0][c + i][half * 2 + 1] * factor);
-          detail::gather_pieces(t, words);
-          if (r < block.past_row) detail::store_words(to + c * 8, words);
-        }
+        for (int i = 0; i < 4; ++i)
+          words[i] = detail::pair<T>(out[c + i][half * 2] * factor, out[c + i][half * 2 + 1] * factor);
+        detail::gather_pieces(t, words);
+        if (r < block.past_row) detail::store_words(to + c * 8, words);
       }
     }
   }
