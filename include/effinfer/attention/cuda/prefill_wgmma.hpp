@@ -71,7 +71,7 @@ template <class Mixer, class T, class View, int D, int Variant = 15>
 struct prefill_wgmma {
   using args = prefill_args<Mixer, T, View>;
   static_assert(has_wgmma_form<T, View>(D));
-  static constexpr bool tied = Variant % 2 != 0, persistent = Variant / 2 % 2 != 0, skips = Variant / 4 % 2 != 0,
+  static constexpr bool tied = Variant % 2 != 0, persistent = D <= 128 && Variant / 2 % 2 != 0, skips = D <= 128 && Variant / 4 % 2 != 0,
                         longest_first = Variant / 8 % 2 != 0, sections = Variant / 16 % 2 != 0,
                         takes_turns = Variant / 32 % 2 == 0;
 
@@ -166,7 +166,10 @@ struct prefill_wgmma {
       return longest_first ? number % a.heads.kv_heads : number / a.plan.tiles;
     }
   };
-  EFFINFER_HOST_DEVICE static int all_work(const args& a) { return a.plan.tiles * a.heads.kv_heads; }
+  template <class Simt>
+  EFFINFER_HOST_DEVICE static bool has_work(Simt& t, const args& a, int i) {
+    return (persistent || i == 0) && number_of(t, i) < a.plan.tiles * a.heads.kv_heads;
+  }
 
   /// Where the barriers of a stage are, of its keys or values.
   EFFINFER_HOST_DEVICE static constexpr int filled(int stage, bool values) { return (values ? stages : 0) + stage; }
@@ -200,7 +203,7 @@ struct prefill_wgmma {
       }
     };
     EFFINFER_KEEP_ROLLED
-    for (int n = 0; number_of(t, n) < all_work(a); ++n) {
+    for (int n = 0; has_work(t, a, n); ++n) {
       const piece_of_work w(a, number_of(t, n));
       const View& cache = w.s.cache;
       const prefill_maps* const maps = w.s.maps;
@@ -307,7 +310,7 @@ struct prefill_wgmma {
   EFFINFER_HOST_DEVICE static void copy_queries(Simt& t, const piece_of_work& w, int own, Shared memory) {
     constexpr int pieces = D / 8;
     const matrix_view<const T> query = w.s.query;
-    const int thread = detail::settled(t.thread() % group_size), group = w.block.group;
+    const int thread = detail::settled(t.thread()) % group_size, group = w.block.group;
     const int q = thread % pieces, row = thread / pieces;
     EFFINFER_UNROLL
     for (int i = 0; i < 64; i += rows_at_once) {
@@ -333,9 +336,9 @@ struct prefill_wgmma {
     };
 
     int stage = 0, parity = 0;
-    if (number_of(t, 0) < all_work(a)) copy_queries(t, piece_of_work(a, number_of(t, 0)), own, memory);
+    if (has_work(t, a, 0)) copy_queries(t, piece_of_work(a, number_of(t, 0)), own, memory);
     EFFINFER_KEEP_ROLLED
-    for (int n = 0; number_of(t, n) < all_work(a); ++n) {
+    for (int n = 0; has_work(t, a, n); ++n) {
       const piece_of_work w(a, number_of(t, n));
       const detail::query_block& block = w.block;
       const int kv_head = w.kv_head, first_held = w.s.cache.first, first_position = w.s.first_position;
@@ -344,7 +347,7 @@ struct prefill_wgmma {
       const int group_row = clamped(block.first_row + own * 64), group_last = clamped(block.first_row + own * 64 + 63);
       const int group_first_query = first_position + group_row / block.group;
       const int group_last_query = first_position + group_last / block.group;
-      const int warp_row = block.first_row + own * 64 + t.warp() % warps * 16;
+      const int warp_row = block.first_row + own * 64 + detail::settled(t.warp()) % warps * 16;
       position at[1][2];
       detail::locate_rows(t, block, first_position, w.s.index, kv_head, warp_row, at);
 
@@ -393,7 +396,7 @@ struct prefill_wgmma {
       h.sync(among_consumers + own, group_size);
       // The next rows' queries come while these end.
       const auto go_on = [&] {
-        if (number_of(t, n + 1) >= all_work(a)) return;
+        if (!has_work(t, a, n + 1)) return;
         h.sync(among_consumers + own, group_size);
         copy_queries(t, piece_of_work(a, number_of(t, n + 1)), own, memory);
       };
@@ -402,11 +405,7 @@ struct prefill_wgmma {
         multiply_keys(stage);
         h.template finish<0>(score[0]);
         release(empty(stage, false));
-        if (sees_all(key)) {
-          weigh(std::true_type(), key);
-        } else {
-          weigh(std::false_type(), key);
-        }
+        weigh(std::false_type(), key);
         pack();
         int next = block.next_tile<keys>(a.mixer, key + keys);
         bool first = true;
@@ -459,7 +458,7 @@ struct prefill_wgmma {
                                          const float (&out)[D / 8][4]) {
     const matrix_view<T> to_rows = w.s.out;
     const detail::query_block& block = w.block;
-    const int warp_row = block.first_row + own * 64 + t.warp() % warps * 16;
+    const int warp_row = block.first_row + own * 64 + detail::settled(t.warp()) % warps * 16;
     EFFINFER_UNROLL
     for (int half = 0; half < 2; ++half) {
       const int r = warp_row + half * 8 + t.lane() / 4, row = r < block.past_row ? r : block.past_row - 1;
