@@ -71,9 +71,9 @@ template <class Mixer, class T, class View, int D, int Variant = 15>
 struct prefill_wgmma {
   using args = prefill_args<Mixer, T, View>;
   static_assert(has_wgmma_form<T, View>(D));
-  static constexpr bool tied = Variant % 2 != 0, persistent = D <= 128 && Variant / 2 % 2 != 0, skips = D <= 128 && Variant / 4 % 2 != 0,
-                        longest_first = Variant / 8 % 2 != 0, sections = Variant / 16 % 2 != 0,
-                        takes_turns = Variant / 32 % 2 == 0;
+  static constexpr bool tied = Variant % 2 != 0, persistent = D <= 128 && Variant / 2 % 2 != 0,
+                        skips = D <= 128 && Variant / 4 % 2 != 0, longest_first = Variant / 8 % 2 != 0,
+                        sections = Variant / 16 % 2 != 0, takes_turns = Variant / 32 % 2 == 0;
 
   static constexpr int consumers = 2, rows = wgmma_prefill_rows, keys = D > 128 ? 64 : 128, stages = 2;
   static constexpr int threads = (1 + consumers) * execution::simt::warpgroup_size;

@@ -33,18 +33,18 @@ struct swiglu {
     const T *const gates = a.gate.row(t.block_y()) + first, *const ups = a.up.row(t.block_y()) + first;
     T* const out = a.out.row(t.block_y()) + first;
     const int count = a.gate.columns - first < width ? static_cast<int>(a.gate.columns - first) : width;
-    auto gate = execution::simt::load_pack(gates, count, takes_packs(gates));
-    const auto up = execution::simt::load_pack(ups, count, takes_packs(ups));
+    auto gate = execution::simt::load_pack<T, width>(gates, count, takes_packs<T, width>(gates));
+    const auto up = execution::simt::load_pack<T, width>(ups, count, takes_packs<T, width>(ups));
     EFFINFER_UNROLL
     for (int i = 0; i < width; ++i) {
       const auto g = static_cast<float>(gate.v[i]);
       gate.v[i] = T(g / (1.0F + std::exp(-g)) * static_cast<float>(up.v[i]));
     }
-    execution::simt::store_pack(out, gate, count, takes_packs(out));
+    execution::simt::store_pack(out, gate, count, takes_packs<T, width>(out));
   }
 
  private:
-  static constexpr int threads = 64, width = 8;  ///< so few, as one token's numbers should go to many multiprocessors
+  static constexpr int threads = 128, width = 2;  ///< so few, as one token's numbers should go to many multiprocessors
 };
 
 /// y[t][e] += x[t][e], where x has one row for all t too (a bias). Shapes: y [T, E], x [T, E] or [1, E].

@@ -269,7 +269,9 @@ class decoder {
     if (w.busy_) q.synchronize();
     *w.host_rule_ = decoding::cuda::row_of(rule, random, position);
     q.upload(w.rule_, w.host_rule_, sizeof *w.rule_);
-    q.template launch<decoding::cuda::sample<float>>({device_logits(q, w, row, 1), w.rule_, w.token_});
+    const decoding::cuda::sample_args<float> args{device_logits(q, w, row, 1), w.rule_, w.token_, w.draw_};
+    decoding::cuda::start_sample<float>(
+        args, [&q](auto kernel, const auto& a) { q.template launch<typename decltype(kernel)::type>(a); });
     return chosen(q, w);
   }
 
