@@ -321,7 +321,8 @@ void time_products(const context& on, const std::string& name, std::size_t bytes
       if (plan.workspace_bytes > space.size()) throw ei::error(ei::error_code::limit, "time", "too little workspace");
       const ei::quantization::cuda::product_args<Weights, bf16> args{in, w, to, plan,
                                                                      reinterpret_cast<float*>(space.data())};
-      ei::quantization::cuda::matmul(args, q.stream());
+      ei::quantization::cuda::start_matmul(
+          args, [&](auto kernel, const auto& a) { q.template launch<typename decltype(kernel)::type>(a); });
     };
     const std::string what = "product of " + name + ", " + std::to_string(tokens) + " rows";
     if (tokens <= 64) {
@@ -445,7 +446,7 @@ int main(int argc, char** argv) {
     const auto wanted = [&](const char* what) {
       return only == "," || only.find("," + std::string(what) + ",") != std::string::npos;
     };
-    const context on;
+    const context on(ei::execution::cuda{.overlap_kernels = true});
     cudaDeviceProp of{};
     simt::check(cudaGetDeviceProperties(&of, 0), "its properties");
     std::printf("%s, %d multiprocessors\n", of.name, of.multiProcessorCount);

@@ -22,8 +22,9 @@ void use() {
 template <class T>
 void use_layers() {
   use<ei::layers::cuda::rms_norm<T>>();
+  use<ei::layers::cuda::rms_norm<T, float, float>>();
   use<ei::layers::cuda::swiglu<T>>();
-  use<ei::decoding::cuda::greedy<T>>();
+  use<ei::decoding::cuda::greedy_parts<T>>();
   use<ei::layers::cuda::rotate_and_store<T, ei::bf16>>();
   use<ei::layers::cuda::rotate_and_store<T, ei::f16>>();
 }
@@ -45,6 +46,7 @@ void use_decode_types() {
 void use_all() {
   using namespace ei::attention;
   use_layers<float>();
+  use<ei::decoding::cuda::greedy>();
   use_layers<ei::bf16>();
   use_layers<ei::f16>();
   use_decode_types<full, 64>();

@@ -46,7 +46,7 @@ ei::matrix_view<const T> view(const std::vector<T>& v, std::ptrdiff_t rows) {
 }  // namespace
 
 TEST_CASE_TEMPLATE("rms_norm, with a residual and without", T, float, bf16, f16) {
-  for (const std::ptrdiff_t size : {1, 31, 256, 515}) {
+  for (const std::ptrdiff_t size : {1, 31, 256, 515, 4104, 16400}) {  // the last is more than registers hold
     for (const bool with_residual : {false, true}) {
       const std::ptrdiff_t rows = 3;
       const auto count = static_cast<std::size_t>(rows * size);
@@ -78,7 +78,7 @@ TEST_CASE_TEMPLATE("rms_norm, with a residual and without", T, float, bf16, f16)
 }
 
 TEST_CASE_TEMPLATE("swiglu", T, float, bf16) {
-  for (const std::ptrdiff_t size : {1, 255, 257}) {
+  for (const std::ptrdiff_t size : {1, 255, 257, 1032}) {
     const auto count = static_cast<std::size_t>(2 * size);
     const std::vector<T> gate = as<T>(numbers(count, 4, 30)), up = as<T>(numbers(count, 5));
     std::vector<T> out(count, T(not_a_number));
@@ -94,7 +94,7 @@ TEST_CASE_TEMPLATE("swiglu", T, float, bf16) {
 
 TEST_CASE("rotary embedding into a ring, as the CPU's, bit for bit up to the order of an fma") {
   for (const bool interleaved : {false, true}) {
-    for (const int rotary_size : {32, 20}) {
+    for (const int rotary_size : {32, 16, 20}) {  // with 20, pairs don't come by eights
       const int d = 32, heads = 3, kv_heads = 2, tokens = 5, capacity = 64, first = 61;
       ei::rotary_settings settings;
       settings.rotary_size = rotary_size;
@@ -179,14 +179,20 @@ TEST_CASE("rotary embedding into an int8 cache: each row's codes are the nearest
 }
 
 TEST_CASE("greedy: the lower of equals, never a NaN") {
-  for (const std::size_t v : {std::size_t{1}, std::size_t{100}, std::size_t{257}, std::size_t{1000}}) {
+  for (const std::size_t v :
+       {std::size_t{1}, std::size_t{100}, std::size_t{257}, std::size_t{1024}, std::size_t{40007}}) {
     std::vector<float> logits = numbers(3 * v, 9);
     logits[v / 2] = 5, logits[v - 1] = v > 2 ? 5.0F : logits[v - 1];
     for (std::size_t i = 0; i < v; ++i) logits[v + i] = i + 1 < v ? not_a_number : -7.0F;
     for (std::size_t i = 0; i < v; ++i) logits[2 * v + i] = not_a_number;
     for (const thread_order order : {thread_order::forward, thread_order::reverse, thread_order::shuffled}) {
       std::vector<int> token(3, -9);
-      start<ei::decoding::cuda::greedy<float>>({view(std::as_const(logits), 3), token.data()}, order);
+      using parts = ei::decoding::cuda::greedy_parts<float>;
+      const int count = parts::count(static_cast<std::ptrdiff_t>(v));
+      std::vector<ei::decoding::cuda::candidate> candidates(static_cast<std::size_t>(3 * count));
+      for (auto& c : candidates) c = {std::numeric_limits<float>::infinity(), 0};
+      start<parts>({view(std::as_const(logits), 3), candidates.data()}, order);
+      start<ei::decoding::cuda::greedy>({candidates.data(), count, 3, token.data()}, order);
       CHECK(token[0] == static_cast<int>(v / 2));
       CHECK(token[1] == static_cast<int>(v) - 1);
       CHECK(token[2] == -1);

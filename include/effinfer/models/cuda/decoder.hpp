@@ -255,7 +255,9 @@ class decoder {
   [[nodiscard]] std::optional<int> choose(workspace& w, int row, const decoding::greedy&, random_stream,
                                           std::uint64_t) const {
     auto q = device_->queue();
-    q.template launch<decoding::cuda::greedy<float>>({device_logits(q, w, row, 1), w.token_});
+    using parts = decoding::cuda::greedy_parts<float>;
+    q.template launch<parts>({device_logits(q, w, row, 1), w.candidates_});
+    q.template launch<decoding::cuda::greedy>({w.candidates_, parts::count(config().vocabulary_size), 1, w.token_});
     return chosen(q, w);
   }
   [[nodiscard]] std::optional<int> choose(workspace& w, int row, const decoding::sample& rule, random_stream random,
@@ -268,7 +270,9 @@ class decoder {
     if (w.busy_) q.synchronize();
     *w.host_rule_ = decoding::cuda::row_of(rule, random, position);
     q.upload(w.rule_, w.host_rule_, sizeof *w.rule_);
-    q.template launch<decoding::cuda::sample<float>>({device_logits(q, w, row, 1), w.rule_, w.token_});
+    const decoding::cuda::sample_args<float> args{device_logits(q, w, row, 1), w.rule_, w.token_, w.draw_};
+    decoding::cuda::start_sample<float>(
+        args, [&q](auto kernel, const auto& a) { q.template launch<typename decltype(kernel)::type>(a); });
     return chosen(q, w);
   }
 
