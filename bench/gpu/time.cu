@@ -290,7 +290,7 @@ void time_decode_attention(const context& on) {
     const double time = seconds(
         q,
         [&](int) {
-          q.launch<cuda::decode_split<full, bf16, view, 128, 4>>(args);
+          q.launch<cuda::decode_split<full, bf16, view, 128>>(args);
           q.launch<cuda::decode_merge<full, bf16, view, 128>>(args);
         },
         10);

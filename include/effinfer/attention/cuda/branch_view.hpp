@@ -47,7 +47,7 @@ EFFINFER_HOST_DEVICE void fetch_rows(Simt& t, const branch_view<View>& cache, in
   constexpr int copy_elements = row::copy_bytes / static_cast<int>(sizeof(element));
   const int low = key > begin ? key : begin, past = key + Keys < end ? key + Keys : end;
   EFFINFER_KEEP_ROLLED
-  for (int i = t.thread(); i < Keys * pieces; i += Threads) {
+  for (int i = t.thread() % Threads; i < Keys * pieces; i += Threads) {
     const int r = i / pieces, q = i % pieces;
     int p = key + r < low ? low : key + r;
     if (p >= past) p = past - 1;

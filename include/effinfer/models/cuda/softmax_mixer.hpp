@@ -143,7 +143,8 @@ class device_mixer<softmax_mixer<Attention, Cache, FromCheckpoint>, Execution> {
     }
     /// What the splits of one query's keys leave for the merge.
     static std::size_t row_part_floats(const checkpoint::model_config& c, int held) {
-      const int splits = (held + attention::cuda::split_keys - 1) / attention::cuda::split_keys + (ring ? 1 : 0);
+      constexpr int keys = attention::cuda::split_keys<T, C>;
+      const int splits = (held + keys - 1) / keys + (ring ? 1 : 0);
       return static_cast<std::size_t>(splits) * static_cast<std::size_t>(c.heads) *
              static_cast<std::size_t>(attention::cuda::part_floats(c.head_size));
     }
@@ -404,18 +405,7 @@ class device_mixer<softmax_mixer<Attention, Cache, FromCheckpoint>, Execution> {
                                                                      of_it, nullptr};
       with_head_size<Execution>(heads_.head_size, [&](auto size) {
         constexpr int head = decltype(size)::value;
-        using attention::cuda::decode_split;
-        const int group = heads_.heads / heads_.kv_heads;
-        // A head's sums are the same with whatever heads it is computed; so trees, which are rare, have one kernel.
-        if (std::is_same_v<Sequence, branch> || group > 4) {
-          q.template launch<decode_split<kernel_mixer, T, seen, head, 8>>(args);
-        } else if constexpr (!std::is_same_v<Sequence, branch>) {
-          if (group == 1) {
-            q.template launch<decode_split<kernel_mixer, T, seen, head, 1>>(args);
-          } else {
-            q.template launch<decode_split<kernel_mixer, T, seen, head, 4>>(args);
-          }
-        }
+        q.template launch<attention::cuda::decode_split<kernel_mixer, T, seen, head>>(args);
         q.template launch<attention::cuda::decode_merge<kernel_mixer, T, seen, head>>(args);
       });
       first = end;
