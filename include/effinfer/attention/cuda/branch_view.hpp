@@ -60,6 +60,11 @@ EFFINFER_HOST_DEVICE void fetch_rows(Simt& t, const branch_view<View>& cache, in
   }
 }
 
+template <class View>
+EFFINFER_HOST_DEVICE bool are_rows_apart(const branch_view<View>& cache, int end) {
+  return end <= cache.base;
+}
+
 static_assert(kv_cache::cache_view<branch_view<kv_cache::view<f16>>>);
 
 }  // namespace effinfer::inline v0::attention::cuda

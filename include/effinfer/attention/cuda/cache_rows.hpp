@@ -77,6 +77,12 @@ EFFINFER_HOST_DEVICE void fetch_rows(Simt& t, const View& cache, int kv_head, in
   }
 }
 
+/// True where a tile's rows before position `end` are row_stride apart.
+template <class View>
+EFFINFER_HOST_DEVICE bool are_rows_apart(const View&, int /*end*/) {
+  return true;
+}
+
 namespace detail {
 
 inline bool is_aligned(const void* p, int bytes) {

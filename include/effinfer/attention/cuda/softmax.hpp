@@ -171,9 +171,8 @@ struct decode_split {
     };
     const auto fetch = [&](int key, int stage) {
       if (key < past) {
-        fetch_rows<strip_keys, D, 32, products::pitch>(t, s.cache, kv_head, key, s.cache.first, s.cache.length,
-                                                       own + stage * stage_words,
-                                                       own + (stage * stage_words + stage_words / 2));
+        detail::fetch_strip<D, products::pitch>(t, s.cache, kv_head, key, s.cache.first, s.cache.length,
+                                                own + stage * stage_words);
       }
       t.commit();
     };

@@ -4,14 +4,16 @@
 // query_rows.hpp does the rest.
 //
 // Activations and caches of one 16-bit type meet on matrix instructions as they are. Keys of int8 and fp8 become that type on the way into
-// the registers, which is exact (of int8 the codes; scores are multiplied with the scale), values of int8 are multiplied with their scale and
-// rounded to it. Weights are rounded to it. Other types (float among them) are multiplied as floats, rounded nowhere, and slower.
+// the registers, which is exact: of int8 the codes. Scores are multiplied with the scales of keys; weights with those of values, or, where that
+// type is f16, values with theirs, which are then rounded to it. Weights are rounded to it. Other types (float among them) are multiplied as
+// floats, rounded nowhere, and slower.
 
 #include <effinfer/attention/cuda/cache_rows.hpp>
 #include <effinfer/attention/cuda/query_rows.hpp>
 #include <effinfer/core/config.hpp>
 #include <effinfer/core/dtype.hpp>
 #include <effinfer/kv_cache/view.hpp>
+#include <effinfer/quantization/cuda/weights.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -33,6 +35,87 @@ namespace detail {
 /// Words from a row of a strip to the next: rows below each other begin in other banks, at multiples of 16 bytes.
 template <class Element, int D>
 inline constexpr int strip_pitch = D / cache_row<Element, D>::per_word + 4;
+
+/// The rows of positions [key, key + strip_keys) of one head, on their way to a strip: keys, then values, Pitch words apart. Called by a warp.
+/// Positions outside [begin, end): any row of it.
+template <int D, int Pitch, class Simt, class View, class Shared>
+EFFINFER_HOST_DEVICE void fetch_strip(Simt& t, const View& cache, int kv_head, int key, int begin, int end, Shared to) {
+  using element = typename View::element_type;
+  using row = cache_row<element, D>;
+  constexpr int copy_words = row::copy_bytes / 4, pieces = D / row::per_word / copy_words;  // of a row without its scale
+  constexpr int copy_elements = row::copy_bytes / static_cast<int>(sizeof(element));
+  if (32 % pieces != 0 || key < begin || key + strip_keys > end || !are_rows_apart(cache, key + strip_keys)) {
+    fetch_rows<strip_keys, D, 32, Pitch>(t, cache, kv_head, key, begin, end, to, to + strip_keys * Pitch);
+    return;
+  }
+  constexpr int at_once = 32 % pieces == 0 ? 32 / pieces : 1;  // rows
+  const int r = t.lane() / pieces, q = t.lane() % pieces;
+  const element *const keys = cache.key(kv_head, key), *const values = cache.value(kv_head, key);
+  const std::ptrdiff_t stride = cache.row_stride, first = r * stride + q * copy_elements;
+  if constexpr (row::scaled) {
+    const element* const of = (t.lane() < strip_keys ? keys : values) + t.lane() % strip_keys * stride + D;
+    t.template copy_async<4>(to, t.lane() * Pitch + D / row::per_word, reinterpret_cast<const std::uint32_t*>(of));
+  }
+  const element *from_key = keys + first, *from_value = values + first;
+  EFFINFER_UNROLL
+  for (int i = 0; i < strip_keys; i += at_once) {
+    const int at = (r + i) * Pitch + q * copy_words;
+    t.template copy_async<row::copy_bytes>(to, at, reinterpret_cast<const std::uint32_t*>(from_key));
+    t.template copy_async<row::copy_bytes>(to, at + strip_keys * Pitch,
+                                           reinterpret_cast<const std::uint32_t*>(from_value));
+    from_key += at_once * stride, from_value += at_once * stride;
+  }
+}
+
+/// Bytes `low` of a and b, then `low` + 1 of both.
+EFFINFER_HOST_DEVICE inline std::uint32_t interleave(std::uint32_t a, std::uint32_t b, int low) {
+#if defined(__CUDA_ARCH__)
+  return __byte_perm(a, b, low == 0 ? 0x5140U : 0x7362U);
+#else
+  const auto byte = [](std::uint32_t word, int i) { return word >> (i * 8) & 0xffU; };
+  return byte(a, low) | byte(b, low) << 8 | byte(a, low + 1) << 16 | byte(b, low + 1) << 24;
+#endif
+}
+
+/// The four numbers of a word of int8 (its codes) or fp8 as pairs of T. Exact.
+template <class T, class Element>
+EFFINFER_HOST_DEVICE void to_pairs(std::uint32_t word, std::uint32_t (&to)[2]) {
+  using row = cache_row<Element, 64>;
+#if defined(__CUDA_ARCH__)
+  if constexpr (row::scaled) {
+    // 1024 + byte as f16; 128 + the lower seven bits as bf16, less 128 where the eighth is set, else 256.
+    EFFINFER_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      if constexpr (std::is_same_v<T, f16>) {
+        to[i] = quantization::cuda::add_pairs<T>(__byte_perm(word, 0x64646464U, i == 0 ? 0x4140U : 0x4342U),
+                                                 quantization::cuda::pair_of<T>(-1152.0F));
+      } else {
+        const std::uint32_t bytes = __byte_perm(word, 0, i == 0 ? 0x4140U : 0x4342U);
+        to[i] = quantization::cuda::add_pairs<T>((bytes & 0x007f007fU) | 0x43004300U,
+                                                 (bytes & 0x00800080U) ^ 0xc380c380U);
+      }
+    }
+    return;
+  }
+#if __CUDA_ARCH__ >= 890
+  if constexpr (!row::scaled) {
+    EFFINFER_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      std::uint32_t both;
+      asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(both) : "h"(static_cast<std::uint16_t>(word >> (i * 16))));
+      to[i] = both;
+      if constexpr (std::is_same_v<T, bf16>) {
+        to[i] = pair<T>(static_cast<float>(f16::from_bits(static_cast<std::uint16_t>(both))),
+                        static_cast<float>(f16::from_bits(static_cast<std::uint16_t>(both >> 16))));
+      }
+    }
+    return;
+  }
+#endif
+#endif
+  EFFINFER_UNROLL
+  for (int i = 0; i < 2; ++i) to[i] = pair<T>(row::number(word, i * 2), row::number(word, i * 2 + 1));
+}
 
 /// Numbers d and d + 1 of a row of queries.
 template <class T>
@@ -115,6 +198,9 @@ struct strip_products<T, Element, D> {
   /// 16 bits would be 8 apart. And columns of outputs may lie in any: the four are those of four products.
   static constexpr bool in_bytes = sizeof(Element) == 1;
 
+  /// The scales of values go to the weights where T has the exponents of a float, else to the values.
+  static constexpr bool weights_scaled = row::scaled && std::is_same_v<T, bf16>;
+
   struct query {
     std::uint32_t words[D / 16][4];
   };
@@ -144,10 +230,7 @@ struct strip_products<T, Element, D> {
       if constexpr (in_bytes) {
         EFFINFER_UNROLL
         for (int n = 0; n < 2; ++n) {
-          const std::uint32_t word = keys[(n * 8 + lane / 4) * pitch + k * 4 + lane % 4];
-          EFFINFER_UNROLL
-          for (int i = 0; i < 2; ++i)
-            b[n][i] = detail::pair<T>(row::number(word, i * 2), row::number(word, i * 2 + 1));
+          detail::to_pairs<T, Element>(keys[(n * 8 + lane / 4) * pitch + k * 4 + lane % 4], b[n]);
         }
       } else {
         load_two(t, keys, (lane / 16 * 8 + lane % 8) * pitch + k * 8 + lane / 8 % 2 * 4, b, std::false_type{});
@@ -161,29 +244,44 @@ struct strip_products<T, Element, D> {
   EFFINFER_HOST_DEVICE static void multiply_values(Simt& t, Shared values, const float (&weight)[1][2][4],
                                                    float (&out)[1][D / 8][4]) {
     const int lane = t.lane();
+    const auto key = [lane](int i) { return i / 2 * 8 + lane % 4 * 2 + i % 2; };
+    float scale[4];
+    EFFINFER_UNROLL
+    for (int i = 0; i < 4; ++i) scale[i] = row::scale(values, key(i), pitch);
     // The weights of two neighbouring tiles of 8 keys lie in the registers as the first operand wants them.
     std::uint32_t p[4];
     EFFINFER_UNROLL
-    for (int i = 0; i < 4; ++i)
-      p[i] = detail::pair<T>(weight[0][i / 2][i % 2 * 2], weight[0][i / 2][i % 2 * 2 + 1]);
+    for (int i = 0; i < 4; ++i) {
+      const float(&w)[4] = weight[0][i / 2];
+      const float low = w[i % 2 * 2], high = w[i % 2 * 2 + 1];
+      p[i] = weights_scaled ? detail::pair<T>(low * scale[i / 2 * 2], high * scale[i / 2 * 2 + 1])
+                            : detail::pair<T>(low, high);
+    }
     if constexpr (in_bytes) {
-      const auto key = [lane](int i) { return i / 2 * 8 + lane % 4 * 2 + i % 2; };
-      float scale[4];
-      EFFINFER_UNROLL
-      for (int i = 0; i < 4; ++i) scale[i] = row::scale(values, key(i), pitch);
       EFFINFER_UNROLL
       for (int g = 0; g < D / 32; ++g) {
         std::uint32_t word[4];
         EFFINFER_UNROLL
         for (int i = 0; i < 4; ++i) word[i] = values[key(i) * pitch + g * 8 + lane / 4];
         EFFINFER_UNROLL
-        for (int c = 0; c < 4; ++c) {
-          std::uint32_t b[2];
+        for (int c = 0; c < 4; c += 2) {
+          std::uint32_t b[2][2];  // of keys, then of columns
           EFFINFER_UNROLL
-          for (int i = 0; i < 2; ++i)
-            b[i] = detail::pair<T>(row::number(word[i * 2], c) * scale[i * 2],
-                                   row::number(word[i * 2 + 1], c) * scale[i * 2 + 1]);
-          t.mma(out[0][g * 4 + c], p, b, T{});
+          for (int i = 0; i < 2; ++i) {
+            detail::to_pairs<T, Element>(detail::interleave(word[i * 2], word[i * 2 + 1], c), b[i]);
+            if constexpr (row::scaled && !weights_scaled) {
+              EFFINFER_UNROLL
+              for (int column = 0; column < 2; ++column) {
+                b[i][column] = detail::pair<T>(number(b[i][column], 0) * scale[i * 2],
+                                               number(b[i][column], 1) * scale[i * 2 + 1]);
+              }
+            }
+          }
+          EFFINFER_UNROLL
+          for (int column = 0; column < 2; ++column) {
+            const std::uint32_t of_column[2] = {b[0][column], b[1][column]};
+            t.mma(out[0][g * 4 + c + column], p, of_column, T{});
+          }
         }
       }
     } else {
@@ -198,6 +296,10 @@ struct strip_products<T, Element, D> {
   }
 
  private:
+  EFFINFER_HOST_DEVICE static float number(std::uint32_t both, int i) {
+    return static_cast<float>(T::from_bits(static_cast<std::uint16_t>(both >> (i * 16))));
+  }
+
   /// Two second operands of t.mma.
   template <class Simt, class Shared, bool Transposed>
   EFFINFER_HOST_DEVICE static void load_two(Simt& t, Shared from, int place, std::uint32_t (&b)[2][2],
