@@ -240,7 +240,8 @@ struct decode_split {
     }
     t.barrier();
     const auto number = [&](int warp, int r, int d) {
-      return std::bit_cast<float>(static_cast<std::uint32_t>(all_strips[warp * stages * stage_words + r * result_pitch + d]));
+      return std::bit_cast<float>(
+          static_cast<std::uint32_t>(all_strips[warp * stages * stage_words + r * result_pitch + d]));
     };
     float* const parts =
         parts_of(a, s) + (std::ptrdiff_t{part} * a.heads.heads + first_head) * std::ptrdiff_t{part_floats(D)};
@@ -275,7 +276,8 @@ struct decode_merge {
 
   static execution::simt::grid plan(const args& a) {
     check_compiled(a.heads, D, a.plan.sequences);
-    return {a.heads.heads, a.plan.sequences, threads, (readers * D + threads + warps) * static_cast<int>(sizeof(float))};
+    return {a.heads.heads, a.plan.sequences, threads,
+            (readers * D + threads + warps) * static_cast<int>(sizeof(float))};
   }
 
   template <class Simt>

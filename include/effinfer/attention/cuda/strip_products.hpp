@@ -26,9 +26,8 @@ inline constexpr int strip_keys = 16;
 
 /// True where attention multiplies on matrix instructions of T.
 template <class T, class Element>
-inline constexpr bool on_matrix_instructions =
-    (std::is_same_v<T, bf16> || std::is_same_v<T, f16>) &&
-    (std::is_same_v<Element, T> || std::is_same_v<Element, kv_cache::int8> || std::is_same_v<Element, fp8_e4m3>);
+inline constexpr bool on_matrix_instructions = (std::is_same_v<T, bf16> || std::is_same_v<T, f16>)&&(
+    std::is_same_v<Element, T> || std::is_same_v<Element, kv_cache::int8> || std::is_same_v<Element, fp8_e4m3>);
 
 namespace detail {
 
@@ -42,7 +41,8 @@ template <int D, int Pitch, class Simt, class View, class Shared>
 EFFINFER_HOST_DEVICE void fetch_strip(Simt& t, const View& cache, int kv_head, int key, int begin, int end, Shared to) {
   using element = typename View::element_type;
   using row = cache_row<element, D>;
-  constexpr int copy_words = row::copy_bytes / 4, pieces = D / row::per_word / copy_words;  // of a row without its scale
+  constexpr int copy_words = row::copy_bytes / 4,
+                pieces = D / row::per_word / copy_words;  // of a row without its scale
   constexpr int copy_elements = row::copy_bytes / static_cast<int>(sizeof(element));
   if (32 % pieces != 0 || key < begin || key + strip_keys > end || !are_rows_apart(cache, key + strip_keys)) {
     fetch_rows<strip_keys, D, 32, Pitch>(t, cache, kv_head, key, begin, end, to, to + strip_keys * Pitch);
@@ -91,8 +91,8 @@ EFFINFER_HOST_DEVICE void to_pairs(std::uint32_t word, std::uint32_t (&to)[2]) {
                                                  quantization::cuda::pair_of<T>(-1152.0F));
       } else {
         const std::uint32_t bytes = __byte_perm(word, 0, i == 0 ? 0x4140U : 0x4342U);
-        to[i] = quantization::cuda::add_pairs<T>((bytes & 0x007f007fU) | 0x43004300U,
-                                                 (bytes & 0x00800080U) ^ 0xc380c380U);
+        to[i] =
+            quantization::cuda::add_pairs<T>((bytes & 0x007f007fU) | 0x43004300U, (bytes & 0x00800080U) ^ 0xc380c380U);
       }
     }
     return;
@@ -159,8 +159,8 @@ struct strip_products {
       for (int n = 0; n < row::per_word; ++n) {
         EFFINFER_UNROLL
         for (int i = 0; i < 8; ++i) {
-          score[0][i / 4][i % 4] += static_cast<float>(q.rows[i % 4 / 2][w * row::per_word + n]) *
-                                    row::number(k[i / 4 * 2 + i % 2], n);
+          score[0][i / 4][i % 4] +=
+              static_cast<float>(q.rows[i % 4 / 2][w * row::per_word + n]) * row::number(k[i / 4 * 2 + i % 2], n);
         }
       }
     }
@@ -190,7 +190,7 @@ struct strip_products {
 
 /// On matrix instructions.
 template <class T, class Element, int D>
-requires on_matrix_instructions<T, Element>
+  requires on_matrix_instructions<T, Element>
 struct strip_products<T, Element, D> {
   using row = cache_row<Element, D>;
   static constexpr int pitch = detail::strip_pitch<Element, D>;
@@ -272,8 +272,8 @@ struct strip_products<T, Element, D> {
             if constexpr (row::scaled && !weights_scaled) {
               EFFINFER_UNROLL
               for (int column = 0; column < 2; ++column) {
-                b[i][column] = detail::pair<T>(number(b[i][column], 0) * scale[i * 2],
-                                               number(b[i][column], 1) * scale[i * 2 + 1]);
+                b[i][column] =
+                    detail::pair<T>(number(b[i][column], 0) * scale[i * 2], number(b[i][column], 1) * scale[i * 2 + 1]);
               }
             }
           }
