@@ -284,14 +284,19 @@ void time_decode_attention(const context& on, const std::string& name) {
     cuda::decode_plan plan;
     for (std::size_t copy = 0; copy < copies; ++copy) {
       for (std::size_t i = 0; i < n; ++i) {
-        const E* const keys = reinterpret_cast<const E*>(block.data() + copy * bytes) + 2 * i * of_one;
+        cache view;  // a head's rows one after another, as the decoder's caches have them
+        view.keys = reinterpret_cast<const E*>(block.data() + copy * bytes) + 2 * i * of_one;
+        view.values = view.keys + of_one;
+        view.row_stride = ei::kv_cache::row_elements<E>(128), view.head_stride = view.row_stride * length;
+        view.capacity = view.length = length;
         s.push_back({reinterpret_cast<const bf16*>(query.data()) + i * 4096,
-                     reinterpret_cast<bf16*>(out.data()) + i * 4096,
-                     cache::of_rows(keys, keys + of_one, 8, 128, length)});
+                     reinterpret_cast<bf16*>(out.data()) + i * 4096, view});
       }
       plan = cuda::plan_decode(full{}, h, std::span(s).last(n));
     }
-    const memory table(on, s.size() * sizeof s[0]), parts(on, plan.workspace_bytes);
+    const memory table(on, s.size() * sizeof s[0]), workspace(on, plan.workspace_bytes);
+    const std::vector<std::byte> zeros(plan.arrival_bytes);
+    q.upload(workspace.data(), zeros.data(), zeros.size());
     q.upload(table.data(), s.data(), s.size() * sizeof s[0]);
     q.synchronize();
     const double time = seconds(
@@ -301,9 +306,8 @@ void time_decode_attention(const context& on, const std::string& name) {
               full{}, h,
               reinterpret_cast<const cuda::decode_sequence<bf16, cache>*>(table.data()) +
                   static_cast<std::size_t>(call) % copies * n,
-              plan, reinterpret_cast<float*>(parts.data())};
-          q.launch<cuda::decode_split<full, bf16, cache, 128>>(args);
-          q.launch<cuda::decode_merge<full, bf16, cache, 128>>(args);
+              plan, workspace.data()};
+          q.launch<cuda::decode<full, bf16, cache, 128>>(args);
         },
         bytes > (std::size_t{64} << 20) ? 10 : 32);
     report_bytes("decode attention, " + name + ", " + std::to_string(batch) + " x " + std::to_string(length) + " keys",

@@ -245,10 +245,9 @@ struct decode_call {
     }
     cuda::decode_plan plan = cuda::plan_decode(mixer, h, std::span(sequences));
     plan.most_splits += more_splits;
-    std::vector<float> parts(plan.workspace_bytes / sizeof(float), not_a_number);
-    const cuda::decode_args<Mixer, T, cache> args{mixer, h, sequences.data(), plan, parts.data()};
-    start<cuda::decode_split<Mixer, T, cache, D>>(args);
-    start<cuda::decode_merge<Mixer, T, cache, D>>(args);
+    decode_workspace space(plan);
+    start<cuda::decode<Mixer, T, cache, D>>({mixer, h, sequences.data(), plan, space.data()});
+    CHECK(space.is_ready());
     return outs;
   }
 };
@@ -329,10 +328,7 @@ TEST_CASE("what decode can't do is said by its plan") {
   using other = ei::attention::cuda::decode_args<ei::attention::full, float, ei::kv_cache::view<float>>;
   const other for_64{{}, {1, 1, 64, 1}, nullptr, {}, nullptr};
   CHECK_THROWS_AS(
-      (ei::attention::cuda::decode_split<ei::attention::full, float, ei::kv_cache::view<float>, 128>::plan(for_64)),
-      ei::error);
-  CHECK_THROWS_AS(
-      (ei::attention::cuda::decode_merge<ei::attention::full, float, ei::kv_cache::view<float>, 128>::plan(for_64)),
+      (ei::attention::cuda::decode<ei::attention::full, float, ei::kv_cache::view<float>, 128>::plan(for_64)),
       ei::error);
   using cache = ei::kv_cache::view<float>;
   std::vector<float> rows(1024);

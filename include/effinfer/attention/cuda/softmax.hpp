@@ -1,10 +1,11 @@
 #pragma once
 // Softmax attention of one new token a sequence (decode) on a GPU. Keys are taken in splits of a fixed number of positions, each a
-// block of its own, with all query heads that share the key head; a second kernel merges the splits in order. What a split
-// covers doesn't depend on the batch, so a sequence's result doesn't either.
+// block of its own, with all query heads that share the key head; the block that ends last merges them in order. What a split
+// covers depends on the sequence alone, so its result does too.
 //
-// A block's warps go each its own way through the split, a strip of 16 keys after the other: each fetches its own strips ahead and has a softmax
-// of its own, so that none waits for another before the end. How strips are multiplied, and what is rounded: strip_products.hpp.
+// A block's warps go each its own way through the split, a strip of 32 keys after the other: each fetches its next keys while it weighs the
+// last ones, and has a softmax of its own, so that none waits for another before the end. How strips are multiplied, and what is rounded:
+// strip_products.hpp.
 //
 // Source: Dao et al., "Flash-Decoding for long-context inference" (2023); the online softmax of Milakov and Gimelshein (2018).
 
@@ -25,17 +26,31 @@
 #include <limits>
 #include <span>
 #include <string>
+#include <type_traits>
 
 namespace effinfer::inline v0::attention::cuda {
 
-/// Positions of a split: few, so that a short context is many blocks; of what multiplies as floats, slower, more.
+/// Positions of a split of a query that sees `visible` of them: few, so that a short context is many blocks, but never more than
+/// most_splits (and one, where the first begins inside a split). Of what multiplies as floats, which is slower, more.
+inline constexpr int most_splits = 128;
 template <class T, class Element>
-inline constexpr int split_keys = on_matrix_instructions<T, Element> ? 256 : 1024;
+inline constexpr int least_split_keys = on_matrix_instructions<T, Element> ? 256 : 1024;
+template <class T, class Element>
+constexpr int split_keys(int visible) {
+  int keys = least_split_keys<T, Element>;
+  while (visible > keys * std::ptrdiff_t{most_splits}) keys *= 2;
+  return keys;
+}
 
-/// Splits that hold the positions [begin, end).
-template <int Keys>
-EFFINFER_HOST_DEVICE constexpr int splits_of(int begin, int end) {
-  return begin < end ? (end - 1) / Keys - begin / Keys + 1 : 0;
+/// Splits of so many positions that hold the positions [begin, end); of none, an empty one.
+EFFINFER_HOST_DEVICE constexpr int splits_of(int begin, int end, int keys) {
+  return begin < end ? (end - 1) / keys - begin / keys + 1 : 1;
+}
+/// The most splits that a query may have that sees at most `visible` positions.
+template <class T, class Element>
+constexpr int splits_at_most(int visible) {
+  constexpr int keys = least_split_keys<T, Element>;
+  return ((visible - 1) / keys < most_splits ? (visible - 1) / keys + 1 : most_splits) + 1;
 }
 
 /// One sequence of a decode call. Shapes: query, out [H*D].
@@ -47,14 +62,19 @@ struct decode_sequence {
   int first_part = 0;  ///< filled in by the plan: where its splits' results begin, in splits
   int first_key = 0;   ///< and the first and one past the last position that it visits
   int end_key = 0;
-  int index = 0;           ///< what policies get as position::sequence
-  float* parts = nullptr;  ///< device memory for its splits' results, where the call's isn't to be used
+  int split_keys = 1;  ///< and the positions of a split
+  int index = 0;       ///< what policies get as position::sequence
+  // Device memory of its own, where the call's workspace isn't to be used:
+  float* parts = nullptr;        ///< [splits, H, part_floats(D)]
+  unsigned* arrivals = nullptr;  ///< [H], 0 before their first use, and so after each
 };
 
 /// What a decode call needs, known on the host before anything runs.
 struct decode_plan {
-  int sequences = 0, most_splits = 0;
+  int sequences = 0;
+  int most_splits = 1;              ///< of a sequence; a plan of more is as good
   std::size_t parts = 0;            ///< splits of all sequences
+  std::size_t arrival_bytes = 0;    ///< of the workspace's beginning: 0 before their first use, and so after each
   std::size_t workspace_bytes = 0;  ///< of device memory, 16-byte aligned
 };
 
@@ -80,69 +100,62 @@ decode_plan plan_decode(const Mixer& mixer, const head_layout& h, std::span<deco
     s.first_key = k.begin > s.cache.first ? k.begin : s.cache.first;
     s.end_key = k.end < query + 1 ? k.end : query + 1;
     s.first_part = static_cast<int>(plan.parts);
-    const int splits = splits_of<split_keys<T, typename View::element_type>>(s.first_key, s.end_key);
+    s.split_keys = split_keys<T, typename View::element_type>(s.end_key - s.first_key);
+    const int splits = splits_of(s.first_key, s.end_key, s.split_keys);
     plan.parts += static_cast<std::size_t>(splits);
     plan.most_splits = plan.most_splits > splits ? plan.most_splits : splits;
   }
-  plan.workspace_bytes = plan.parts * static_cast<std::size_t>(h.heads) *
-                         static_cast<std::size_t>(part_floats(h.head_size)) * sizeof(float);
+  plan.arrival_bytes = (sequences.size() * static_cast<std::size_t>(h.heads) * sizeof(unsigned) + 15) / 16 * 16;
+  plan.workspace_bytes = plan.arrival_bytes + plan.parts * static_cast<std::size_t>(h.heads) *
+                                                  static_cast<std::size_t>(part_floats(h.head_size)) * sizeof(float);
   return plan;
 }
 
-/// What both kernels are told. `sequences` and `parts` lie in device memory.
+/// What the kernel is told. `sequences` and `workspace` lie in device memory.
 template <class Mixer, class T, class View>
 struct decode_args {
   Mixer mixer;
   head_layout heads;
   const decode_sequence<T, View>* sequences;
   decode_plan plan;
-  float* parts;  ///< [plan.parts, H, part_floats(D)]
+  std::byte* workspace;  ///< of plan.workspace_bytes: [sequences, H] arrivals, then [plan.parts, H, part_floats(D)]
 };
 
-/// Where the results of a sequence's splits begin.
-template <class Mixer, class T, class View>
-EFFINFER_HOST_DEVICE float* parts_of(const decode_args<Mixer, T, View>& a, const decode_sequence<T, View>& s) {
-  if (s.parts != nullptr) return s.parts;
-  return a.parts + std::ptrdiff_t{s.first_part} * a.heads.heads * part_floats(a.heads.head_size);
-}
-
-/// Errors: `mismatch`: a kernel compiled for another head size; `limit`: more blocks along y than the 65535 of a grid.
-inline void check_compiled(const head_layout& h, int compiled, std::ptrdiff_t blocks_y) {
-  if (h.head_size != compiled) {
-    throw error(
-        error_code::mismatch, "attention::cuda: decode kernel",
-        "compiled for head_size = " + std::to_string(compiled) + ", the plan is for " + std::to_string(h.head_size));
-  }
-  if (blocks_y > 65535) {
-    throw error(error_code::limit, "attention::cuda: decode kernel",
-                std::to_string(blocks_y) + " sequences are more than a grid holds", "call it in parts");
-  }
-}
-
 /// One split of one sequence for the query heads of one key head, at most `rows` of them at a time: block x is the split, the key head and
-/// the group of heads, so that blocks that run together read memory that lies together; y the sequence. D: the head size.
+/// the group of heads, y the sequence. The last of a sequence's blocks to end merges the parts, in an order that depends on their number
+/// alone, with what the mixer's `start` adds. A query that sees no key gets zeros. D: the head size.
 template <class Mixer, class T, class View, int D>
-struct decode_split {
+struct decode {
   using args = decode_args<Mixer, T, View>;
   using element = typename View::element_type;
   using row = cache_row<element, D>;
   using products = strip_products<T, element, D>;
   static constexpr int rows = 16;
-  static constexpr int keys = split_keys<T, element>;
-  static constexpr int stages = 2;                                      ///< of a warp, a strip each
-  static constexpr int stage_words = 2 * strip_keys * products::pitch;  ///< keys, then values
+  static constexpr int half_words = strip_keys * products::pitch, strip_words = 2 * half_words;  ///< keys, then values
   /// As many as leave room for three blocks on a multiprocessor, so that enough is on its way while some begin or end.
-  static constexpr int fitting = 72 * 1024 / (stages * stage_words * 4);
+  static constexpr int fitting = 72 * 1024 / (strip_words * 4);
   static constexpr int warps = fitting >= 4 ? 4 : fitting >= 2 ? 2 : 1;
   static constexpr int threads = warps * 32;
-  static constexpr int result_pitch = part_floats(D);
-  static_assert(rows * result_pitch <= stages * stage_words, "a warp's results take the place of its strips");
+  static constexpr int result_pitch = part_floats(D);  ///< of a row: outputs, greatest, sum
+  static_assert(rows * result_pitch <= strip_words, "a warp's results take the place of its strip");
+  /// In the end weights of parts stand there and, for each warp, outputs.
+  static constexpr int weight_pitch = most_splits + 4;
+  static constexpr int merge_words = rows * weight_pitch + warps * rows * D;
+  static constexpr int words = warps * strip_words > merge_words ? warps* strip_words : merge_words;
 
   static int chunks(const head_layout& h) { return (h.heads / h.kv_heads + rows - 1) / rows; }
+  /// Errors: `mismatch`: a plan for another head size; `limit`: more sequences than the 65535 of a grid.
   static execution::simt::grid plan(const args& a) {
-    check_compiled(a.heads, D, a.plan.sequences);
-    return {a.plan.most_splits * a.heads.kv_heads * chunks(a.heads), a.plan.sequences, threads,
-            warps * stages * stage_words * 4};
+    if (a.heads.head_size != D) {
+      throw error(
+          error_code::mismatch, "attention::cuda::decode",
+          "compiled for head_size = " + std::to_string(D) + ", the plan is for " + std::to_string(a.heads.head_size));
+    }
+    if (a.plan.sequences > 65535) {
+      throw error(error_code::limit, "attention::cuda::decode",
+                  std::to_string(a.plan.sequences) + " sequences are more than a grid holds", "call it in parts");
+    }
+    return {a.plan.most_splits * a.heads.kv_heads * chunks(a.heads), a.plan.sequences, threads, (words + 4) * 4};
   }
 
   template <class Simt>
@@ -151,15 +164,55 @@ struct decode_split {
     const int chunk = t.block() % chunks, kv_head = t.block() / chunks % a.heads.kv_heads;
     const int part = t.block() / chunks / a.heads.kv_heads;
     const decode_sequence<T, View>& s = a.sequences[t.block_y()];
-    const int begin = s.first_key, end = s.end_key;
-    const int split = (begin / keys + part) * keys;
-    if (split >= end) return;
-    const int past = split + keys < end ? split + keys : end;
+    const int splits = splits_of(s.first_key, s.end_key, s.split_keys);
+    if (part >= splits) return;
     const int first_head = kv_head * group + chunk * rows;
     const int heads = group - chunk * rows < rows ? group - chunk * rows : rows;
+    const auto memory = t.template shared<std::uint32_t>(words);
+    const auto is_last = t.template shared<std::uint32_t>(4);
 
-    const auto all_strips = t.template shared<std::uint32_t>(warps * stages * stage_words);
-    const auto own = all_strips + t.warp() * stages * stage_words;
+    read_split(t, a, s, part, kv_head, first_head, heads, memory + t.warp() * strip_words);
+    t.barrier();
+    float* const parts = (s.parts != nullptr ? s.parts
+                                             : reinterpret_cast<float*>(a.workspace + a.plan.arrival_bytes) +
+                                                   std::ptrdiff_t{s.first_part} * a.heads.heads * part_floats(D)) +
+                         std::ptrdiff_t{first_head} * part_floats(D);
+    const std::ptrdiff_t stride = std::ptrdiff_t{a.heads.heads} * part_floats(D);
+    join_warps(t, heads, memory, parts + part * stride);
+    if (splits > 1) {
+      unsigned* const arrivals = s.arrivals != nullptr ? s.arrivals
+                                                       : reinterpret_cast<unsigned*>(a.workspace) +
+                                                             std::ptrdiff_t{t.block_y()} * a.heads.heads;
+      t.fence();
+      t.barrier();
+      if (t.thread() == 0) {
+        const bool last = t.atomic_add(arrivals + first_head, 1U) + 1 == static_cast<unsigned>(splits);
+        if (last) arrivals[first_head] = 0;
+        is_last[0] = last ? 1 : 0;
+      }
+    }
+    t.barrier();
+    if (splits > 1) {
+      if (is_last[0] == 0) return;
+      t.fence();
+    }
+    merge(t, a, first_head, heads, parts, stride, splits, memory, s.out + std::ptrdiff_t{first_head} * D);
+  }
+
+ private:
+  static constexpr float minus_infinity = detail::minus_infinity;
+  template <class Shared>
+  EFFINFER_HOST_DEVICE static float number(const Shared& memory, int i) {
+    return std::bit_cast<float>(static_cast<std::uint32_t>(memory[i]));
+  }
+  EFFINFER_HOST_DEVICE static std::uint32_t bits(float v) { return std::bit_cast<std::uint32_t>(v); }
+
+  /// What a warp finds in its strips of a split, left in `own`, its memory: [rows, result_pitch].
+  template <class Simt, class Shared>
+  EFFINFER_HOST_DEVICE static void read_split(Simt& t, const args& a, const decode_sequence<T, View>& s, int part,
+                                              int kv_head, int first_head, int heads, Shared own) {
+    const int begin = s.first_key, split = (begin / s.split_keys + part) * s.split_keys;
+    const int past = split + s.split_keys < s.end_key ? split + s.split_keys : s.end_key;
     const int query_position = s.cache.length - 1;
     const auto next_strip = [&](int key) {
       for (; key < past; key += warps * strip_keys) {
@@ -169,19 +222,17 @@ struct decode_split {
       }
       return key;
     };
-    const auto fetch = [&](int key, int stage) {
+    const auto fetch = [&](auto values, int key) {
+      constexpr bool of_values = decltype(values)::value;
       if (key < past) {
-        detail::fetch_strip<D, products::pitch>(t, s.cache, kv_head, key, s.cache.first, s.cache.length,
-                                                own + stage * stage_words);
+        detail::fetch_strip<of_values, D, products::pitch>(t, s.cache, kv_head, key, s.cache.first, s.cache.length,
+                                                           own + (of_values ? half_words : 0));
       }
       t.commit();
     };
-    int key = next_strip(split + t.warp() * strip_keys), ahead = key;
-    EFFINFER_UNROLL
-    for (int i = 0; i < stages - 1; ++i) {
-      fetch(ahead, i);
-      ahead = next_strip(ahead + warps * strip_keys);
-    }
+    int key = next_strip(split + t.warp() * strip_keys);
+    fetch(std::false_type{}, key);
+    fetch(std::true_type{}, key);
 
     position at[1][2];
     const T* row_of[2];
@@ -194,34 +245,37 @@ struct decode_split {
     const auto query = products::load_query(t, row_of);
 
     float out[1][D / 8][4] = {};
-    float greatest[1][2] = {{detail::minus_infinity, detail::minus_infinity}}, sum[1][2] = {}, fade[1][2];
+    float greatest[1][2] = {{minus_infinity, minus_infinity}}, sum[1][2] = {}, fade[1][2];
     const float unit = detail::score_unit<Mixer>(a.heads);
-    for (int stage = 0; key < past; stage = stage + 1 < stages ? stage + 1 : 0) {
-      t.template wait<stages - 2>();
-      t.warp_barrier();  // all lanes see the strip, and are done with the one before it
-      fetch(ahead, stage > 0 ? stage - 1 : stages - 1);
-      ahead = next_strip(ahead + warps * strip_keys);
-      const auto strip = own + stage * stage_words;
-      float score[1][2][4] = {};
-      products::multiply_query(t, query, strip, score);
+    while (key < past) {
+      const int following = next_strip(key + warps * strip_keys);
+      strip_tile score = {};
+      t.template wait<1>();
+      t.warp_barrier();  // all lanes see the keys
+      products::multiply_query(t, query, own, score);
       if constexpr (row::scaled) {
         EFFINFER_UNROLL
-        for (int i = 0; i < 8; ++i)
-          score[0][i / 4][i % 4] *= row::scale(strip, i / 4 * 8 + t.lane() % 4 * 2 + i % 2, products::pitch);
+        for (int i = 0; i < strip_keys / 2; ++i)
+          score[0][i / 4][i % 4] *= row::scale(own, i / 4 * 8 + t.lane() % 4 * 2 + i % 2, products::pitch);
       }
+      t.warp_barrier();  // and are done with them
+      fetch(std::false_type{}, following);
       const bool whole =
           key >= s.cache.first && key + strip_keys <= query_position + 1 &&
           (!Mixer::hides_keys || a.mixer.all_visible({query_position, query_position + 1, key, key + strip_keys}));
       detail::apply_policy<(D > 128)>(t, a.mixer, a.heads, s.cache.first, at, key, whole, score);
       detail::weigh(t, unit, score, greatest, sum, fade);
       detail::fade_out(fade, out);
-      products::multiply_values(t, strip + stage_words / 2, score, out);
-      key = next_strip(key + warps * strip_keys);
+      t.template wait<1>();
+      t.warp_barrier();
+      products::multiply_values(t, own + half_words, score, out);
+      t.warp_barrier();
+      fetch(std::true_type{}, following);
+      key = following;
     }
     t.template wait<0>();
     t.warp_barrier();
 
-    // What the warps have, where their strips were; then merged, in their order.
     EFFINFER_UNROLL
     for (int i = 0; i < 2; ++i) {
       float all = sum[0][i];
@@ -231,114 +285,93 @@ struct decode_split {
       if (r >= heads) continue;
       const auto result = own + r * result_pitch;
       EFFINFER_UNROLL
-      for (int e = 0; e < D / 4; ++e)
-        result[products::column(t.lane(), e / 2, e)] = std::bit_cast<std::uint32_t>(out[0][e / 2][i * 2 + e % 2]);
+      for (int e = 0; e < D / 4; ++e) result[products::column(t.lane(), e / 2, e)] = bits(out[0][e / 2][i * 2 + e % 2]);
       if (t.lane() % 4 == 0) {
-        result[D] = std::bit_cast<std::uint32_t>(greatest[0][i] * unit);
-        result[D + 1] = std::bit_cast<std::uint32_t>(all);
+        result[D] = bits(greatest[0][i] * unit);
+        result[D + 1] = bits(all);
       }
     }
-    t.barrier();
-    const auto number = [&](int warp, int r, int d) {
-      return std::bit_cast<float>(
-          static_cast<std::uint32_t>(all_strips[warp * stages * stage_words + r * result_pitch + d]));
-    };
-    float* const parts =
-        parts_of(a, s) + (std::ptrdiff_t{part} * a.heads.heads + first_head) * std::ptrdiff_t{part_floats(D)};
+  }
+
+  /// The warps' results as one part, [rows, part_floats(D)].
+  template <class Simt, class Shared>
+  EFFINFER_HOST_DEVICE static void join_warps(Simt& t, int heads, Shared memory, float* to) {
     for (int i = t.thread(); i < heads * D; i += threads) {
       const int r = i / D, d = i % D;
-      float most = number(0, r, D), total = 0, o = 0;
+      const auto of = [&](int warp, int column) {
+        return number(memory, warp * strip_words + r * result_pitch + column);
+      };
+      float most = of(0, D), sum = 0, out = 0;
       EFFINFER_UNROLL
-      for (int w = 1; w < warps; ++w) most = std::fmax(most, number(w, r, D));
-      const float shift = most == detail::minus_infinity ? 0.0F : most;
+      for (int w = 1; w < warps; ++w) most = std::fmax(most, of(w, D));
+      const float shift = most == minus_infinity ? 0.0F : most;
       EFFINFER_UNROLL
       for (int w = 0; w < warps; ++w) {
-        const float weight = t.exp2(number(w, r, D) - shift);
-        total = std::fma(number(w, r, D + 1), weight, total);
-        o = std::fma(number(w, r, d), weight, o);
+        const float weight = t.exp2(of(w, D) - shift);
+        sum = std::fma(of(w, D + 1), weight, sum);
+        out = std::fma(of(w, d), weight, out);
       }
-      float* const to = parts + r * part_floats(D);
-      to[d] = o;
-      if (d == 0) to[D] = most, to[D + 1] = total;
+      float* const head = to + r * part_floats(D);
+      head[d] = out;
+      if (d == 0) head[D] = most, head[D + 1] = sum;
     }
   }
-};
 
-/// The parts of each head merged in an order that the number of its parts alone says, and what the mixer's `start` adds: block x is the head,
-/// y the sequence. A query that sees no key gets zeros.
-template <class Mixer, class T, class View, int D>
-struct decode_merge {
-  using args = decode_args<Mixer, T, View>;
-  static constexpr int columns = D / 4;  ///< threads that read a part, 16 bytes each
-  static constexpr int threads = D == 96 ? 192 : 256;
-  static constexpr int readers = threads / columns;  ///< parts that are read at once
-  static constexpr int warps = threads / 32;
-
-  static execution::simt::grid plan(const args& a) {
-    check_compiled(a.heads, D, a.plan.sequences);
-    return {a.heads.heads, a.plan.sequences, threads,
-            (readers * D + threads + warps) * static_cast<int>(sizeof(float))};
-  }
-
-  template <class Simt>
-  EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
-    const decode_sequence<T, View>& s = a.sequences[t.block_y()];
-    const int head = t.block();
-    const int splits = splits_of<split_keys<T, typename View::element_type>>(s.first_key, s.end_key);
-    const float* const first = parts_of(a, s) + std::ptrdiff_t{head} * part_floats(D);
-    const std::ptrdiff_t stride = std::ptrdiff_t{a.heads.heads} * part_floats(D);
-    const auto outputs = t.template shared<float>(readers * D), weights = t.template shared<float>(threads),
-               scratch = t.template shared<float>(warps);
-
-    const softmax_start start = a.mixer.start(head);
-    const float other = start.max * detail::log2_e;
-    float most = other;
-    for (int i = t.thread(); i < splits; i += threads) most = std::fmax(most, first[i * stride + D]);
-    most = execution::simt::warp_max(t, most);
-    if (t.lane() == 0) scratch[t.warp()] = most;
+  /// The parts of `heads` heads, `stride` floats from one to the next: the warps take turns at them. To `to`, [heads, D].
+  template <class Simt, class Shared>
+  EFFINFER_HOST_DEVICE static void merge(Simt& t, const args& a, int first_head, int heads, const float* parts,
+                                         std::ptrdiff_t stride, int splits, Shared memory, T* to) {
+    // A warp a head: the weights of its parts, under its whole sum.
+    for (int r = t.warp(); r < heads; r += warps) {
+      const float* const of = parts + r * part_floats(D) + D;
+      const softmax_start start = a.mixer.start(first_head + r);
+      const float other = start.max * detail::log2_e;
+      float most = other;
+      for (int i = t.lane(); i < splits; i += 32) most = std::fmax(most, of[i * stride]);
+      most = execution::simt::warp_max(t, most);
+      const float shift = most == minus_infinity ? 0.0F : most;
+      float sum = 0;
+      for (int i = t.lane(); i < splits; i += 32) {
+        const float weight = t.exp2(of[i * stride] - shift);
+        memory[r * weight_pitch + i] = bits(weight);
+        sum = std::fma(of[i * stride + 1], weight, sum);
+      }
+      sum = execution::simt::warp_sum(t, sum);
+      if (start.sum != 0.0F) sum += start.sum * t.exp2(other - shift);
+      if (t.lane() == 0) memory[r * weight_pitch + weight_pitch - 1] = bits(sum != 0.0F ? 1 / sum : 0.0F);
+    }
     t.barrier();
-    EFFINFER_UNROLL
-    for (int w = 0; w < warps; ++w) most = std::fmax(most, static_cast<float>(scratch[w]));
-    const float shift = most == detail::minus_infinity ? 0.0F : most;
-
-    const int column = t.thread() % columns, reader = t.thread() / columns;
-    float sum = 0, out[4] = {};
-    for (int chunk = 0; chunk < splits; chunk += threads) {
-      const int past = chunk + threads < splits ? threads : splits - chunk;
-      if (t.thread() < past) {
-        const float* const part = first + (chunk + t.thread()) * stride;
-        const float weight = t.exp2(part[D] - shift);
-        weights[t.thread()] = weight;
-        sum = std::fma(part[D + 1], weight, sum);
-      }
-      t.barrier();
-      constexpr int batch = 8;  // on their way at once
-      for (int i = reader; i < past; i += batch * readers) {
-        float part[batch][4] = {};
-        EFFINFER_UNROLL
-        for (int b = 0; b < batch; ++b) {
-          const int p = i + b * readers;
-          if (p < past) detail::load_floats(first + (chunk + p) * stride + column * 4, part[b]);
-        }
-        EFFINFER_UNROLL
-        for (int b = 0; b < batch; ++b) {
-          const int p = i + b * readers;
-          const float weight = p < past ? static_cast<float>(weights[p]) : 0.0F;
+    const auto outputs = memory + rows * weight_pitch;
+    constexpr int batch = 8;  // loads on their way at once
+    for (int r = 0; r < heads; ++r) {
+      for (int d = t.lane() * 4; d < D; d += 128) {
+        float out[4] = {};
+        for (int first = t.warp(); first < splits; first += batch * warps) {
+          float one[batch][4] = {};
           EFFINFER_UNROLL
-          for (int e = 0; e < 4; ++e) out[e] = std::fma(part[b][e], weight, out[e]);
+          for (int b = 0; b < batch; ++b) {
+            const int i = first + b * warps;
+            if (i < splits) detail::load_floats(parts + i * stride + r * part_floats(D) + d, one[b]);
+          }
+          EFFINFER_UNROLL
+          for (int b = 0; b < batch; ++b) {
+            const int i = first + b * warps;
+            const float weight = i < splits ? number(memory, r * weight_pitch + i) : 0.0F;
+            EFFINFER_UNROLL
+            for (int e = 0; e < 4; ++e) out[e] = std::fma(one[b][e], weight, out[e]);
+          }
         }
+        EFFINFER_UNROLL
+        for (int e = 0; e < 4; ++e) outputs[(t.warp() * rows + r) * D + d + e] = bits(out[e]);
       }
-      t.barrier();
     }
-    EFFINFER_UNROLL
-    for (int e = 0; e < 4; ++e) outputs[reader * D + column * 4 + e] = out[e];
-    float total = execution::simt::block_sum(t, sum, scratch);  // with a barrier: all see the outputs
-    if (start.sum != 0.0F) total += start.sum * t.exp2(other - shift);
-    const float factor = total != 0.0F ? 1 / total : 0.0F;
-    for (int d = t.thread(); d < D; d += threads) {
-      float o = 0;
-      for (int r = 0; r < readers; ++r) o += outputs[r * D + d];
-      s.out[head * D + d] = T(o * factor);
+    t.barrier();
+    for (int i = t.thread(); i < heads * D; i += threads) {
+      const int r = i / D, d = i % D;
+      float out = 0;
+      EFFINFER_UNROLL
+      for (int w = 0; w < warps; ++w) out += number(outputs, (w * rows + r) * D + d);
+      to[i] = T(out * number(memory, r * weight_pitch + weight_pitch - 1));
     }
   }
 };

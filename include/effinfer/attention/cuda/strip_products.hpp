@@ -1,5 +1,5 @@
 #pragma once
-// The two products of attention for one warp: up to 16 query rows with a strip of 16 keys, and their weights with its values, which lie in
+// The two products of attention for one warp: up to 16 query rows with a strip of 32 keys, and their weights with its values, which lie in
 // shared memory as the cache stores them. What a lane holds of scores and outputs is what execution::simt::d_element says, so that
 // query_rows.hpp does the rest.
 //
@@ -15,14 +15,15 @@
 #include <effinfer/kv_cache/view.hpp>
 #include <effinfer/quantization/cuda/weights.hpp>
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
 
 namespace effinfer::inline v0::attention::cuda {
 
-/// Keys of a strip, and query rows.
-inline constexpr int strip_keys = 16;
+/// Keys of a strip.
+inline constexpr int strip_keys = 32;
 
 /// True where attention multiplies on matrix instructions of T.
 template <class T, class Element>
@@ -35,35 +36,45 @@ namespace detail {
 template <class Element, int D>
 inline constexpr int strip_pitch = D / cache_row<Element, D>::per_word + 4;
 
-/// The rows of positions [key, key + strip_keys) of one head, on their way to a strip: keys, then values, Pitch words apart. Called by a warp.
-/// Positions outside [begin, end): any row of it.
-template <int D, int Pitch, class Simt, class View, class Shared>
+/// The keys or the values of positions [key, key + strip_keys) of one head, on their way to a strip's rows, Pitch words apart. Called by a
+/// warp. Positions outside [begin, end), which isn't empty there: any row of it. No strip crosses a multiple of kv_cache::tile_positions.
+template <bool Values, int D, int Pitch, class Simt, class View, class Shared>
 EFFINFER_HOST_DEVICE void fetch_strip(Simt& t, const View& cache, int kv_head, int key, int begin, int end, Shared to) {
   using element = typename View::element_type;
   using row = cache_row<element, D>;
-  constexpr int copy_words = row::copy_bytes / 4,
-                pieces = D / row::per_word / copy_words;  // of a row without its scale
-  constexpr int copy_elements = row::copy_bytes / static_cast<int>(sizeof(element));
-  if (32 % pieces != 0 || key < begin || key + strip_keys > end || !are_rows_apart(cache, key + strip_keys)) {
-    fetch_rows<strip_keys, D, 32, Pitch>(t, cache, kv_head, key, begin, end, to, to + strip_keys * Pitch);
+  static_assert(kv_cache::tile_positions % strip_keys == 0);
+  constexpr int copy_words = row::copy_bytes / 4, copy_elements = row::copy_bytes / static_cast<int>(sizeof(element));
+  constexpr int pieces = D / row::per_word / copy_words;  // of a row without its scale
+  const auto row_of = [&](int position) {
+    return Values ? cache.value(kv_head, position) : cache.key(kv_head, position);
+  };
+  if (pieces <= 32 && key >= begin && key + strip_keys <= end && are_rows_apart(cache, key + strip_keys)) {
+    constexpr int at_once = pieces <= 32 ? static_cast<int>(std::bit_floor(32U / pieces)) : 1;  // rows
+    const std::ptrdiff_t stride = cache.row_stride;
+    const element* from = row_of(key);
+    if constexpr (row::scaled) {
+      t.template copy_async<4>(to, t.lane() * Pitch + D / row::per_word,
+                               reinterpret_cast<const std::uint32_t*>(from + t.lane() * stride + D));
+    }
+    const int r = t.lane() / pieces, q = t.lane() % pieces;
+    if (at_once * pieces < 32 && r >= at_once) return;
+    from += r * stride + q * copy_elements;
+    EFFINFER_UNROLL
+    for (int i = 0; i < strip_keys; i += at_once) {
+      t.template copy_async<row::copy_bytes>(to, (r + i) * Pitch + q * copy_words,
+                                             reinterpret_cast<const std::uint32_t*>(from));
+      from += at_once * stride;
+    }
     return;
   }
-  constexpr int at_once = 32 % pieces == 0 ? 32 / pieces : 1;  // rows
-  const int r = t.lane() / pieces, q = t.lane() % pieces;
-  const element *const keys = cache.key(kv_head, key), *const values = cache.value(kv_head, key);
-  const std::ptrdiff_t stride = cache.row_stride, first = r * stride + q * copy_elements;
-  if constexpr (row::scaled) {
-    const element* const of = (t.lane() < strip_keys ? keys : values) + t.lane() % strip_keys * stride + D;
-    t.template copy_async<4>(to, t.lane() * Pitch + D / row::per_word, reinterpret_cast<const std::uint32_t*>(of));
-  }
-  const element *from_key = keys + first, *from_value = values + first;
-  EFFINFER_UNROLL
-  for (int i = 0; i < strip_keys; i += at_once) {
-    const int at = (r + i) * Pitch + q * copy_words;
-    t.template copy_async<row::copy_bytes>(to, at, reinterpret_cast<const std::uint32_t*>(from_key));
-    t.template copy_async<row::copy_bytes>(to, at + strip_keys * Pitch,
-                                           reinterpret_cast<const std::uint32_t*>(from_value));
-    from_key += at_once * stride, from_value += at_once * stride;
+  constexpr int all_pieces = row::words / copy_words;
+  EFFINFER_KEEP_ROLLED
+  for (int i = t.lane(); i < strip_keys * all_pieces; i += 32) {
+    const int r = i / all_pieces, q = i % all_pieces;
+    int p = key + r < begin ? begin : key + r;
+    if (p >= end) p = end - 1;
+    t.template copy_async<row::copy_bytes>(to, r * Pitch + q * copy_words,
+                                           reinterpret_cast<const std::uint32_t*>(row_of(p) + q * copy_elements));
   }
 }
 
@@ -131,10 +142,14 @@ EFFINFER_HOST_DEVICE std::uint32_t load_pair(const T* from) {
 
 }  // namespace detail
 
+/// Scores of a lane, then weights.
+using strip_tile = float[1][strip_keys / 8][4];
+
 /// As floats. In all of these `rows` are the lane's two query rows, lane / 4 and 8 below it.
 template <class T, class Element, int D>
 struct strip_products {
   using row = cache_row<Element, D>;
+  using tile = strip_tile;
   static constexpr int pitch = detail::strip_pitch<Element, D>;
 
   struct query {
@@ -150,15 +165,16 @@ struct strip_products {
 
   /// score += q k^T.
   template <class Simt, class Shared>
-  EFFINFER_HOST_DEVICE static void multiply_query(Simt& t, const query& q, Shared keys, float (&score)[1][2][4]) {
+  EFFINFER_HOST_DEVICE static void multiply_query(Simt& t, const query& q, Shared keys, tile& score) {
+    constexpr int own = strip_keys / 4;  // keys of a lane
     for (int w = 0; w < D / row::per_word; ++w) {
-      std::uint32_t k[4];
+      std::uint32_t k[own];
       EFFINFER_UNROLL
-      for (int i = 0; i < 4; ++i) k[i] = keys[(i / 2 * 8 + t.lane() % 4 * 2 + i % 2) * pitch + w];
+      for (int i = 0; i < own; ++i) k[i] = keys[(i / 2 * 8 + t.lane() % 4 * 2 + i % 2) * pitch + w];
       EFFINFER_UNROLL
       for (int n = 0; n < row::per_word; ++n) {
         EFFINFER_UNROLL
-        for (int i = 0; i < 8; ++i) {
+        for (int i = 0; i < own * 2; ++i) {
           score[0][i / 4][i % 4] +=
               static_cast<float>(q.rows[i % 4 / 2][w * row::per_word + n]) * row::number(k[i / 4 * 2 + i % 2], n);
         }
@@ -168,7 +184,7 @@ struct strip_products {
 
   /// out += p v.
   template <class Simt, class Shared>
-  EFFINFER_HOST_DEVICE static void multiply_values(Simt& t, Shared values, const float (&weight)[1][2][4],
+  EFFINFER_HOST_DEVICE static void multiply_values(Simt& t, Shared values, const tile& weight,
                                                    float (&out)[1][D / 8][4]) {
     EFFINFER_UNROLL
     for (int key = 0; key < strip_keys; ++key) {
@@ -193,6 +209,7 @@ template <class T, class Element, int D>
   requires on_matrix_instructions<T, Element>
 struct strip_products<T, Element, D> {
   using row = cache_row<Element, D>;
+  using tile = strip_tile;
   static constexpr int pitch = detail::strip_pitch<Element, D>;
   /// Numbers of 8 bits come four in a word. The order of a sum's terms is free: the four of a word stand in one lane's operands, where pairs of
   /// 16 bits would be 8 apart. And columns of outputs may lie in any: the four are those of four products.
@@ -222,75 +239,82 @@ struct strip_products<T, Element, D> {
   }
 
   template <class Simt, class Shared>
-  EFFINFER_HOST_DEVICE static void multiply_query(Simt& t, const query& q, Shared keys, float (&score)[1][2][4]) {
+  EFFINFER_HOST_DEVICE static void multiply_query(Simt& t, const query& q, Shared keys, tile& score) {
     const int lane = t.lane();
     EFFINFER_UNROLL
     for (int k = 0; k < D / 16; ++k) {
-      std::uint32_t b[2][2];
-      if constexpr (in_bytes) {
-        EFFINFER_UNROLL
-        for (int n = 0; n < 2; ++n) {
-          detail::to_pairs<T, Element>(keys[(n * 8 + lane / 4) * pitch + k * 4 + lane % 4], b[n]);
-        }
-      } else {
-        load_two(t, keys, (lane / 16 * 8 + lane % 8) * pitch + k * 8 + lane / 8 % 2 * 4, b, std::false_type{});
-      }
       EFFINFER_UNROLL
-      for (int n = 0; n < 2; ++n) t.mma(score[0][n], q.words[k], b[n], T{});
+      for (int n = 0; n < strip_keys / 8; n += 2) {
+        std::uint32_t b[2][2];
+        if constexpr (in_bytes) {
+          EFFINFER_UNROLL
+          for (int i = 0; i < 2; ++i) {
+            detail::to_pairs<T, Element>(keys[((n + i) * 8 + lane / 4) * pitch + k * 4 + lane % 4], b[i]);
+          }
+        } else {
+          load_two(t, keys, (n * 8 + lane / 16 * 8 + lane % 8) * pitch + k * 8 + lane / 8 % 2 * 4, b,
+                   std::false_type{});
+        }
+        EFFINFER_UNROLL
+        for (int i = 0; i < 2; ++i) t.mma(score[0][n + i], q.words[k], b[i], T{});
+      }
     }
   }
 
   template <class Simt, class Shared>
-  EFFINFER_HOST_DEVICE static void multiply_values(Simt& t, Shared values, const float (&weight)[1][2][4],
+  EFFINFER_HOST_DEVICE static void multiply_values(Simt& t, Shared values, const tile& weight,
                                                    float (&out)[1][D / 8][4]) {
     const int lane = t.lane();
-    const auto key = [lane](int i) { return i / 2 * 8 + lane % 4 * 2 + i % 2; };
-    float scale[4];
     EFFINFER_UNROLL
-    for (int i = 0; i < 4; ++i) scale[i] = row::scale(values, key(i), pitch);
-    // The weights of two neighbouring tiles of 8 keys lie in the registers as the first operand wants them.
-    std::uint32_t p[4];
-    EFFINFER_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const float(&w)[4] = weight[0][i / 2];
-      const float low = w[i % 2 * 2], high = w[i % 2 * 2 + 1];
-      p[i] = weights_scaled ? detail::pair<T>(low * scale[i / 2 * 2], high * scale[i / 2 * 2 + 1])
-                            : detail::pair<T>(low, high);
-    }
-    if constexpr (in_bytes) {
+    for (int k = 0; k < strip_keys / 16; ++k) {
+      const auto key = [lane, k](int i) { return k * 16 + i / 2 * 8 + lane % 4 * 2 + i % 2; };
+      float scale[4];
       EFFINFER_UNROLL
-      for (int g = 0; g < D / 32; ++g) {
-        std::uint32_t word[4];
+      for (int i = 0; i < 4; ++i) scale[i] = row::scale(values, key(i), pitch);
+      // The weights of two neighbouring tiles of 8 keys lie in the registers as the first operand wants them.
+      std::uint32_t p[4];
+      EFFINFER_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const float(&w)[4] = weight[0][k * 2 + i / 2];
+        const float low = w[i % 2 * 2], high = w[i % 2 * 2 + 1];
+        p[i] = weights_scaled ? detail::pair<T>(low * scale[i / 2 * 2], high * scale[i / 2 * 2 + 1])
+                              : detail::pair<T>(low, high);
+      }
+      if constexpr (in_bytes) {
         EFFINFER_UNROLL
-        for (int i = 0; i < 4; ++i) word[i] = values[key(i) * pitch + g * 8 + lane / 4];
-        EFFINFER_UNROLL
-        for (int c = 0; c < 4; c += 2) {
-          std::uint32_t b[2][2];  // of keys, then of columns
+        for (int g = 0; g < D / 32; ++g) {
+          std::uint32_t word[4];
           EFFINFER_UNROLL
-          for (int i = 0; i < 2; ++i) {
-            detail::to_pairs<T, Element>(detail::interleave(word[i * 2], word[i * 2 + 1], c), b[i]);
-            if constexpr (row::scaled && !weights_scaled) {
-              EFFINFER_UNROLL
-              for (int column = 0; column < 2; ++column) {
-                b[i][column] =
-                    detail::pair<T>(number(b[i][column], 0) * scale[i * 2], number(b[i][column], 1) * scale[i * 2 + 1]);
+          for (int i = 0; i < 4; ++i) word[i] = values[key(i) * pitch + g * 8 + lane / 4];
+          EFFINFER_UNROLL
+          for (int c = 0; c < 4; c += 2) {
+            std::uint32_t b[2][2];  // of keys, then of columns
+            EFFINFER_UNROLL
+            for (int i = 0; i < 2; ++i) {
+              detail::to_pairs<T, Element>(detail::interleave(word[i * 2], word[i * 2 + 1], c), b[i]);
+              if constexpr (row::scaled && !weights_scaled) {
+                EFFINFER_UNROLL
+                for (int column = 0; column < 2; ++column) {
+                  b[i][column] = detail::pair<T>(number(b[i][column], 0) * scale[i * 2],
+                                                 number(b[i][column], 1) * scale[i * 2 + 1]);
+                }
               }
             }
-          }
-          EFFINFER_UNROLL
-          for (int column = 0; column < 2; ++column) {
-            const std::uint32_t of_column[2] = {b[0][column], b[1][column]};
-            t.mma(out[0][g * 4 + c + column], p, of_column, T{});
+            EFFINFER_UNROLL
+            for (int column = 0; column < 2; ++column) {
+              const std::uint32_t of_column[2] = {b[0][column], b[1][column]};
+              t.mma(out[0][g * 4 + c + column], p, of_column, T{});
+            }
           }
         }
-      }
-    } else {
-      EFFINFER_UNROLL
-      for (int n = 0; n < D / 16; ++n) {
-        std::uint32_t b[2][2];
-        load_two(t, values, lane % 16 * pitch + n * 8 + lane / 16 * 4, b, std::true_type{});
+      } else {
         EFFINFER_UNROLL
-        for (int i = 0; i < 2; ++i) t.mma(out[0][n * 2 + i], p, b[i], T{});
+        for (int n = 0; n < D / 16; ++n) {
+          std::uint32_t b[2][2];
+          load_two(t, values, (k * 16 + lane % 16) * pitch + n * 8 + lane / 16 * 4, b, std::true_type{});
+          EFFINFER_UNROLL
+          for (int i = 0; i < 2; ++i) t.mma(out[0][n * 2 + i], p, b[i], T{});
+        }
       }
     }
   }
