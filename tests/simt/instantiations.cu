@@ -32,10 +32,7 @@ void use_layers() {
 template <class Mixer, class T, class C, int D>
 void use_decode() {
   using view = ei::kv_cache::view<C>;
-  use<ei::attention::cuda::decode_split<Mixer, T, view, D, 1>>();
-  use<ei::attention::cuda::decode_split<Mixer, T, view, D, 4>>();
-  use<ei::attention::cuda::decode_split<Mixer, T, view, D, 8>>();
-  use<ei::attention::cuda::decode_merge<Mixer, T, view, D>>();
+  use<ei::attention::cuda::decode<Mixer, T, view, D>>();
 }
 template <class Mixer, int D>
 void use_decode_types() {

@@ -94,9 +94,6 @@ prefill_plan plan_prefill(const Mixer&, const head_layout& h, std::span<prefill_
                           const execution::simt::device_limits& limits = {}) {
   const char* const who = "attention::cuda::plan_prefill";
   detail::check_heads(who, h);
-  if (!(h.scale > 0.0F) || h.scale > std::numeric_limits<float>::max()) {
-    throw error(error_code::invalid_argument, who, "scale = " + std::to_string(h.scale) + " is not above 0");
-  }
   const std::ptrdiff_t columns = std::ptrdiff_t{h.heads} * h.head_size, group = h.heads / h.kv_heads;
   prefill_plan plan;
   plan.multiprocessors = limits.multiprocessors;

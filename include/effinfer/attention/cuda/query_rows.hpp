@@ -112,6 +112,16 @@ EFFINFER_HOST_DEVICE void store_words(T* to, const std::uint32_t (&words)[4]) {
 #endif
 }
 
+/// Four floats of global memory at a multiple of 16 bytes.
+EFFINFER_HOST_DEVICE inline void load_floats(const float* from, float (&to)[4]) {
+#if defined(__CUDA_ARCH__)
+  const float4 v = *reinterpret_cast<const float4*>(from);
+  to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+#else
+  __builtin_memcpy(to, from, sizeof to);
+#endif
+}
+
 /// Of four matrices of 8 columns, one word of each in every lane: word i of lane l becomes that of lane l / 4 * 4 + i, of
 /// matrix l % 4. So four lanes, which had a piece of 4 bytes of each of four pieces of 16, have one whole piece each. All lanes
 /// call it.
