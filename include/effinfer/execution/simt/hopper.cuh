@@ -59,7 +59,11 @@ class hopper<device_context> {
   __device__ matrix_descriptor describe(const T* a, std::ptrdiff_t j, int leading, int stride) {
     return matrix_descriptor::of(address(a + j), leading, stride);
   }
-  __device__ void begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+  template <int... Steps>
+  __device__ void begin(std::uint32_t (&... a)[Steps][4]) {
+    (touch(a), ...);
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+  }
   __device__ void commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
   template <int N, int... Columns>
   __device__ void finish(float (&... d)[Columns][4]) {
@@ -183,6 +187,12 @@ class hopper<device_context> {
   template <class T>
   static __device__ std::uint32_t address(const T* p) {
     return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
+  }
+  /// The compiler must have written these before what stands below.
+  template <int Steps>
+  static __device__ void touch(std::uint32_t (&a)[Steps][4]) {
+    EFFINFER_UNROLL
+    for (int i = 0; i < Steps * 4; ++i) asm volatile("" : "+r"(a[i / 4][i % 4]));
   }
   /// The compiler must not read these before the wait that stands above.
   template <int Columns>

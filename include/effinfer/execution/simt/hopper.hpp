@@ -28,7 +28,8 @@
 //                                 are its columns (k side by side), or if Transposed its rows (n side by side). Without accumulate
 //                                 d = a b
 //   h.describe(a, j, leading, stride)   the descriptor of the matrix at a[j]: see matrix_descriptor::of
-//   h.begin()                     before the first of them, and whenever registers of d or a have been written: wgmma.fence
+//   h.begin(a...)                 before the first of them, and whenever registers of d or a have been written: wgmma.fence. These registers
+//                                 a, [..][4], are written by then, not later where the compiler would like to, which makes products wait
 //   h.commit()                    they form groups
 //   h.template finish<N>(d...)    waits until all but the last N groups are complete; these d may be read
 //
