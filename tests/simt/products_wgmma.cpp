@@ -31,7 +31,7 @@ std::vector<T> product(const Weights& w, const std::vector<T>& x, int tokens, in
   std::vector<cuda::words> workspace(a.plan.workspace_bytes / sizeof(cuda::words),
                                      cuda::words{{~0U, ~0U, ~0U, ~0U}});
   a.ordered = reinterpret_cast<T*>(workspace.data());
-  start<cuda::order_inputs<Weights, T>>({a.x, a.ordered}, order);
+  start<cuda::order_inputs<T, cuda::input_order<Weights>>>({a.x, a.ordered}, order);
   cuda::start_wgmma(a, make_tensor_map, [order](auto kernel, const auto& args) {
     start<typename decltype(kernel)::type>(args, order);
   });

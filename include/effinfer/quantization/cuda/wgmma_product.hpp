@@ -5,7 +5,7 @@
 //
 //   const wgmma_plan plan = plan_wgmma(x, w, out, device.limits());
 //   wgmma_args<Weights, T> a{x, w, out, plan, workspace};
-//   q.launch<order_inputs<Weights, T>>({x, workspace});       // once for all weights of one order
+//   q.launch<order_inputs<T, input_order<Weights>>>({x, workspace});       // once for all weights of one order
 //   start_wgmma(a, make_tensor_map, [&](auto kernel, const auto& args) { q.launch<typename decltype(kernel)::type>(args); });
 //
 // A lane of weights holds eight inputs side by side of each 32 (weights.hpp), so the engine must find x in another order: order_inputs writes it.
@@ -122,68 +122,96 @@ EFFINFER_HOST_DEVICE std::uint32_t scale_pair(std::uint32_t pair, float scale, f
   return round_pair<T>(low * scale, high * scale);
 }
 
-/// What a lane has of a unit: its codes, and of rows lane / 4 and 8 below it the runs of weights.hpp.
+/// What a lane has of a unit: its codes, and of rows lane / 4 and 8 below it what scales them.
 template <class Weights>
 struct unit_share {
+  static constexpr bool is_blocks = requires { Weights::lane_values; };
+  static constexpr int halves_held = is_blocks ? 0 : Weights::unit_halves, bytes_held = is_blocks ? 0 : Weights::unit_bytes;
+  template <class W>
+  struct scales_of {
+    using type = std::nullptr_t;
+  };
+  template <class W>
+  requires(is_blocks) struct scales_of<W> {
+    using type = typename W::lane_scales;
+  };
+
   words raw[Weights::pieces];
   std::uint32_t high[Weights::high_words + 1] = {};
-  f16 halves[Weights::unit_halves + 1][2] = {};
-  std::uint8_t bytes[Weights::unit_bytes + 1][2] = {};
+  f16 halves[halves_held + 1][2] = {};
+  std::uint8_t bytes[bytes_held + 1][2] = {};
   float scale = 1;  ///< of a whole unit of a strip, where there are no runs
+  typename scales_of<Weights>::type lane_scales = {};
 
   /// Runs as scale_in and others want them; rows are 0 and 8.
   template <class V, int N>
   struct runs {
     const V (&of)[N][2];
-    int first = 0;
-    EFFINFER_HOST_DEVICE V operator[](int i) const { return of[(first + i) / strip_rows][(first + i) % strip_rows / 8]; }
-    EFFINFER_HOST_DEVICE runs operator+(int by) const { return {of, first + by}; }
+    EFFINFER_HOST_DEVICE V operator[](int i) const { return of[i / strip_rows][i % strip_rows / 8]; }
   };
 
   EFFINFER_HOST_DEVICE void load(const Weights& w, int strip, int unit, int lane) {
     EFFINFER_UNROLL
     for (int p = 0; p < Weights::pieces; ++p) raw[p] = load_words_once(w.piece(strip, unit, p, lane));
     if constexpr (Weights::high_words > 0) w.load_high(strip, unit, lane, high);
-    if constexpr (Weights::unit_halves > 0) {
-      const auto load_runs = [lane](auto& to, const auto& run_at, int runs) {
-        EFFINFER_UNROLL
-        for (int i = 0; i < runs; ++i) {
-          const auto* const run = run_at(i);
-          if (run != nullptr) to[i][0] = run[lane / 4], to[i][1] = run[lane / 4 + 8];
-        }
-      };
-      load_runs(halves, [&](int i) { return w.halves(strip, unit, i); }, Weights::unit_halves);
-      load_runs(bytes, [&](int i) { return w.bytes(strip, unit, i); }, Weights::unit_bytes);
-    }
-    if constexpr (Weights::group > 0 && Weights::unit_halves == 0)
+    if constexpr (is_blocks) {
+      w.load_scales(strip, unit, lane, lane_scales);
+    } else if constexpr (Weights::unit_halves > 0) {
+      EFFINFER_UNROLL
+      for (int i = 0; i < Weights::unit_halves; ++i) {
+        const f16* const run = w.halves(strip, unit, i) + lane / 4;
+        halves[i][0] = run[0], halves[i][1] = run[8];
+      }
+      EFFINFER_UNROLL
+      for (int i = 0; i < Weights::unit_bytes; ++i) {
+        const std::uint8_t* const run = w.bytes(strip, unit, i);
+        if (run != nullptr) bytes[i][0] = run[lane / 4], bytes[i][1] = run[lane / 4 + 8];
+      }
+    } else if constexpr (Weights::group > 0) {
       scale = w.scale(strip, unit * unit_inputs / Weights::group, 0);
+    }
   }
 
-  /// The left operands of the unit's four products.
-  template <class T>
-  EFFINFER_HOST_DEVICE void unpack(const Weights& w, int strip, int unit, std::uint32_t (&a)[4][4]) const {
-    EFFINFER_UNROLL
-    for (int j = 0; j < 4; ++j) {
-      if constexpr (Weights::group == 0) {
-        Weights::template unpack<T>(raw, high, j, nullptr, a[j]);
-      } else {
-        const runs<f16, Weights::unit_halves + 1> of_halves{halves};
-        const runs<std::uint8_t, Weights::unit_bytes + 1> of_bytes{bytes};
-        std::uint32_t centers[2];
-        EFFINFER_UNROLL
-        for (int r = 0; r < 2; ++r) centers[r] = w.template center_in<T>(of_bytes, j / 2, 8 * r);
-        Weights::template unpack<T>(raw, high, j, centers, a[j]);
-        EFFINFER_UNROLL
-        for (int r = 0; r < 2; ++r) {
-          float by = scale, minimum = 0;
-          if constexpr (Weights::unit_halves > 0)
-            by = w.scale_in(strip, unit, of_halves, of_bytes, Weights::group == 16 ? j : j / 2, 8 * r);
-          if constexpr (Weights::may_have_minimum) {
-            if (w.minimums != nullptr) minimum = w.minimum_in(of_halves, of_bytes, j / 2, 8 * r);
+  /// The left operands of the unit's four products. All lanes call it.
+  template <class T, class Simt>
+  EFFINFER_HOST_DEVICE void unpack(Simt& t, const Weights& w, int strip, int unit, std::uint32_t (&a)[4][4]) const {
+    if constexpr (Weights::group == 0) {
+      EFFINFER_UNROLL
+      for (int j = 0; j < 4; ++j) Weights::template unpack<T>(raw, high, j, nullptr, a[j]);
+    } else {
+      constexpr int groups = Weights::group < unit_inputs ? unit_inputs / Weights::group : 1;
+      float by[groups][2], minimum[groups][2] = {};
+      std::uint32_t centers[groups][2];
+      EFFINFER_UNROLL
+      for (int r = 0; r < 2; ++r) {
+        if constexpr (is_blocks) {
+          const float mine = w.lane_value(lane_scales, r);
+          EFFINFER_UNROLL
+          for (int g = 0; g < groups; ++g) {
+            by[g][r] = t.shuffle(mine, t.lane() / 4 * 4 + g);
+            if constexpr (Weights::may_have_minimum) {
+              if (w.minimums != nullptr) minimum[g][r] = t.shuffle(mine, t.lane() / 4 * 4 + groups + g);
+            }
+            centers[g][r] = w.template center_of<T>(strip, 0, 0);
           }
-          a[j][r] = scale_pair<T, Weights::may_have_minimum>(a[j][r], by, minimum);
-          a[j][2 + r] = scale_pair<T, Weights::may_have_minimum>(a[j][2 + r], by, minimum);
+        } else {
+          const runs<f16, halves_held + 1> of_halves{halves};
+          const runs<std::uint8_t, bytes_held + 1> of_bytes{bytes};
+          EFFINFER_UNROLL
+          for (int g = 0; g < groups; ++g) {
+            by[g][r] = scale;
+            if constexpr (halves_held > 0) by[g][r] = w.scale_in(strip, unit, of_halves, of_bytes, g, 8 * r);
+            centers[g][r] = w.template center_in<T>(of_bytes, g, 8 * r);
+          }
         }
+      }
+      EFFINFER_UNROLL
+      for (int j = 0; j < 4; ++j) {
+        const int g = j * groups / 4;
+        Weights::template unpack<T>(raw, high, j, centers[g], a[j]);
+        EFFINFER_UNROLL
+        for (int i = 0; i < 4; ++i)
+          a[j][i] = scale_pair<T, Weights::may_have_minimum>(a[j][i], by[g][i % 2], minimum[g][i % 2]);
       }
     }
   }
@@ -197,9 +225,13 @@ template <class Weights, class T>
 wgmma_plan plan_wgmma(const matrix_view<const T>& x, const Weights& w, const matrix_view<T>& out,
                       const execution::simt::device_limits& device);
 
+/// Weights of one order read x in the same order.
+template <class Weights>
+inline constexpr int input_order = Weights::group == 16 ? 16 : 32;
+
 /// x in the order in which lanes hold weights: of each 32 inputs, pair i of the c-th eight as pair c of the i-th; for groups of 16, of each 16
 /// pair i of the c-th four as pair c of the i-th eight.
-template <class Weights, class T>
+template <class T, int Order>
 struct order_inputs {
   struct args {
     matrix_view<const T> x;
@@ -217,7 +249,7 @@ struct order_inputs {
     const bool inside = i < a.x.rows * a_row;
     words in{};
     if (inside) in = load_words(a.x.row(i / a_row) + i % a_row * 8);
-    if constexpr (Weights::group == 16) {
+    if constexpr (Order == 16) {
       const bool odd = t.lane() % 2 == 1;
       const std::uint32_t first = t.shuffle_xor(odd ? in.w[0] : in.w[1], 1);
       const std::uint32_t second = t.shuffle_xor(odd ? in.w[2] : in.w[3], 1);
@@ -230,8 +262,9 @@ struct order_inputs {
 };
 
 /// The product in tiles of 128 outputs by Rows rows of x.
-template <class Weights, class T, int Rows>
+template <class Weights, class T, int Rows, int Cluster = 1>
 struct wgmma_product {
+  static constexpr int cluster = Cluster;
   using args = wgmma_args<Weights, T>;
   static_assert(Rows == 64 || Rows == 128 || Rows == 256);
 
@@ -242,7 +275,7 @@ struct wgmma_product {
   static_assert(outputs == consumers * 64);
   static_assert((producer_registers + consumers * consumer_registers) * execution::simt::warpgroup_size <= 65536);
 
-  static constexpr int stage_bytes = Rows * unit_inputs * 2, stages = Rows == 256 ? 6 : 8;
+  static constexpr int stage_bytes = Rows * unit_inputs * 2, stages = Rows == 256 ? 4 : 8;
   static constexpr int shared_bytes = stages * stage_bytes + 2 * stages * 8;
   static_assert(shared_bytes <= 227 * 1024);
 
@@ -264,11 +297,12 @@ struct wgmma_product {
     if (t.thread() == 0) {
       for (int i = 0; i < stages; ++i) {
         h.init(barrier, i, 1);                       // filled: the producer
-        h.init(barrier, stages + i, consumers * 4);  // empty: a lane of each warp that has read
+        h.init(barrier, stages + i, Cluster * consumers * 4);  // empty: a lane of each warp that has read
       }
       h.publish();
     }
     t.barrier();
+    if constexpr (Cluster > 1) h.cluster_barrier();
     const int role = t.shuffle(t.warp() / 4, 0);  // so that the compiler knows it is one for a warp
     if (role == 0) {
       h.template give_registers<producer_registers>();
@@ -277,6 +311,7 @@ struct wgmma_product {
       h.template take_registers<consumer_registers>();
       consume(t, h, a, role - 1, memory, barrier);
     }
+    if constexpr (Cluster > 1) h.cluster_barrier();
   }
 
  private:
@@ -288,27 +323,33 @@ struct wgmma_product {
   };
   /// Number i: of each band of rows, for each tile of outputs its tiles of rows.
   EFFINFER_HOST_DEVICE static tile tile_at(const args& a, int i) {
-    const int across = detail::tiles_of(a.x.rows, Rows), along = detail::tiles_of(a.weights.rows, outputs);
+    const int across = detail::tiles_of(a.x.rows, Rows), along = detail::tiles_of(a.weights.rows, Cluster * outputs);
     const int of_band = i / (band * along), first = of_band * band, within = i - first * along;
     const int wide = across - first < band ? across - first : band;
-    return {(first + within % wide) * Rows, within / wide * (outputs / strip_rows)};
+    return {(first + within % wide) * Rows, within / wide * (Cluster * outputs / strip_rows)};
   }
   EFFINFER_HOST_DEVICE static int tiles(const args& a) {
-    return detail::tiles_of(a.x.rows, Rows) * detail::tiles_of(a.weights.rows, outputs);
+    return detail::tiles_of(a.x.rows, Rows) * detail::tiles_of(a.weights.rows, Cluster * outputs);
   }
 
   template <class Simt, class Hopper, class Shared, class Barriers>
   EFFINFER_HOST_DEVICE static void produce(Simt& t, Hopper& h, const args& a, Shared memory, Barriers barrier) {
     const int units = a.weights.columns / unit_inputs;
-    int stage = 0, parity = 1;  // the first time it is empty
+    int stage = 0, parity = 1, rank = 0;  // the first time it is empty
+    if constexpr (Cluster > 1) rank = h.cluster_rank();
     EFFINFER_KEEP_ROLLED
-    for (int i = t.block(); i < tiles(a); i += t.blocks()) {
+    for (int i = t.block() / Cluster; i < tiles(a); i += t.blocks() / Cluster) {
       const int row = tile_at(a, i).first_row;
       EFFINFER_KEEP_ROLLED
       for (int unit = 0; unit < units; ++unit) {
         h.wait(barrier, stages + stage, parity);
         h.arrive_expect(barrier, stage, stage_bytes);
-        h.copy_box(memory, stage * (stage_bytes / 4), &a.map, unit * unit_inputs, row, barrier, stage);
+        if constexpr (Cluster > 1) {
+          h.copy_box_to((1 << Cluster) - 1, memory, (stage * Cluster + rank) * (stage_bytes / 4 / Cluster), &a.map,
+                        unit * unit_inputs, row + rank * (Rows / Cluster), barrier, stage);
+        } else {
+          h.copy_box(memory, stage * (stage_bytes / 4), &a.map, unit * unit_inputs, row, barrier, stage);
+        }
         if (++stage == stages) stage = 0, parity ^= 1;
       }
     }
@@ -319,11 +360,12 @@ struct wgmma_product {
                                            Barriers barrier) {
     const int units = a.weights.columns / unit_inputs, last_strip = detail::strips_of(a.weights.rows) - 1;
     const auto boxes = h.describe(memory, 0, 16, 1024);
-    int stage = 0, parity = 0;
+    int stage = 0, parity = 0, rank = 0;
+    if constexpr (Cluster > 1) rank = h.cluster_rank();
     EFFINFER_KEEP_ROLLED
-    for (int i = t.block(); i < tiles(a); i += t.blocks()) {
+    for (int i = t.block() / Cluster; i < tiles(a); i += t.blocks() / Cluster) {
       const tile at = tile_at(a, i);
-      const int wanted = at.first_strip + own * 4 + t.warp() % 4;
+      const int wanted = at.first_strip + (rank * consumers + own) * 4 + t.warp() % 4;
       const int strip = wanted < last_strip ? wanted : last_strip;  // past the end: any, it isn't stored
       detail::unit_share<Weights> share[2];
       std::uint32_t left[2][4][4];
@@ -334,10 +376,14 @@ struct wgmma_product {
       }
       int before = 0;  // the stage of the unit before
       const auto release = [&] {
-        if (t.lane() == 0) h.arrive(barrier, stages + before);
+        if constexpr (Cluster > 1) {
+          if (t.lane() < Cluster) h.arrive_at(t.lane(), barrier, stages + before);
+        } else {
+          if (t.lane() == 0) h.arrive(barrier, stages + before);
+        }
       };
       const auto multiply = [&](detail::unit_share<Weights>& codes, std::uint32_t(&operands)[4][4], int unit) {
-        codes.template unpack<T>(a.weights, strip, unit, operands);
+        codes.template unpack<T>(t, a.weights, strip, unit, operands);
         h.wait(barrier, stage, parity);
         h.begin(operands);
         EFFINFER_UNROLL
@@ -405,6 +451,12 @@ struct wgmma_product {
   }
 };
 
+/// True of devices that have what these products need.
+template <class Weights, class T>
+bool has_wgmma(const execution::simt::device_limits& device) {
+  return device.wgmma && device.shared_bytes >= wgmma_product<Weights, T, 256>::shared_bytes;
+}
+
 template <class Weights, class T>
 wgmma_plan plan_wgmma(const matrix_view<const T>& x, const Weights& w, const matrix_view<T>& out,
                       const execution::simt::device_limits& device) {
@@ -420,12 +472,11 @@ wgmma_plan plan_wgmma(const matrix_view<const T>& x, const Weights& w, const mat
     least = cost;
     plan.tile_rows = rows, plan.blocks = tiles < device.multiprocessors ? tiles : device.multiprocessors;
   }
-  constexpr int needed = wgmma_product<Weights, T, 256>::shared_bytes;
-  if (!device.wgmma || device.shared_bytes < needed) {
+  if (!has_wgmma<Weights, T>(device)) {
     throw error(error_code::unsupported, who,
-                device.wgmma ? "a block needs " + std::to_string(needed) + " bytes of shared memory, the device has " +
-                                   std::to_string(device.shared_bytes)
-                             : "the device, or this program's code, is not of sm_90a");
+                device.wgmma ? "a block needs " + std::to_string(wgmma_product<Weights, T, 256>::shared_bytes) +
+                                   " bytes of shared memory, the device has " + std::to_string(device.shared_bytes)
+                             : "the device isn't of compute capability 9.0, or the program has no code for sm_90a");
   }
   plan.workspace_bytes = static_cast<std::size_t>(x.rows) * static_cast<std::size_t>(x.columns) * sizeof(T);
   return plan;
@@ -433,14 +484,14 @@ wgmma_plan plan_wgmma(const matrix_view<const T>& x, const Weights& w, const mat
 
 /// Calls start(std::type_identity<Kernel>{}, args) for the kernel of a.plan, behind order_inputs. `make`: simt::make_tensor_map or a device's `map`.
 /// Errors: those of `make`; `invalid_argument` (a plan of nobody's).
-template <class Weights, class T, class Make, class Start>
+template <int Cluster = 1, class Weights, class T, class Make, class Start>
 void start_wgmma(wgmma_args<Weights, T> a, const Make& make, const Start& start) {
   if (a.x.rows == 0) return;
-  a.map = make(execution::simt::box_source{a.ordered, a.x.rows, a.x.columns, a.x.columns, a.plan.tile_rows});
+  a.map = make(execution::simt::box_source{a.ordered, a.x.rows, a.x.columns, a.x.columns, a.plan.tile_rows / Cluster});
   switch (a.plan.tile_rows) {
-    case 64: return start(std::type_identity<wgmma_product<Weights, T, 64>>(), a);
-    case 128: return start(std::type_identity<wgmma_product<Weights, T, 128>>(), a);
-    case 256: return start(std::type_identity<wgmma_product<Weights, T, 256>>(), a);
+    case 64: return start(std::type_identity<wgmma_product<Weights, T, 64, Cluster>>(), a);
+    case 128: return start(std::type_identity<wgmma_product<Weights, T, 128, Cluster>>(), a);
+    case 256: return start(std::type_identity<wgmma_product<Weights, T, 256, Cluster>>(), a);
     default:
       throw error(error_code::invalid_argument, "quantization::cuda::start_wgmma",
                   "a plan for tiles of " + std::to_string(a.plan.tile_rows) + " rows");
