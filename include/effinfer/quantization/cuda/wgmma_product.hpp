@@ -275,6 +275,7 @@ struct wgmma_product {
   static_assert(outputs == consumers * 64);
   static_assert((producer_registers + consumers * consumer_registers) * execution::simt::warpgroup_size <= 65536);
 
+  static constexpr int ahead = Rows == 256 ? 2 : 4;  ///< units of weights on their way
   static constexpr int stage_bytes = Rows * unit_inputs * 2, stages = Rows == 256 ? 4 : 8;
   static constexpr int shared_bytes = stages * stage_bytes + 2 * stages * 8;
   static_assert(shared_bytes <= 227 * 1024);
@@ -367,12 +368,12 @@ struct wgmma_product {
       const tile at = tile_at(a, i);
       const int wanted = at.first_strip + (rank * consumers + own) * 4 + t.warp() % 4;
       const int strip = wanted < last_strip ? wanted : last_strip;  // past the end: any, it isn't stored
-      detail::unit_share<Weights> share[2];
+      detail::unit_share<Weights> share[ahead];
       std::uint32_t left[2][4][4];
       float sum[Rows / 8][4];
       EFFINFER_UNROLL
-      for (int b = 0; b < 2; ++b) {
-        if (b < units) share[b].load(a.weights, strip, b, t.lane());
+      for (int u = 0; u < ahead; ++u) {
+        if (u < units) share[u].load(a.weights, strip, u, t.lane());
       }
       int before = 0;  // the stage of the unit before
       const auto release = [&] {
@@ -390,22 +391,26 @@ struct wgmma_product {
         for (int j = 0; j < 4; ++j)
           h.template multiply<false>(sum, operands[j], boxes + (stage * stage_bytes + j * 32), T{}, unit + j > 0);
         h.commit();
-        if (unit + 2 < units) codes.load(a.weights, strip, unit + 2, t.lane());
+        if (unit + ahead < units) codes.load(a.weights, strip, unit + ahead, t.lane());
         h.template finish<1>();
         if (unit > 0) release();
         before = stage;
         if (++stage == stages) stage = 0, parity ^= 1;
       };
       // No branch between products in the background: the assembler would make them wait for each other.
+      int unit = 0;
       EFFINFER_KEEP_ROLLED
-      for (int unit = 0; unit + 1 < units; unit += 2) {
-        multiply(share[0], left[0], unit);
-        multiply(share[1], left[1], unit + 1);
+      for (; unit + ahead <= units; unit += ahead) {
+        EFFINFER_UNROLL
+        for (int u = 0; u < ahead; ++u) multiply(share[u], left[u % 2], unit + u);
       }
       h.template finish<0>(sum);
-      if (units % 2 == 1) {
-        multiply(share[0], left[0], units - 1);
+      EFFINFER_KEEP_ROLLED
+      for (; unit < units; ++unit) {
+        multiply(share[0], left[0], unit);
         h.template finish<0>(sum);
+        EFFINFER_UNROLL
+        for (int u = 0; u + 1 < ahead; ++u) share[u] = share[u + 1];
       }
       release();
       store(t, a, at.first_row, wanted, sum);
