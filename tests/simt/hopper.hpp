@@ -407,6 +407,14 @@ class hopper<simt_host::context> {
     t_->warp_step("wgmma.commit_group");
     b_->commit(t_->thread());
   }
+  template <int... Steps>
+  void detach(std::uint32_t (&... a)[Steps][4]) {
+    (void)std::initializer_list<const void*>{&a...};
+  }
+  template <int... Steps>
+  void keep(const std::uint32_t (&... a)[Steps][4]) {
+    (void)std::initializer_list<const void*>{&a...};
+  }
   template <int N, int... Columns>
   void finish(float (&... d)[Columns][4]) {
     (void)std::initializer_list<const void*>{&d...};  // who waits for them says so, to compilers

@@ -369,7 +369,7 @@ struct wgmma_product {
       const int wanted = at.first_strip + (rank * consumers + own) * 4 + t.warp() % 4;
       const int strip = wanted < last_strip ? wanted : last_strip;  // past the end: any, it isn't stored
       detail::unit_share<Weights> share[ahead];
-      std::uint32_t left[2][4][4];
+      std::uint32_t left[2][4][4] = {};
       float sum[Rows / 8][4];
       EFFINFER_UNROLL
       for (int u = 0; u < ahead; ++u) {
@@ -383,8 +383,10 @@ struct wgmma_product {
           if (t.lane() == 0) h.arrive(barrier, stages + before);
         }
       };
-      const auto multiply = [&](detail::unit_share<Weights>& codes, std::uint32_t(&operands)[4][4], int unit) {
+      const auto multiply = [&](detail::unit_share<Weights>& codes, int unit, std::uint32_t(&operands)[4][4],
+                                const std::uint32_t(&of_unit_before)[4][4]) {
         codes.template unpack<T>(t, a.weights, strip, unit, operands);
+        if constexpr (std::is_same_v<Weights, float_weights<T>>) h.detach(operands);
         h.wait(barrier, stage, parity);
         h.begin(operands);
         EFFINFER_UNROLL
@@ -393,6 +395,7 @@ struct wgmma_product {
         h.commit();
         if (unit + ahead < units) codes.load(a.weights, strip, unit + ahead, t.lane());
         h.template finish<1>();
+        h.keep(of_unit_before);
         if (unit > 0) release();
         before = stage;
         if (++stage == stages) stage = 0, parity ^= 1;
@@ -402,13 +405,15 @@ struct wgmma_product {
       EFFINFER_KEEP_ROLLED
       for (; unit + ahead <= units; unit += ahead) {
         EFFINFER_UNROLL
-        for (int u = 0; u < ahead; ++u) multiply(share[u], left[u % 2], unit + u);
+        for (int u = 0; u < ahead; ++u) multiply(share[u], unit + u, left[u % 2], left[1 - u % 2]);
       }
       h.template finish<0>(sum);
+      h.keep(left[0], left[1]);
       EFFINFER_KEEP_ROLLED
       for (; unit < units; ++unit) {
-        multiply(share[0], left[0], unit);
+        multiply(share[0], unit, left[0], left[1]);
         h.template finish<0>(sum);
+        h.keep(left[0]);
         EFFINFER_UNROLL
         for (int u = 0; u + 1 < ahead; ++u) share[u] = share[u + 1];
       }
