@@ -172,6 +172,8 @@ TEST_CASE("long reads in the form for Hopper: logits near those in double") {
   small_checkpoint::write(folder.path(), {});
   const ei::session_options options = {.context_tokens = 192, .prefill_chunk = 64};
   check_logits<bf16, small>(folder.path(), at_load{}, sanitized ? 18 : 140, true, 0, options, true);
+  for (const at_load::choice weights : {at_load::choice::int8, at_load::choice::int4_32})
+    check_logits<bf16, small>(folder.path(), at_load{weights}, sanitized ? 18 : 40, true, 0, options, true);
 }
 
 namespace {

@@ -495,8 +495,9 @@ wgmma_plan plan_wgmma(const matrix_view<const T>& x, const Weights& w, const mat
 /// Calls start(std::type_identity<Kernel>{}, args) for the kernel of a.plan, behind order_inputs. `make`: simt::make_tensor_map or a device's `map`.
 /// Errors: those of `make`; `invalid_argument` (a plan of nobody's).
 template <int Cluster = 1, class Weights, class T, class Make, class Start>
-void start_wgmma(wgmma_args<Weights, T> a, const Make& make, const Start& start) {
-  if (a.x.rows == 0) return;
+void start_wgmma(const wgmma_args<Weights, T>& of, const Make& make, const Start& start) {
+  if (of.x.rows == 0) return;
+  wgmma_args<Weights, T> a = of;
   a.map = make(execution::simt::box_source{a.ordered, a.x.rows, a.x.columns, a.x.columns, a.plan.tile_rows / Cluster});
   switch (a.plan.tile_rows) {
     case 64: return start(std::type_identity<wgmma_product<Weights, T, 64, Cluster>>(), a);
