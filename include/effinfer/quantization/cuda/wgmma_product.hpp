@@ -172,48 +172,44 @@ struct unit_share {
     }
   }
 
-  /// The left operands of the unit's four products. All lanes call it.
+  static constexpr int groups = Weights::group == 0 || Weights::group >= unit_inputs ? 1 : unit_inputs / Weights::group;
+  /// Of the lane's two rows, for each group of the unit.
+  struct factors {
+    float scale[groups][2], minimum[groups][2];
+    std::uint32_t centers[groups][2];
+  };
+  /// All lanes call it.
   template <class T, class Simt>
-  EFFINFER_HOST_DEVICE void unpack(Simt& t, const Weights& w, int strip, int unit, std::uint32_t (&a)[4][4]) const {
-    if constexpr (Weights::group == 0) {
-      EFFINFER_UNROLL
-      for (int j = 0; j < 4; ++j) Weights::template unpack<T>(raw, high, j, nullptr, a[j]);
-    } else {
-      constexpr int groups = Weights::group < unit_inputs ? unit_inputs / Weights::group : 1;
-      float by[groups][2], minimum[groups][2] = {};
-      std::uint32_t centers[groups][2];
-      EFFINFER_UNROLL
-      for (int r = 0; r < 2; ++r) {
-        if constexpr (is_blocks) {
-          const float mine = w.lane_value(lane_scales, r);
-          EFFINFER_UNROLL
-          for (int g = 0; g < groups; ++g) {
-            by[g][r] = t.shuffle(mine, t.lane() / 4 * 4 + g);
-            if constexpr (Weights::may_have_minimum) {
-              if (w.minimums != nullptr) minimum[g][r] = t.shuffle(mine, t.lane() / 4 * 4 + groups + g);
-            }
-            centers[g][r] = w.template center_of<T>(strip, 0, 0);
-          }
-        } else {
-          const runs<f16, halves_held + 1> of_halves{halves};
-          const runs<std::uint8_t, bytes_held + 1> of_bytes{bytes};
-          EFFINFER_UNROLL
-          for (int g = 0; g < groups; ++g) {
-            by[g][r] = scale;
-            if constexpr (halves_held > 0) by[g][r] = w.scale_in(strip, unit, of_halves, of_bytes, g, 8 * r);
-            centers[g][r] = w.template center_in<T>(of_bytes, g, 8 * r);
-          }
+  EFFINFER_HOST_DEVICE factors find_factors(Simt& t, const Weights& w, int strip, int unit) const {
+    factors f{};
+    EFFINFER_UNROLL
+    for (int i = 0; Weights::group > 0 && i < 2 * groups; ++i) {
+      const int g = i / 2, r = i % 2;
+      if constexpr (is_blocks) {
+        const float mine = w.lane_value(lane_scales, r);
+        f.scale[g][r] = t.shuffle(mine, t.lane() / 4 * 4 + g);
+        if constexpr (Weights::may_have_minimum) {
+          if (w.minimums != nullptr) f.minimum[g][r] = t.shuffle(mine, t.lane() / 4 * 4 + groups + g);
         }
-      }
-      EFFINFER_UNROLL
-      for (int j = 0; j < 4; ++j) {
-        const int g = j * groups / 4;
-        Weights::template unpack<T>(raw, high, j, centers[g], a[j]);
-        EFFINFER_UNROLL
-        for (int i = 0; i < 4; ++i)
-          a[j][i] = scale_pair<T, Weights::may_have_minimum>(a[j][i], by[g][i % 2], minimum[g][i % 2]);
+        f.centers[g][r] = w.template center_of<T>(strip, 0, 0);
+      } else if constexpr (Weights::group > 0) {
+        const runs<f16, halves_held + 1> of_halves{halves};
+        const runs<std::uint8_t, bytes_held + 1> of_bytes{bytes};
+        f.scale[g][r] = scale;
+        if constexpr (halves_held > 0) f.scale[g][r] = w.scale_in(strip, unit, of_halves, of_bytes, g, 8 * r);
+        f.centers[g][r] = w.template center_in<T>(of_bytes, g, 8 * r);
       }
     }
+    return f;
+  }
+  /// The left operand of the unit's product j of four.
+  template <class T>
+  EFFINFER_HOST_DEVICE void unpack(const factors& f, int j, std::uint32_t (&a)[4]) const {
+    const int g = j * groups / 4;
+    Weights::template unpack<T>(raw, high, j, f.centers[g], a);
+    EFFINFER_UNROLL
+    for (int i = 0; Weights::group > 0 && i < 4; ++i)
+      a[i] = scale_pair<T, Weights::may_have_minimum>(a[i], f.scale[g][i % 2], f.minimum[g][i % 2]);
   }
 };
 
@@ -262,7 +258,7 @@ struct order_inputs {
 };
 
 /// The product in tiles of 128 outputs by Rows rows of x.
-template <class Weights, class T, int Rows, int Cluster = 1>
+template <class Weights, class T, int Rows, int Cluster = 1, int Steps = 1>
 struct wgmma_product {
   static constexpr int cluster = Cluster;
   using args = wgmma_args<Weights, T>;
@@ -369,7 +365,7 @@ struct wgmma_product {
       const int wanted = at.first_strip + (rank * consumers + own) * 4 + t.warp() % 4;
       const int strip = wanted < last_strip ? wanted : last_strip;  // past the end: any, it isn't stored
       detail::unit_share<Weights> share[ahead];
-      std::uint32_t left[2][4][4] = {};
+      std::uint32_t left[2][Steps][4] = {};  // of this group of products and the one before
       float sum[Rows / 8][4];
       EFFINFER_UNROLL
       for (int u = 0; u < ahead; ++u) {
@@ -383,20 +379,27 @@ struct wgmma_product {
           if (t.lane() == 0) h.arrive(barrier, stages + before);
         }
       };
-      const auto multiply = [&](detail::unit_share<Weights>& codes, int unit, std::uint32_t(&operands)[4][4],
-                                const std::uint32_t(&of_unit_before)[4][4]) {
-        codes.template unpack<T>(t, a.weights, strip, unit, operands);
-        if constexpr (std::is_same_v<Weights, float_weights<T>>) h.detach(operands);
-        h.wait(barrier, stage, parity);
-        h.begin(operands);
+      // Operands are unpacked while the group before is multiplied: where a warpgroup unpacked for longer than that, both might wait at once.
+      const auto multiply = [&](detail::unit_share<Weights>& codes, int unit, int group) {
+        const auto factors = codes.template find_factors<T>(t, a.weights, strip, unit);
         EFFINFER_UNROLL
-        for (int j = 0; j < 4; ++j)
-          h.template multiply<false>(sum, operands[j], boxes + (stage * stage_bytes + j * 32), T{}, unit + j > 0);
-        h.commit();
-        if (unit + ahead < units) codes.load(a.weights, strip, unit + ahead, t.lane());
-        h.template finish<1>();
-        h.keep(of_unit_before);
-        if (unit > 0) release();
+        for (int j = 0; j < 4; j += Steps, ++group) {
+          std::uint32_t(&operands)[Steps][4] = left[group % 2];
+          EFFINFER_UNROLL
+          for (int i = 0; i < Steps; ++i) codes.template unpack<T>(factors, j + i, operands[i]);
+          if constexpr (std::is_same_v<Weights, float_weights<T>>) h.detach(operands);
+          if (j == 0) h.wait(barrier, stage, parity);
+          h.begin(operands);
+          EFFINFER_UNROLL
+          for (int i = 0; i < Steps; ++i)
+            h.template multiply<false>(sum, operands[i], boxes + (stage * stage_bytes + (j + i) * 32), T{},
+                                       unit + j + i > 0);
+          h.commit();
+          if (j + Steps == 4 && unit + ahead < units) codes.load(a.weights, strip, unit + ahead, t.lane());
+          h.template finish<1>();
+          h.keep(left[1 - group % 2]);
+          if (j == 0 && unit > 0) release();
+        }
         before = stage;
         if (++stage == stages) stage = 0, parity ^= 1;
       };
@@ -405,15 +408,15 @@ struct wgmma_product {
       EFFINFER_KEEP_ROLLED
       for (; unit + ahead <= units; unit += ahead) {
         EFFINFER_UNROLL
-        for (int u = 0; u < ahead; ++u) multiply(share[u], unit + u, left[u % 2], left[1 - u % 2]);
+        for (int u = 0; u < ahead; ++u) multiply(share[u], unit + u, u * 4 / Steps);
       }
       h.template finish<0>(sum);
       h.keep(left[0], left[1]);
       EFFINFER_KEEP_ROLLED
       for (; unit < units; ++unit) {
-        multiply(share[0], unit, left[0], left[1]);
+        multiply(share[0], unit, 0);
         h.template finish<0>(sum);
-        h.keep(left[0]);
+        h.keep(left[0], left[1]);
         EFFINFER_UNROLL
         for (int u = 0; u + 1 < ahead; ++u) share[u] = share[u + 1];
       }
@@ -494,15 +497,15 @@ wgmma_plan plan_wgmma(const matrix_view<const T>& x, const Weights& w, const mat
 
 /// Calls start(std::type_identity<Kernel>{}, args) for the kernel of a.plan, behind order_inputs. `make`: simt::make_tensor_map or a device's `map`.
 /// Errors: those of `make`; `invalid_argument` (a plan of nobody's).
-template <int Cluster = 1, class Weights, class T, class Make, class Start>
+template <int Cluster = 1, int Steps = 1, class Weights, class T, class Make, class Start>
 void start_wgmma(const wgmma_args<Weights, T>& of, const Make& make, const Start& start) {
   if (of.x.rows == 0) return;
   wgmma_args<Weights, T> a = of;
   a.map = make(execution::simt::box_source{a.ordered, a.x.rows, a.x.columns, a.x.columns, a.plan.tile_rows / Cluster});
   switch (a.plan.tile_rows) {
-    case 64: return start(std::type_identity<wgmma_product<Weights, T, 64, Cluster>>(), a);
-    case 128: return start(std::type_identity<wgmma_product<Weights, T, 128, Cluster>>(), a);
-    case 256: return start(std::type_identity<wgmma_product<Weights, T, 256, Cluster>>(), a);
+    case 64: return start(std::type_identity<wgmma_product<Weights, T, 64, Cluster, Steps>>(), a);
+    case 128: return start(std::type_identity<wgmma_product<Weights, T, 128, Cluster, Steps>>(), a);
+    case 256: return start(std::type_identity<wgmma_product<Weights, T, 256, Cluster, Steps>>(), a);
     default:
       throw error(error_code::invalid_argument, "quantization::cuda::start_wgmma",
                   "a plan for tiles of " + std::to_string(a.plan.tile_rows) + " rows");
