@@ -172,6 +172,8 @@ TEST_CASE("long reads in the form for Hopper: logits near those in double") {
   small_checkpoint::write(folder.path(), {});
   const ei::session_options options = {.context_tokens = 192, .prefill_chunk = 64};
   check_logits<bf16, small>(folder.path(), at_load{}, sanitized ? 18 : 140, true, 0, options, true);
+  for (const at_load::choice weights : {at_load::choice::int8, at_load::choice::int4_32})
+    check_logits<bf16, small>(folder.path(), at_load{weights}, sanitized ? 18 : 40, true, 0, options, true);
 }
 
 namespace {
@@ -229,6 +231,16 @@ TEST_CASE_TEMPLATE("bit for bit: in whatever passes and reads, alone or in a bat
   CHECK(steps != whole);  // else this shows nothing
   const Model shuffled = load_small<Model>(folder, {.multiprocessors = 40, .order = simt_host::thread_order::shuffled});
   CHECK(in_chunks(11, {34}, shuffled) == whole);
+
+  // Long reads by wgmma, for attention and the products of a layer, and steps as ever.
+  device_counts counts;
+  const Model hopper = load_small<Model>(folder, {.multiprocessors = 3, .wgmma = true, .counts = &counts});
+  const rows whole_there = in_chunks(34, {34}, hopper);
+  CHECK(counts.wgmma_kernels >= 5);
+  CHECK(in_chunks(7, {34}, hopper) == whole_there);
+  CHECK(in_chunks(1, {34}, hopper) == whole_there);
+  CHECK(in_chunks(20, {17, 17}, hopper) == whole_there);
+  CHECK(in_chunks(8, {16, 3, 15}, hopper) == steps);
 }
 
 TEST_CASE_TEMPLATE("back, forks, copies and saved sessions", Model, small, windowed) {

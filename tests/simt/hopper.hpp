@@ -397,13 +397,23 @@ class hopper<simt_host::context> {
   matrix_descriptor describe(const array<T>& a, std::ptrdiff_t j, int leading, int stride) {
     return matrix_descriptor::of(static_cast<std::uint32_t>(at(a, j)), leading, stride);
   }
-  void begin() {
+  template <int... Steps>
+  void begin(std::uint32_t (&... a)[Steps][4]) {
+    (void)std::initializer_list<const void*>{&a...};
     t_->warp_step("wgmma.fence");
     b_->begin(t_->thread());
   }
   void commit() {
     t_->warp_step("wgmma.commit_group");
     b_->commit(t_->thread());
+  }
+  template <int... Steps>
+  void detach(std::uint32_t (&... a)[Steps][4]) {
+    (void)std::initializer_list<const void*>{&a...};
+  }
+  template <int... Steps>
+  void keep(const std::uint32_t (&... a)[Steps][4]) {
+    (void)std::initializer_list<const void*>{&a...};
   }
   template <int N, int... Columns>
   void finish(float (&... d)[Columns][4]) {

@@ -19,7 +19,7 @@ namespace effinfer::inline v0::execution::simt {
 template <>
 class hopper<device_context> {
  public:
-  __device__ explicit hopper(device_context&) {}
+  __device__ explicit hopper(device_context&) { asm("mov.u32 %0, %%smid;" : "=r"(multiprocessor_)); }
 
   __device__ void init(mbarrier* b, int i, int arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(address(b + i)), "r"(arrivals) : "memory");
@@ -50,6 +50,31 @@ class hopper<device_context> {
         "l"(map), "r"(x), "r"(y), "r"(address(b + i))
         : "memory");
   }
+  /// The same into the same place of each block of the cluster of the mask.
+  template <class T>
+  __device__ void copy_box_to(std::uint16_t blocks, T* to, std::ptrdiff_t j, const tensor_map* map, int x, int y,
+                              mbarrier* b, int i) {
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, "
+        "%3}], [%4], %5;" ::"r"(address(to + j)),
+        "l"(map), "r"(x), "r"(y), "r"(address(b + i)), "h"(blocks)
+        : "memory");
+  }
+  __device__ int cluster_rank() {
+    int rank;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+  }
+  __device__ void cluster_barrier() {
+    asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+  }
+  __device__ void arrive_at(int rank, mbarrier* b, int i) {
+    asm volatile(
+        "{ .reg .b32 a; mapa.shared::cluster.u32 a, %0, %1; mbarrier.arrive.shared::cluster.b64 _, [a]; }" ::
+            "r"(address(b + i)),
+        "r"(rank)
+        : "memory");
+  }
   __device__ void acquire(const tensor_map* map) {
     asm volatile("fence.proxy.tensormap::generic.acquire.gpu [%0], 128;" ::"l"(map) : "memory");
   }
@@ -59,8 +84,23 @@ class hopper<device_context> {
   __device__ matrix_descriptor describe(const T* a, std::ptrdiff_t j, int leading, int stride) {
     return matrix_descriptor::of(address(a + j), leading, stride);
   }
-  __device__ void begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+  template <int... Steps>
+  __device__ void begin(std::uint32_t (&... a)[Steps][4]) {
+    (touch(a), ...);
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+  }
   __device__ void commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+  /// An operation that changes nothing, as the assembler doesn't know.
+  template <int... Steps>
+  __device__ void detach(std::uint32_t (&... a)[Steps][4]) {
+    (renew(a), ...);
+  }
+  /// The assembler takes registers of operands for free once a product that reads them has been issued: a store that never happens reads them
+  /// here.
+  template <int... Steps>
+  __device__ void keep(const std::uint32_t (&... a)[Steps][4]) {
+    (read(a), ...);
+  }
   template <int N, int... Columns>
   __device__ void finish(float (&... d)[Columns][4]) {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
@@ -189,12 +229,35 @@ class hopper<device_context> {
   static __device__ std::uint32_t address(const T* p) {
     return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
   }
+  /// The compiler must have written these before what stands below.
+  template <int Steps>
+  static __device__ void touch(std::uint32_t (&a)[Steps][4]) {
+    EFFINFER_UNROLL
+    for (int i = 0; i < Steps * 4; ++i) asm volatile("" : "+r"(a[i / 4][i % 4]));
+  }
+  template <int Steps>
+  __device__ void renew(std::uint32_t (&a)[Steps][4]) {
+    EFFINFER_UNROLL
+    for (int i = 0; i < Steps * 4; ++i)
+      asm volatile("xor.b32 %0, %0, %1;" : "+r"(a[i / 4][i % 4]) : "r"(multiprocessor_ >> 31));
+  }
+  template <int Steps>
+  __device__ void read(const std::uint32_t (&a)[Steps][4]) {
+    EFFINFER_UNROLL
+    for (int i = 0; i < Steps; ++i) {
+      asm volatile("{ .reg .pred p; setp.eq.u32 p, %4, 0xffffffff; @p st.shared.v4.b32 [%4], {%0, %1, %2, %3}; }" ::"r"(
+                       a[i][0]),
+                   "r"(a[i][1]), "r"(a[i][2]), "r"(a[i][3]), "r"(multiprocessor_));
+    }
+  }
   /// The compiler must not read these before the wait that stands above.
   template <int Columns>
   static __device__ void touch(float (&d)[Columns][4]) {
     EFFINFER_UNROLL
     for (int i = 0; i < Columns * 4; ++i) asm volatile("" : "+f"(d[i / 4][i % 4]));
   }
+
+  std::uint32_t multiprocessor_;
 };
 
 /// What the copying engine is told of a matrix. Asks the driver, which isn't linked with. Errors: `device` (a driver without

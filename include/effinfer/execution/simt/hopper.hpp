@@ -28,8 +28,11 @@
 //                                 are its columns (k side by side), or if Transposed its rows (n side by side). Without accumulate
 //                                 d = a b
 //   h.describe(a, j, leading, stride)   the descriptor of the matrix at a[j]: see matrix_descriptor::of
-//   h.begin()                     before the first of them, and whenever registers of d or a have been written: wgmma.fence
+//   h.begin(a...)                 before the first of them, and whenever registers of d or a have been written: wgmma.fence. These registers
+//                                 a, [..][4], are written by then, not later where the compiler would like to, which makes products wait
 //   h.commit()                    they form groups
+//   h.detach(a...)                what a load brought as it is goes to registers of its own, [..][4], so that the next load may have its
+//   h.keep(a...)                  behind the wait for products that read these registers a, [..][4]: until then nothing else may be put there
 //   h.template finish<N>(d...)    waits until all but the last N groups are complete; these d may be read
 //
 //   h.sync(id, n), h.arrive(id, n)   named barriers of n threads, whole warps; arrive doesn't wait. id in [1, 16)

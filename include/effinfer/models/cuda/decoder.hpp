@@ -27,6 +27,7 @@
 #include <effinfer/models/weights.hpp>
 #include <effinfer/quantization/cuda/gated_product.hpp>
 #include <effinfer/quantization/cuda/matmul.hpp>
+#include <effinfer/quantization/cuda/wgmma_product.hpp>
 #include <effinfer/quantization/matmul.hpp>
 
 #include <algorithm>
@@ -47,6 +48,9 @@ namespace effinfer::inline v0::models::cuda {
 
 /// A decoder whose weights lie on a device; constant after `load`, shared by any number of sessions and threads. It has the members of
 /// models::decoder. What drafters compute of their own they compute on the host.
+///
+/// Products of a long read, of more than `few_tokens`, are those of wgmma_product.hpp where the device has wgmma, and with them sums and the
+/// rounding of weights in groups are other than in steps.
 ///
 /// Exact: the hidden state of a token is bit for bit the same however a read is cut into passes, and whatever else is in the pass; also
 /// however a sequence is cut into reads, as long as each has at most `few_tokens` (or each more): so a draft that is verified, a chain or a
@@ -488,14 +492,30 @@ class decoder {
   /// out = x w^T + bias.
   template <class Queue, class Out>
   void product(Queue& q, const device_linear& l, matrix_view<const T> x, matrix_view<Out> out, workspace& w) const {
+    namespace kernels = quantization::cuda;
     std::ptrdiff_t first = 0;
+    int ordered_for = -1;  // input_order of x in the workspace
     for (const device_matrix& m : l.weights) {
       const matrix_view<Out> part = out.middle_columns(first, m.rows);
       first += m.rows;
       (void)with_weights(products(), m, [&](auto weights) {
-        const quantization::cuda::product_args<decltype(weights), T, Out> args{
-            x, weights, part, quantization::cuda::plan_matmul(x, weights, part, device_->limits()), w.products_};
-        quantization::cuda::start_matmul(
+        using W = decltype(weights);
+        if constexpr (std::is_same_v<Out, T>) {
+          if (mixer::is_long_read(w.pass_.mixing) && kernels::has_wgmma<W, T>(device_->limits())) {
+            const kernels::wgmma_args<W, T> args{
+                x, weights, part, kernels::plan_wgmma(x, weights, part, device_->limits()),
+                reinterpret_cast<T*>(w.products_), {}};
+            if (kernels::input_order<W> != ordered_for)
+              q.template launch<kernels::order_inputs<T, kernels::input_order<W>>>({x, args.ordered});
+            ordered_for = kernels::input_order<W>;
+            return kernels::start_wgmma(
+                args, [&](const auto& source) { return device_->map(source); },
+                [&q](auto kernel, const auto& a) { q.template launch<typename decltype(kernel)::type>(a); });
+          }
+        }
+        const kernels::product_args<W, T, Out> args{
+            x, weights, part, kernels::plan_matmul(x, weights, part, device_->limits()), w.products_};
+        kernels::start_matmul(
             args, [&q](auto kernel, const auto& a) { q.template launch<typename decltype(kernel)::type>(a); });
       });
     }

@@ -191,6 +191,8 @@ class device_mixer<linear_mixer<Linear>, Execution> {
     return p;
   }
 
+  /// Reads are cut in any way, so all have the same products.
+  static bool is_long_read(const plan&) { return false; }
   static bool can_repeat(plan& p) { return p.tree_rows == nullptr; }
 
   matrix_view<T> query_key_value(const plan& p, int layer, matrix_view<T> rows) const {

@@ -24,6 +24,7 @@ namespace effinfer::inline v0::models::cuda {
 ///   upload_bytes(config, tokens)           of an upload for a pass of so many tokens
 ///   workspace_bytes(config, tokens)        of device memory that `mix` needs
 ///   prepare(items, rows, workspace, host, device)   fills the upload; returns a `plan`
+///   is_long_read(plan)                     a pass that is a part of a read of more than few_tokens, which may have kernels of its own
 ///   can_repeat(plan)                       makes it one that a graph may be recorded with, for all passes of its `form`; false where not
 ///   query_key_value(plan, layer, rows)     where the products of a layer go: `rows`, or memory of its own
 ///   mix(queue, plan, layer, rows, mixed)   starts the kernels of a layer

@@ -313,6 +313,8 @@ class device_mixer<softmax_mixer<Attention, Cache, FromCheckpoint>, Execution> {
     return p;
   }
 
+  static bool is_long_read(const plan& p) { return p.as == read::whole; }
+
   /// More splits than there are cost next to nothing, so powers of two serve.
   static bool can_repeat(plan& p) {
     if (p.as != read::steps) return false;

@@ -9,6 +9,7 @@
 #include <effinfer/execution/simt/grid.hpp>
 #include <effinfer/models/cuda/weights.hpp>
 #include <effinfer/quantization/cuda/matmul.hpp>
+#include <effinfer/quantization/cuda/wgmma_product.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -53,6 +54,10 @@ std::size_t product_workspace_bytes(const device_weights<Device>& weights, const
         const auto plan = quantization::cuda::plan_matmul(matrix_view<const T>(nullptr, rows, m.columns), w,
                                                           matrix_view<out>(nullptr, rows, m.rows), limits);
         bytes = std::max(bytes, plan.workspace_bytes);
+      }
+      if constexpr (std::is_same_v<out, T>) {
+        if (quantization::cuda::has_wgmma<decltype(w), T>(limits))
+          bytes = std::max(bytes, static_cast<std::size_t>(most) * static_cast<std::size_t>(m.columns) * sizeof(T));
       }
     });
   };

@@ -129,6 +129,30 @@ struct block_weights {
     return center_of<X>(0, 0, 0);
   }
 
+  /// What scales the codes of a unit's groups, spread over four lanes: lane c has what belongs to group c of rows lane / 4 and 8 below it; where
+  /// there may be minimums, the scales of two groups and then their minimums.
+  static constexpr int lane_values = may_have_minimum ? 2 * unit_groups : unit_groups;
+  struct lane_scales {
+    f16 half[2];
+    std::uint8_t code[2];
+  };
+  EFFINFER_HOST_DEVICE void load_scales(int strip, int unit, int lane, lane_scales& to) const {
+    const int c = lane % lane_values, g = unit * unit_groups + c % unit_groups;
+    const bool minimum = c >= unit_groups && minimums != nullptr;
+    const f16* const half = (minimum ? minimums : scales) + half_place(strip, g) + lane / 4;
+    to.half[0] = half[0], to.half[1] = half[8];
+    if constexpr (Bits < 8) {
+      if (scale_codes == nullptr) return;
+      const std::uint8_t* const code = (minimum ? minimum_codes : scale_codes) + code_place(strip, g) + lane / 4;
+      to.code[0] = code[0], to.code[1] = code[8];
+    }
+  }
+  [[nodiscard]] EFFINFER_HOST_DEVICE float lane_value(const lane_scales& of, int lower) const {
+    const auto d = static_cast<float>(of.half[lower]);
+    if constexpr (Bits == 8) return d;
+    return scale_codes == nullptr ? d : d * code_value(of.code[lower]);
+  }
+
   /// Where a code stands in the lane's share of a unit.
   struct code_place_of {
     int lane, piece, word, shift;  ///< of its lower four bits, or of all eight

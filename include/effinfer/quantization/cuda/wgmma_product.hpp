@@ -1,0 +1,515 @@
+#pragma once
+// out = x w^T for many rows of x on GPUs of compute capability 9.0: products of warpgroups (wgmma), the weights of 64 outputs as the left operand,
+// in registers, the rows of x as the right one, in shared memory. Weights come from device memory as they are packed, 16 bytes a lane, the next
+// units while one is multiplied, and become operands where they are; the copying engine brings boxes of x into a ring of stages.
+//
+//   const wgmma_plan plan = plan_wgmma(x, w, out, device.limits());
+//   wgmma_args<Weights, T> a{x, w, out, plan, workspace};
+//   q.launch<order_inputs<T, input_order<Weights>>>({x, workspace});       // once for all weights of one order
+//   start_wgmma(a, make_tensor_map, [&](auto kernel, const auto& args) { q.launch<typename decltype(kernel)::type>(args); });
+//
+// A lane of weights holds eight inputs side by side of each 32 (weights.hpp), so the engine must find x in another order: order_inputs writes it.
+//
+// What is exact: weights without groups are multiplied as they are, and scaled at the end. Those in groups are scaled first and rounded, once, to the
+// type of x: w = T(scale * (code - offset) + minimum). Sums are in float, over all inputs in rising order, whatever the plan: a row's result has
+// the same bits with any other rows, but not those of product.hpp, which adds in chunks and scales sums.
+//
+// Source of the pipeline: Shah et al., "FlashAttention-3" (2024), section 3.1 (producers and consumers); NVIDIA, "CUTLASS", Efficient GEMM in CUDA:
+// Hopper warp specialization, persistent blocks.
+
+#include <effinfer/core/config.hpp>
+#include <effinfer/core/dtype.hpp>
+#include <effinfer/core/error.hpp>
+#include <effinfer/core/matrix_view.hpp>
+#include <effinfer/execution/simt/context.hpp>
+#include <effinfer/execution/simt/grid.hpp>
+#include <effinfer/execution/simt/hopper.hpp>
+#include <effinfer/quantization/cuda/product.hpp>
+#include <effinfer/quantization/cuda/weights.hpp>
+
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <type_traits>
+
+namespace effinfer::inline v0::quantization::cuda {
+
+/// What such a product needs, known on the host before anything runs.
+struct wgmma_plan {
+  int tile_rows = 256;              ///< of x: 64, 128 or 256
+  int blocks = 0;                   ///< each goes through several tiles
+  std::size_t workspace_bytes = 0;  ///< of device memory, 256-byte aligned: x in another order
+};
+
+/// Shapes: x [T, K], weights [N, K], out [T, N]. `ordered`: the workspace, behind order_inputs [T, K]. `map`: start_wgmma's.
+template <class Weights, class T>
+struct wgmma_args {
+  static_assert(Weights::template multiplies<T>,
+                "effinfer: these weights are not multiplied with activations of this type");
+  matrix_view<const T> x;
+  Weights weights;
+  matrix_view<T> out;
+  wgmma_plan plan;
+  T* ordered = nullptr;
+  execution::simt::tensor_map map = {};
+};
+
+namespace detail {
+
+inline constexpr int wgmma_outputs = 128;  ///< of a tile
+
+EFFINFER_HOST_DEVICE constexpr int tiles_of(std::ptrdiff_t rows, int each) {
+  return static_cast<int>((rows + each - 1) / each);
+}
+
+/// Of four lanes `Apart` from each other, of the first of which the number is a multiple of 4 Apart but for those below: word i of the c-th becomes word
+/// c of the i-th. All lanes call it.
+template <int Apart, class Simt>
+EFFINFER_HOST_DEVICE void transpose_words(Simt& t, std::uint32_t (&w)[4]) {
+  const int c = t.lane() / Apart;
+  const bool odd = c % 2 == 1, high = c % 4 >= 2;
+  EFFINFER_UNROLL
+  for (int i = 0; i < 4; i += 2) {
+    const std::uint32_t got = t.shuffle_xor(odd ? w[i] : w[i + 1], Apart);
+    w[i] = odd ? got : w[i];
+    w[i + 1] = odd ? w[i + 1] : got;
+  }
+  EFFINFER_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    const std::uint32_t got = t.shuffle_xor(high ? w[i] : w[i + 2], 2 * Apart);
+    w[i] = high ? got : w[i];
+    w[i + 2] = high ? w[i + 2] : got;
+  }
+}
+
+EFFINFER_HOST_DEVICE inline void store_words(void* to, const std::uint32_t (&w)[4]) {
+#if defined(__CUDA_ARCH__)
+  *static_cast<uint4*>(to) = make_uint4(w[0], w[1], w[2], w[3]);
+#else
+  __builtin_memcpy(to, w, sizeof w);
+#endif
+}
+
+/// Two floats, each rounded to T, in a register.
+template <class T>
+EFFINFER_HOST_DEVICE std::uint32_t round_pair(float low, float high) {
+#if defined(__CUDA_ARCH__)
+  std::uint32_t both;
+  if constexpr (std::is_same_v<T, bf16>) {
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+  } else {
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+  }
+  return both;
+#else
+  return static_cast<std::uint32_t>(T(low).bits) | static_cast<std::uint32_t>(T(high).bits) << 16;
+#endif
+}
+
+/// Both numbers of a pair times scale, plus minimum, rounded to T.
+template <class T, bool AddsMinimum>
+EFFINFER_HOST_DEVICE std::uint32_t scale_pair(std::uint32_t pair, float scale, float minimum) {
+  float low, high;
+  if constexpr (std::is_same_v<T, bf16>) {
+    low = std::bit_cast<float>(pair << 16), high = std::bit_cast<float>(pair & 0xffff0000U);
+  } else {
+    low = static_cast<float>(f16::from_bits(static_cast<std::uint16_t>(pair)));
+    high = static_cast<float>(f16::from_bits(static_cast<std::uint16_t>(pair >> 16)));
+  }
+  if constexpr (AddsMinimum) return round_pair<T>(std::fma(low, scale, minimum), std::fma(high, scale, minimum));
+  return round_pair<T>(low * scale, high * scale);
+}
+
+/// What a lane has of a unit: its codes, and of rows lane / 4 and 8 below it what scales them.
+template <class Weights>
+struct unit_share {
+  static constexpr bool is_blocks = requires { Weights::lane_values; };
+  static constexpr int halves_held = is_blocks ? 0 : Weights::unit_halves, bytes_held = is_blocks ? 0 : Weights::unit_bytes;
+  template <class W>
+  struct scales_of {
+    using type = std::nullptr_t;
+  };
+  template <class W>
+  requires(is_blocks) struct scales_of<W> {
+    using type = typename W::lane_scales;
+  };
+
+  words raw[Weights::pieces];
+  std::uint32_t high[Weights::high_words + 1] = {};
+  f16 halves[halves_held + 1][2] = {};
+  std::uint8_t bytes[bytes_held + 1][2] = {};
+  float scale = 1;  ///< of a whole unit of a strip, where there are no runs
+  typename scales_of<Weights>::type lane_scales = {};
+
+  /// Runs as scale_in and others want them; rows are 0 and 8.
+  template <class V, int N>
+  struct runs {
+    const V (&of)[N][2];
+    EFFINFER_HOST_DEVICE V operator[](int i) const { return of[i / strip_rows][i % strip_rows / 8]; }
+  };
+
+  EFFINFER_HOST_DEVICE void load(const Weights& w, int strip, int unit, int lane) {
+    EFFINFER_UNROLL
+    for (int p = 0; p < Weights::pieces; ++p) raw[p] = load_words_once(w.piece(strip, unit, p, lane));
+    if constexpr (Weights::high_words > 0) w.load_high(strip, unit, lane, high);
+    if constexpr (is_blocks) {
+      w.load_scales(strip, unit, lane, lane_scales);
+    } else if constexpr (Weights::unit_halves > 0) {
+      EFFINFER_UNROLL
+      for (int i = 0; i < Weights::unit_halves; ++i) {
+        const f16* const run = w.halves(strip, unit, i) + lane / 4;
+        halves[i][0] = run[0], halves[i][1] = run[8];
+      }
+      EFFINFER_UNROLL
+      for (int i = 0; i < Weights::unit_bytes; ++i) {
+        const std::uint8_t* const run = w.bytes(strip, unit, i);
+        if (run != nullptr) bytes[i][0] = run[lane / 4], bytes[i][1] = run[lane / 4 + 8];
+      }
+    } else if constexpr (Weights::group > 0) {
+      scale = w.scale(strip, unit * unit_inputs / Weights::group, 0);
+    }
+  }
+
+  static constexpr int groups = Weights::group == 0 || Weights::group >= unit_inputs ? 1 : unit_inputs / Weights::group;
+  /// Of the lane's two rows, for each group of the unit.
+  struct factors {
+    float scale[groups][2], minimum[groups][2];
+    std::uint32_t centers[groups][2];
+  };
+  /// All lanes call it.
+  template <class T, class Simt>
+  EFFINFER_HOST_DEVICE factors find_factors(Simt& t, const Weights& w, int strip, int unit) const {
+    factors f{};
+    EFFINFER_UNROLL
+    for (int i = 0; Weights::group > 0 && i < 2 * groups; ++i) {
+      const int g = i / 2, r = i % 2;
+      if constexpr (is_blocks) {
+        const float mine = w.lane_value(lane_scales, r);
+        f.scale[g][r] = t.shuffle(mine, t.lane() / 4 * 4 + g);
+        if constexpr (Weights::may_have_minimum) {
+          if (w.minimums != nullptr) f.minimum[g][r] = t.shuffle(mine, t.lane() / 4 * 4 + groups + g);
+        }
+        f.centers[g][r] = w.template center_of<T>(strip, 0, 0);
+      } else if constexpr (Weights::group > 0) {
+        const runs<f16, halves_held + 1> of_halves{halves};
+        const runs<std::uint8_t, bytes_held + 1> of_bytes{bytes};
+        f.scale[g][r] = scale;
+        if constexpr (halves_held > 0) f.scale[g][r] = w.scale_in(strip, unit, of_halves, of_bytes, g, 8 * r);
+        f.centers[g][r] = w.template center_in<T>(of_bytes, g, 8 * r);
+      }
+    }
+    return f;
+  }
+  /// The left operand of the unit's product j of four.
+  template <class T>
+  EFFINFER_HOST_DEVICE void unpack(const factors& f, int j, std::uint32_t (&a)[4]) const {
+    const int g = j * groups / 4;
+    Weights::template unpack<T>(raw, high, j, f.centers[g], a);
+    EFFINFER_UNROLL
+    for (int i = 0; Weights::group > 0 && i < 4; ++i)
+      a[i] = scale_pair<T, Weights::may_have_minimum>(a[i], f.scale[g][i % 2], f.minimum[g][i % 2]);
+  }
+};
+
+}  // namespace detail
+
+/// A plan for any number of rows of x. Of the three sizes of tiles the one with which the device is done first, as the tiles of a kind take equally
+/// long; the result doesn't depend on it. Errors: as plan_skinny's; `unsupported` (a device without wgmma, or with too little shared memory for a block).
+template <class Weights, class T>
+wgmma_plan plan_wgmma(const matrix_view<const T>& x, const Weights& w, const matrix_view<T>& out,
+                      const execution::simt::device_limits& device);
+
+/// Weights of one order read x in the same order.
+template <class Weights>
+inline constexpr int input_order = Weights::group == 16 ? 16 : 32;
+
+/// x in the order in which lanes hold weights: of each 32 inputs, pair i of the c-th eight as pair c of the i-th; for groups of 16, of each 16
+/// pair i of the c-th four as pair c of the i-th eight.
+template <class T, int Order>
+struct order_inputs {
+  struct args {
+    matrix_view<const T> x;
+    T* to = nullptr;  ///< [T, K]
+  };
+  static constexpr int threads = 256;
+
+  static execution::simt::grid plan(const args& a) {
+    return {static_cast<int>((a.x.rows * a.x.columns / 8 + threads - 1) / threads), 1, threads, 0};
+  }
+
+  template <class Simt>
+  EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
+    const std::ptrdiff_t i = std::ptrdiff_t{t.block()} * threads + t.thread(), a_row = a.x.columns / 8;
+    const bool inside = i < a.x.rows * a_row;
+    words in{};
+    if (inside) in = load_words(a.x.row(i / a_row) + i % a_row * 8);
+    if constexpr (Order == 16) {
+      const bool odd = t.lane() % 2 == 1;
+      const std::uint32_t first = t.shuffle_xor(odd ? in.w[0] : in.w[1], 1);
+      const std::uint32_t second = t.shuffle_xor(odd ? in.w[2] : in.w[3], 1);
+      in = odd ? words{{first, second, in.w[1], in.w[3]}} : words{{in.w[0], in.w[2], first, second}};
+    } else {
+      detail::transpose_words<1>(t, in.w);
+    }
+    if (inside) detail::store_words(a.to + i * 8, in.w);
+  }
+};
+
+/// The product in tiles of 128 outputs by Rows rows of x.
+template <class Weights, class T, int Rows, int Cluster = 1, int Steps = 1>
+struct wgmma_product {
+  static constexpr int cluster = Cluster;
+  using args = wgmma_args<Weights, T>;
+  static_assert(Rows == 64 || Rows == 128 || Rows == 256);
+
+  static constexpr int consumers = 2, outputs = detail::wgmma_outputs;
+  static constexpr int threads = (1 + consumers) * execution::simt::warpgroup_size;
+  static constexpr bool for_hopper = true;
+  static constexpr int producer_registers = 40, consumer_registers = 232;
+  static_assert(outputs == consumers * 64);
+  static_assert((producer_registers + consumers * consumer_registers) * execution::simt::warpgroup_size <= 65536);
+
+  static constexpr int ahead = Rows == 256 ? 2 : 4;  ///< units of weights on their way
+  static constexpr int stage_bytes = Rows * unit_inputs * 2, stages = Rows == 256 ? 4 : 8;
+  static constexpr int shared_bytes = stages * stage_bytes + 2 * stages * 8;
+  static_assert(shared_bytes <= 227 * 1024);
+
+  /// Errors: `mismatch`, where the plan is for other Rows.
+  static execution::simt::grid plan(const args& a) {
+    if (a.plan.tile_rows != Rows) {
+      throw error(error_code::mismatch, "quantization::cuda::wgmma_product",
+                  "a plan for tiles of " + std::to_string(a.plan.tile_rows) + " rows with a kernel for " +
+                      std::to_string(Rows));
+    }
+    return {a.plan.blocks, 1, threads, shared_bytes};
+  }
+
+  template <class Simt>
+  EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
+    const auto memory = t.template shared<std::uint32_t>(stages * stage_bytes / 4);
+    const auto barrier = t.template shared<execution::simt::mbarrier>(2 * stages);
+    execution::simt::hopper<Simt> h(t);
+    if (t.thread() == 0) {
+      for (int i = 0; i < stages; ++i) {
+        h.init(barrier, i, 1);                       // filled: the producer
+        h.init(barrier, stages + i, Cluster * consumers * 4);  // empty: a lane of each warp that has read
+      }
+      h.publish();
+    }
+    t.barrier();
+    if constexpr (Cluster > 1) h.cluster_barrier();
+    const int role = t.shuffle(t.warp() / 4, 0);  // so that the compiler knows it is one for a warp
+    if (role == 0) {
+      h.template give_registers<producer_registers>();
+      if (t.thread() == 0) produce(t, h, a, memory, barrier);
+    } else {
+      h.template take_registers<consumer_registers>();
+      consume(t, h, a, role - 1, memory, barrier);
+    }
+    if constexpr (Cluster > 1) h.cluster_barrier();
+  }
+
+ private:
+  /// Tiles of rows that are worked on together, so that they share the weights in the cache, and the weights x.
+  static constexpr int band = 2048 / Rows;
+
+  struct tile {
+    int first_row, first_strip;
+  };
+  /// Number i: of each band of rows, for each tile of outputs its tiles of rows.
+  EFFINFER_HOST_DEVICE static tile tile_at(const args& a, int i) {
+    const int across = detail::tiles_of(a.x.rows, Rows), along = detail::tiles_of(a.weights.rows, Cluster * outputs);
+    const int of_band = i / (band * along), first = of_band * band, within = i - first * along;
+    const int wide = across - first < band ? across - first : band;
+    return {(first + within % wide) * Rows, within / wide * (Cluster * outputs / strip_rows)};
+  }
+  EFFINFER_HOST_DEVICE static int tiles(const args& a) {
+    return detail::tiles_of(a.x.rows, Rows) * detail::tiles_of(a.weights.rows, Cluster * outputs);
+  }
+
+  template <class Simt, class Hopper, class Shared, class Barriers>
+  EFFINFER_HOST_DEVICE static void produce(Simt& t, Hopper& h, const args& a, Shared memory, Barriers barrier) {
+    const int units = a.weights.columns / unit_inputs;
+    int stage = 0, parity = 1, rank = 0;  // the first time it is empty
+    if constexpr (Cluster > 1) rank = h.cluster_rank();
+    EFFINFER_KEEP_ROLLED
+    for (int i = t.block() / Cluster; i < tiles(a); i += t.blocks() / Cluster) {
+      const int row = tile_at(a, i).first_row;
+      EFFINFER_KEEP_ROLLED
+      for (int unit = 0; unit < units; ++unit) {
+        h.wait(barrier, stages + stage, parity);
+        h.arrive_expect(barrier, stage, stage_bytes);
+        if constexpr (Cluster > 1) {
+          h.copy_box_to((1 << Cluster) - 1, memory, (stage * Cluster + rank) * (stage_bytes / 4 / Cluster), &a.map,
+                        unit * unit_inputs, row + rank * (Rows / Cluster), barrier, stage);
+        } else {
+          h.copy_box(memory, stage * (stage_bytes / 4), &a.map, unit * unit_inputs, row, barrier, stage);
+        }
+        if (++stage == stages) stage = 0, parity ^= 1;
+      }
+    }
+  }
+
+  template <class Simt, class Hopper, class Shared, class Barriers>
+  EFFINFER_HOST_DEVICE static void consume(Simt& t, Hopper& h, const args& a, int own, Shared memory,
+                                           Barriers barrier) {
+    const int units = a.weights.columns / unit_inputs, last_strip = detail::strips_of(a.weights.rows) - 1;
+    const auto boxes = h.describe(memory, 0, 16, 1024);
+    int stage = 0, parity = 0, rank = 0;
+    if constexpr (Cluster > 1) rank = h.cluster_rank();
+    EFFINFER_KEEP_ROLLED
+    for (int i = t.block() / Cluster; i < tiles(a); i += t.blocks() / Cluster) {
+      const tile at = tile_at(a, i);
+      const int wanted = at.first_strip + (rank * consumers + own) * 4 + t.warp() % 4;
+      const int strip = wanted < last_strip ? wanted : last_strip;  // past the end: any, it isn't stored
+      detail::unit_share<Weights> share[ahead];
+      std::uint32_t left[2][Steps][4] = {};  // of this group of products and the one before
+      float sum[Rows / 8][4];
+      EFFINFER_UNROLL
+      for (int u = 0; u < ahead; ++u) {
+        if (u < units) share[u].load(a.weights, strip, u, t.lane());
+      }
+      int before = 0;  // the stage of the unit before
+      const auto release = [&] {
+        if constexpr (Cluster > 1) {
+          if (t.lane() < Cluster) h.arrive_at(t.lane(), barrier, stages + before);
+        } else {
+          if (t.lane() == 0) h.arrive(barrier, stages + before);
+        }
+      };
+      // Operands are unpacked while the group before is multiplied: where a warpgroup unpacked for longer than that, both might wait at once.
+      const auto multiply = [&](detail::unit_share<Weights>& codes, int unit, int group) {
+        const auto factors = codes.template find_factors<T>(t, a.weights, strip, unit);
+        EFFINFER_UNROLL
+        for (int j = 0; j < 4; j += Steps, ++group) {
+          std::uint32_t(&operands)[Steps][4] = left[group % 2];
+          EFFINFER_UNROLL
+          for (int i = 0; i < Steps; ++i) codes.template unpack<T>(factors, j + i, operands[i]);
+          if constexpr (std::is_same_v<Weights, float_weights<T>>) h.detach(operands);
+          if (j == 0) h.wait(barrier, stage, parity);
+          h.begin(operands);
+          EFFINFER_UNROLL
+          for (int i = 0; i < Steps; ++i)
+            h.template multiply<false>(sum, operands[i], boxes + (stage * stage_bytes + (j + i) * 32), T{},
+                                       unit + j + i > 0);
+          h.commit();
+          if (j + Steps == 4 && unit + ahead < units) codes.load(a.weights, strip, unit + ahead, t.lane());
+          h.template finish<1>();
+          h.keep(left[1 - group % 2]);
+          if (j == 0 && unit > 0) release();
+        }
+        before = stage;
+        if (++stage == stages) stage = 0, parity ^= 1;
+      };
+      // No branch between products in the background: the assembler would make them wait for each other.
+      int unit = 0;
+      EFFINFER_KEEP_ROLLED
+      for (; unit + ahead <= units; unit += ahead) {
+        EFFINFER_UNROLL
+        for (int u = 0; u < ahead; ++u) multiply(share[u], unit + u, u * 4 / Steps);
+      }
+      h.template finish<0>(sum);
+      h.keep(left[0], left[1]);
+      EFFINFER_KEEP_ROLLED
+      for (; unit < units; ++unit) {
+        multiply(share[0], unit, 0);
+        h.template finish<0>(sum);
+        h.keep(left[0], left[1]);
+        EFFINFER_UNROLL
+        for (int u = 0; u + 1 < ahead; ++u) share[u] = share[u + 1];
+      }
+      release();
+      store(t, a, at.first_row, wanted, sum);
+    }
+  }
+
+  /// The sums of a strip: a lane has those of its rows lane / 4 and 8 below it for x's rows 2 (lane % 4) and the next of each eight; lanes change
+  /// until each has eight outputs of one row of x.
+  template <class Simt>
+  EFFINFER_HOST_DEVICE static void store(Simt& t, const args& a, int first_row, int strip, float (&sum)[Rows / 8][4]) {
+    const int g = t.lane() / 4, first_output = strip * strip_rows;
+    float scale[2];
+    EFFINFER_UNROLL
+    for (int r = 0; r < 2; ++r) {
+      const int output = first_output + g + 8 * r;
+      scale[r] = a.weights.row_scale(output < a.weights.rows ? output : a.weights.rows - 1);
+    }
+    const bool aligned = reinterpret_cast<std::uintptr_t>(a.out.data) % 16 == 0 && a.out.stride % 8 == 0;
+    const int row = first_row + t.lane() % 4 * 2 + g % 2, quarter = g / 2;
+    EFFINFER_UNROLL
+    for (int j = 0; j < Rows / 8; j += 2) {
+      std::uint32_t w[4];  // of eight rows of x and the next, each of the upper eight outputs and the lower
+      EFFINFER_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const float(&of)[4] = sum[j + i / 2];
+        const std::uint32_t mine = detail::round_pair<T>(of[i % 2 * 2] * scale[i % 2], of[i % 2 * 2 + 1] * scale[i % 2]);
+        const std::uint32_t other = t.shuffle_xor(mine, 4);
+        w[i] = g % 2 == 0 ? (mine & 0xffffU) | other << 16 : other >> 16 | (mine & 0xffff0000U);
+      }
+      detail::transpose_words<8>(t, w);
+      const int to_row = row + (j + quarter / 2) * 8, to_output = first_output + quarter % 2 * 8;
+      if (to_row >= a.x.rows) continue;
+      T* const to = a.out.row(to_row) + to_output;
+      if (aligned && to_output + 8 <= a.weights.rows) {
+        detail::store_words(to, w);
+      } else {
+        EFFINFER_UNROLL
+        for (int e = 0; e < 8; ++e) {
+          if (to_output + e < a.weights.rows) to[e] = T::from_bits(static_cast<std::uint16_t>(w[e / 2] >> e % 2 * 16));
+        }
+      }
+    }
+  }
+};
+
+/// True of devices that have what these products need.
+template <class Weights, class T>
+bool has_wgmma(const execution::simt::device_limits& device) {
+  return device.wgmma && device.shared_bytes >= wgmma_product<Weights, T, 256>::shared_bytes;
+}
+
+template <class Weights, class T>
+wgmma_plan plan_wgmma(const matrix_view<const T>& x, const Weights& w, const matrix_view<T>& out,
+                      const execution::simt::device_limits& device) {
+  const char* const who = "quantization::cuda::plan_wgmma";
+  detail::check_product(who, x, w, out);
+  wgmma_plan plan;
+  std::ptrdiff_t least = 0;
+  for (const int rows : {256, 128, 64}) {
+    const int tiles = detail::tiles_of(x.rows, rows) * detail::tiles_of(w.rows, detail::wgmma_outputs);
+    const std::ptrdiff_t rounds = (tiles + device.multiprocessors - 1) / device.multiprocessors;
+    const std::ptrdiff_t cost = rounds * (rows + 32);  // to begin and to end takes a while too
+    if (rows < 256 && cost >= least) continue;
+    least = cost;
+    plan.tile_rows = rows, plan.blocks = tiles < device.multiprocessors ? tiles : device.multiprocessors;
+  }
+  if (!has_wgmma<Weights, T>(device)) {
+    throw error(error_code::unsupported, who,
+                device.wgmma ? "a block needs " + std::to_string(wgmma_product<Weights, T, 256>::shared_bytes) +
+                                   " bytes of shared memory, the device has " + std::to_string(device.shared_bytes)
+                             : "the device isn't of compute capability 9.0, or the program has no code for sm_90a");
+  }
+  plan.workspace_bytes = static_cast<std::size_t>(x.rows) * static_cast<std::size_t>(x.columns) * sizeof(T);
+  return plan;
+}
+
+/// Calls start(std::type_identity<Kernel>{}, args) for the kernel of a.plan, behind order_inputs. `make`: simt::make_tensor_map or a device's `map`.
+/// Errors: those of `make`; `invalid_argument` (a plan of nobody's).
+template <int Cluster = 1, int Steps = 1, class Weights, class T, class Make, class Start>
+void start_wgmma(const wgmma_args<Weights, T>& of, const Make& make, const Start& start) {
+  if (of.x.rows == 0) return;
+  wgmma_args<Weights, T> a = of;
+  a.map = make(execution::simt::box_source{a.ordered, a.x.rows, a.x.columns, a.x.columns, a.plan.tile_rows / Cluster});
+  switch (a.plan.tile_rows) {
+    case 64: return start(std::type_identity<wgmma_product<Weights, T, 64, Cluster, Steps>>(), a);
+    case 128: return start(std::type_identity<wgmma_product<Weights, T, 128, Cluster, Steps>>(), a);
+    case 256: return start(std::type_identity<wgmma_product<Weights, T, 256, Cluster, Steps>>(), a);
+    default:
+      throw error(error_code::invalid_argument, "quantization::cuda::start_wgmma",
+                  "a plan for tiles of " + std::to_string(a.plan.tile_rows) + " rows");
+  }
+}
+
+}  // namespace effinfer::inline v0::quantization::cuda

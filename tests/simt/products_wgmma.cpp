@@ -1,0 +1,101 @@
+// quantization/cuda/wgmma_product.hpp on the host context, against sums in double of the numbers that the weights stand for.
+
+#include "simt/hopper.hpp"
+#include "simt/product_matrices.hpp"
+
+#include <effinfer/quantization/cuda/wgmma_product.hpp>
+
+#include <doctest/doctest.h>
+
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+using namespace product_matrices;
+
+namespace {
+
+constexpr simt::device_limits hopper_with(int multiprocessors) { return {multiprocessors, 227 * 1024, true}; }
+
+/// In tiles of `tile_rows`, or as planned.
+template <class Weights, class T>
+std::vector<T> product(const Weights& w, const std::vector<T>& x, int tokens, int multiprocessors, int tile_rows = 0,
+                       thread_order order = thread_order::shuffled) {
+  std::vector<T> out(static_cast<std::size_t>(tokens * w.rows), T(not_a_number));
+  cuda::wgmma_args<Weights, T> a{{x.data(), tokens, w.columns}, w, {out.data(), tokens, w.rows}, {}, nullptr, {}};
+  a.plan = cuda::plan_wgmma(a.x, w, a.out, hopper_with(multiprocessors));
+  if (tile_rows > 0) a.plan.tile_rows = tile_rows;
+  std::vector<cuda::words> workspace(a.plan.workspace_bytes / sizeof(cuda::words),
+                                     cuda::words{{~0U, ~0U, ~0U, ~0U}});
+  a.ordered = reinterpret_cast<T*>(workspace.data());
+  start<cuda::order_inputs<T, cuda::input_order<Weights>>>({a.x, a.ordered}, order);
+  cuda::start_wgmma(a, make_tensor_map, [order](auto kernel, const auto& args) {
+    start<typename decltype(kernel)::type>(args, order);
+  });
+  return out;
+}
+
+/// What the weights are once scaled and rounded, where they are in groups.
+template <class Weights, class T>
+std::vector<double> operands(std::vector<double> values) {
+  if (Weights::group > 0)
+    for (double& v : values) v = static_cast<double>(static_cast<float>(T(static_cast<float>(v))));
+  return values;
+}
+
+template <class Weights, class T, class Make>
+void check_of(const Make& make_matrix, int multiple) {
+  struct shape {
+    int tokens, rows, least;
+  };
+  for (const auto& [tokens, rows, least] :
+       {shape{1, 16, 64}, shape{63, 150, 192}, shape{65, 17, 576}, shape{130, 40, 128}}) {
+    const int columns = (least + multiple - 1) / multiple * multiple;
+    const auto m = make_matrix(rows, columns);
+    const std::vector<T> x = as<T>(numbers(static_cast<std::size_t>(tokens * columns), 3));
+    const std::vector<T> out = product(m.view, x, tokens, 1);
+    check_product(out, x, operands<Weights, T>(m.values), tokens, rows, columns);
+    for (const int tile_rows : {64, 128, 256}) {
+      if (tile_rows / 2 < tokens) CHECK(same_bits(out, product(m.view, x, tokens, 2, tile_rows)));
+    }
+    const int some = (tokens + 2) / 3;  // the read in two passes
+    const std::vector<T> last(x.end() - some * columns, x.end());
+    CHECK(same_bits(product(m.view, last, some, 3), std::vector<T>(out.end() - some * rows, out.end())));
+  }
+}
+
+template <class Weights, class T>
+void check(bool with_zeros = false) {
+  check_of<Weights, T>([&](int rows, int columns) { return make<Weights>(rows, columns, 7, with_zeros); },
+                       Weights::group > 64 ? Weights::group : 64);
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("products by wgmma: 16-bit weights", T, bf16, f16) { check<cuda::float_weights<T>, T>(); }
+
+TEST_CASE_TEMPLATE("products by wgmma: 8-bit weights", T, bf16, f16) {
+  check<cuda::int8_weights, T>();
+  check<cuda::fp8_weights<0>, T>();
+  check<cuda::fp8_weights<128>, T>();
+}
+
+TEST_CASE_TEMPLATE("products by wgmma: int4 in groups, with zeros and without", T, bf16, f16) {
+  check<cuda::int4_weights<32>, T>(true);
+  check<cuda::int4_weights<64>, T>(false);
+  check<cuda::int4_weights<128>, T>(true);
+  check<cuda::int4_weights<128>, T>(false);
+}
+
+TEST_CASE_TEMPLATE("products by wgmma: GGUF blocks", T, bf16, f16) {
+  for (const ei::weight_format format : block_formats) {
+    with_bits(format, [&](auto bits) {
+      check_of<cuda::block_weights<decltype(bits)::value>, T>(
+          [&](int rows, int columns) { return make_blocks<decltype(bits)::value>(format, rows, columns, 5); },
+          cuda::block_layout_of(format).is_wide ? 256 : 64);
+    });
+  }
+}
