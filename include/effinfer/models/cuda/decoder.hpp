@@ -432,7 +432,7 @@ class decoder {
       }
       product(q, b.mixer_output, mixed, added, w);
       norm(q, x, added, b.feed_forward_norm, normed);
-      if (!gated(q, b.gate_up, normed, hidden)) {
+      if (!gated(q, b.gate_up, normed, hidden, w)) {
         product(q, b.gate_up, normed, gate_up, w);
         q.template launch<layers::cuda::swiglu<T>>(
             {gate_up.middle_columns(0, f), gate_up.middle_columns(f, f), hidden});
@@ -502,9 +502,12 @@ class decoder {
         using W = decltype(weights);
         if constexpr (std::is_same_v<Out, T>) {
           if (mixer::is_long_read(w.pass_.mixing) && kernels::has_wgmma<W, T>(device_->limits())) {
-            const kernels::wgmma_args<W, T> args{
-                x, weights, part, kernels::plan_wgmma(x, weights, part, device_->limits()),
-                reinterpret_cast<T*>(w.products_), {}};
+            const kernels::wgmma_args<W, T> args{x,
+                                                 weights,
+                                                 part,
+                                                 kernels::plan_wgmma(x, weights, part, device_->limits()),
+                                                 reinterpret_cast<T*>(w.products_),
+                                                 {}};
             if (kernels::input_order<W> != ordered_for)
               q.template launch<kernels::order_inputs<T, kernels::input_order<W>>>({x, args.ordered});
             ordered_for = kernels::input_order<W>;
@@ -524,9 +527,10 @@ class decoder {
 
   /// The first products of the feed-forward layer and what joins them, where one kernel does it.
   template <class Queue>
-  bool gated(Queue& q, const device_linear& l, matrix_view<const T> x, matrix_view<T> out) const {
+  bool gated(Queue& q, const device_linear& l, matrix_view<const T> x, matrix_view<T> out, const workspace& w) const {
     namespace products_of = quantization::cuda;
     if (l.weights.size() != 1 || l.bias != nullptr) return false;
+    if (mixer::is_long_read(w.pass_.mixing) && device_->limits().wgmma) return false;  // they have other bits
     bool done = false;
     (void)with_weights(products(), l.weights[0], [&]<class Weights>(const Weights& weights) {
       if constexpr (Weights::pieces < 4) {

@@ -135,7 +135,7 @@ struct skinny_sums {
     EFFINFER_UNROLL
     for (int tile = 0; tile < Tiles; ++tile) {
       const int token = tile * 8 + t.lane() / 4, last = static_cast<int>(x.rows) - 1;
-      rows[tile] = x.row(token < last ? token : last);
+      rows[tile] = keep(x.row(token < last ? token : last) + (Weights::group == 16 ? 0 : t.lane() % 4 * 8));
     }
     typename units::template sums<Tiles> sum[Strips];
     EFFINFER_UNROLL
@@ -153,12 +153,15 @@ struct skinny_sums {
       t.commit();
       t.template wait<1>();
       t.warp_barrier();
+      const T* at[Tiles];
+      EFFINFER_UNROLL
+      for (int tile = 0; tile < Tiles; ++tile) at[tile] = keep(rows[tile] + from * unit_inputs);
       EFFINFER_UNROLL
       for (int u = 0; u < units_at_once; ++u) {
         if (from + u >= past) continue;
         const auto inputs = [&](int tile, int half) {
-          return load_inputs<Weights::group>(rows[tile] + from * unit_inputs + (u * unit_inputs + half * 32),
-                                             t.lane() % 4);
+          const T* const inputs_at = at[tile] + (u * unit_inputs + half * 32);
+          return load_inputs<Weights::group>(inputs_at, Weights::group == 16 ? t.lane() % 4 : 0);
         };
         EFFINFER_UNROLL
         for (int s = 0; s < Strips; ++s)
