@@ -43,7 +43,7 @@ product_plan plan_gated(const matrix_view<const T>& x, const Weights& w, const m
   auto half = w;
   half.rows /= 2;
   product_plan plan = plan_skinny(x, half, out, multiprocessors);
-  plan.blocks = 2 * multiprocessors;
+  plan.blocks = multiprocessors;
   return plan;
 }
 
@@ -52,7 +52,7 @@ template <class Weights, class T, int Tiles>
 struct gated_product {
   using args = gated_args<Weights, T>;
   using sums = detail::skinny_sums<Weights, T, Tiles, 2>;
-  static constexpr int threads = sums::threads, blocks_at_once = 2;
+  static constexpr int threads = sums::threads, blocks_at_once = 1;
   static constexpr bool awaits_predecessors = true;
 
   /// Error: `unsupported`, where the plan is for other Tiles.

@@ -80,9 +80,7 @@ namespace detail {
 
 /// Blocks of a skinny product that a multiprocessor holds at once, by the registers that formats take.
 template <class Weights, int Tiles>
-inline constexpr int skinny_blocks = Tiles > 1                                         ? 2
-                                     : Weights::pieces == 4 || Weights::unit_bytes > 2 ? 3
-                                                                                       : 4;
+inline constexpr int skinny_blocks = Tiles > 1 || Weights::unit_bytes > 2 ? 1 : 2;
 
 }  // namespace detail
 
@@ -111,8 +109,8 @@ namespace detail {
 template <class Weights, class T, int Tiles, int Strips>
 struct skinny_sums {
   static constexpr int threads = most_parts * 32, stages = 2;
-  /// 2 KiB of a strip a warp's stage, or 4.
-  static constexpr int units_at_once = Weights::pieces == 1 ? 4 : 2, blocks_at_once = skinny_blocks<Weights, Tiles>;
+  /// 2 KiB of a strip a warp's stage.
+  static constexpr int units_at_once = 4 / Weights::pieces, blocks_at_once = skinny_blocks<Weights, Tiles>;
   using units = strip_units<Weights, T, units_at_once>;
   static constexpr int floats = Strips * Tiles * 128;  ///< a part
   static constexpr int shared_bytes = most_parts * stages * (Strips * units::shared_bytes + floats * 4);
