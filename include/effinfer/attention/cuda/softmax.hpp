@@ -256,7 +256,7 @@ struct decode {
       if constexpr (row::scaled) {
         EFFINFER_UNROLL
         for (int i = 0; i < strip_keys / 2; ++i)
-          score[0][i / 4][i % 4] *= row::scale(own, i / 4 * 8 + t.lane() % 4 * 2 + i % 2, products::pitch);
+          score[0][i / 4][i % 4] *= row::scale(own, i / 4 * 8 + t.lane() % 4 * 2 + i % 2);
       }
       t.warp_barrier();  // and are done with them
       fetch(std::false_type{}, following);

@@ -32,9 +32,10 @@ inline constexpr bool on_matrix_instructions = (std::is_same_v<T, bf16> || std::
 
 namespace detail {
 
-/// Words from a row of a strip to the next: rows below each other begin in other banks, at multiples of 16 bytes.
+/// Words from a row of a strip to the next: rows below each other begin in other banks; at multiples of 16 bytes but for int8, whose rows lie
+/// as they do in a cache that has them one after another.
 template <class Element, int D>
-inline constexpr int strip_pitch = D / cache_row<Element, D>::per_word + 4;
+inline constexpr int strip_pitch = cache_row<Element, D>::words + (cache_row<Element, D>::scaled ? 0 : 4);
 
 /// The keys or the values of positions [key, key + strip_keys) of one head, on their way to a strip's rows, Pitch words apart. Called by a
 /// warp. Positions outside [begin, end), which isn't empty there: any row of it. No strip crosses a multiple of kv_cache::tile_positions.
@@ -44,33 +45,37 @@ EFFINFER_HOST_DEVICE void fetch_strip(Simt& t, const View& cache, int kv_head, i
   using row = cache_row<element, D>;
   static_assert(kv_cache::tile_positions % strip_keys == 0);
   constexpr int copy_words = row::copy_bytes / 4, copy_elements = row::copy_bytes / static_cast<int>(sizeof(element));
-  constexpr int pieces = D / row::per_word / copy_words;  // of a row without its scale
+  constexpr int pieces = row::words / copy_words;
   const auto row_of = [&](int position) {
     return Values ? cache.value(kv_head, position) : cache.key(kv_head, position);
   };
-  if (pieces <= 32 && key >= begin && key + strip_keys <= end && are_rows_apart(cache, key + strip_keys)) {
+  const bool whole = key >= begin && key + strip_keys <= end && are_rows_apart(cache, key + strip_keys);
+  if constexpr (row::scaled) {
+    static_assert(Pitch == row::words && strip_keys * Pitch % 4 == 0);
+    const element* const from = row_of(whole ? key : begin);
+    if (whole && cache.row_stride == kv_cache::row_elements<element>(D) &&
+        reinterpret_cast<std::uintptr_t>(from) % 16 == 0) {
+      EFFINFER_UNROLL
+      for (int i = t.lane() * 4; i < strip_keys * Pitch; i += 128)
+        t.copy_async(to, i, reinterpret_cast<const std::uint32_t*>(from) + i);
+      return;
+    }
+  } else if (pieces <= 32 && whole) {
     constexpr int at_once = pieces <= 32 ? static_cast<int>(std::bit_floor(32U / pieces)) : 1;  // rows
     const std::ptrdiff_t stride = cache.row_stride;
-    const element* from = row_of(key);
-    if constexpr (row::scaled) {
-      t.template copy_async<4>(to, t.lane() * Pitch + D / row::per_word,
-                               reinterpret_cast<const std::uint32_t*>(from + t.lane() * stride + D));
-    }
     const int r = t.lane() / pieces, q = t.lane() % pieces;
     if (at_once * pieces < 32 && r >= at_once) return;
-    from += r * stride + q * copy_elements;
+    const element* from = row_of(key) + r * stride + q * copy_elements;
     EFFINFER_UNROLL
     for (int i = 0; i < strip_keys; i += at_once) {
-      t.template copy_async<row::copy_bytes>(to, (r + i) * Pitch + q * copy_words,
-                                             reinterpret_cast<const std::uint32_t*>(from));
+      t.copy_async(to, (r + i) * Pitch + q * copy_words, reinterpret_cast<const std::uint32_t*>(from));
       from += at_once * stride;
     }
     return;
   }
-  constexpr int all_pieces = row::words / copy_words;
   EFFINFER_KEEP_ROLLED
-  for (int i = t.lane(); i < strip_keys * all_pieces; i += 32) {
-    const int r = i / all_pieces, q = i % all_pieces;
+  for (int i = t.lane(); i < strip_keys * pieces; i += 32) {
+    const int r = i / pieces, q = i % pieces;
     int p = key + r < begin ? begin : key + r;
     if (p >= end) p = end - 1;
     t.template copy_async<row::copy_bytes>(to, r * Pitch + q * copy_words,
@@ -191,8 +196,7 @@ struct strip_products {
       float p[2];
       EFFINFER_UNROLL
       for (int i = 0; i < 2; ++i)
-        p[i] = t.shuffle(weight[0][key / 8][i * 2 + key % 2], t.lane() / 4 * 4 + key % 8 / 2) *
-               row::scale(values, key, pitch);
+        p[i] = t.shuffle(weight[0][key / 8][i * 2 + key % 2], t.lane() / 4 * 4 + key % 8 / 2) * row::scale(values, key);
       EFFINFER_UNROLL
       for (int i = 0; i < D / 4; ++i) {
         const int d = column(t.lane(), i / 2, i);
@@ -212,8 +216,15 @@ struct strip_products<T, Element, D> {
   using tile = strip_tile;
   static constexpr int pitch = detail::strip_pitch<Element, D>;
   /// Numbers of 8 bits come four in a word. The order of a sum's terms is free: the four of a word stand in one lane's operands, where pairs of
-  /// 16 bits would be 8 apart. And columns of outputs may lie in any: the four are those of four products.
+  /// 16 bits would be 8 apart. And columns of outputs may lie in any: the four are those of four products. Which words a lane has is
+  /// so that lanes read different banks, for either pitch.
   static constexpr bool in_bytes = sizeof(Element) == 1;
+  EFFINFER_HOST_DEVICE static constexpr int word_of_key(int step, int within) {
+    return row::scaled ? within * (D / 16) + step : step * 4 + within;
+  }
+  EFFINFER_HOST_DEVICE static constexpr int word_of_value(int step, int group) {
+    return row::scaled ? group * (D / 32) + step : step * 8 + group;
+  }
 
   /// The scales of values go to the weights where T has the exponents of a float, else to the values.
   static constexpr bool weights_scaled = row::scaled && std::is_same_v<T, bf16>;
@@ -227,7 +238,7 @@ struct strip_products<T, Element, D> {
     EFFINFER_UNROLL
     for (int i = 0; i < D / 4; ++i) {
       const int half = i % 4 / 2, within = t.lane() % 4;
-      const int d = i / 4 * 16 + (in_bytes ? within * 4 + half * 2 : half * 8 + within * 2);
+      const int d = in_bytes ? word_of_key(i / 4, within) * 4 + half * 2 : i / 4 * 16 + half * 8 + within * 2;
       q.words[i / 4][i % 4] = detail::load_pair(rows[i % 2] + d);
     }
     return q;
@@ -235,7 +246,7 @@ struct strip_products<T, Element, D> {
 
   EFFINFER_HOST_DEVICE static constexpr int column(int lane, int c, int e) {
     const int within = lane % 4 * 2 + e % 2;
-    return in_bytes ? c / 4 * 32 + within * 4 + c % 4 : c * 8 + within;
+    return in_bytes ? word_of_value(c / 4, within) * 4 + c % 4 : c * 8 + within;
   }
 
   template <class Simt, class Shared>
@@ -249,7 +260,7 @@ struct strip_products<T, Element, D> {
         if constexpr (in_bytes) {
           EFFINFER_UNROLL
           for (int i = 0; i < 2; ++i) {
-            detail::to_pairs<T, Element>(keys[((n + i) * 8 + lane / 4) * pitch + k * 4 + lane % 4], b[i]);
+            detail::to_pairs<T, Element>(keys[((n + i) * 8 + lane / 4) * pitch + word_of_key(k, lane % 4)], b[i]);
           }
         } else {
           load_two(t, keys, (n * 8 + lane / 16 * 8 + lane % 8) * pitch + k * 8 + lane / 8 % 2 * 4, b,
@@ -270,7 +281,7 @@ struct strip_products<T, Element, D> {
       const auto key = [lane, k](int i) { return k * 16 + i / 2 * 8 + lane % 4 * 2 + i % 2; };
       float scale[4];
       EFFINFER_UNROLL
-      for (int i = 0; i < 4; ++i) scale[i] = row::scale(values, key(i), pitch);
+      for (int i = 0; i < 4; ++i) scale[i] = row::scale(values, key(i));
       // The weights of two neighbouring tiles of 8 keys lie in the registers as the first operand wants them.
       std::uint32_t p[4];
       EFFINFER_UNROLL
@@ -285,7 +296,7 @@ struct strip_products<T, Element, D> {
         for (int g = 0; g < D / 32; ++g) {
           std::uint32_t word[4];
           EFFINFER_UNROLL
-          for (int i = 0; i < 4; ++i) word[i] = values[key(i) * pitch + g * 8 + lane / 4];
+          for (int i = 0; i < 4; ++i) word[i] = values[key(i) * pitch + word_of_value(g, lane / 4)];
           EFFINFER_UNROLL
           for (int c = 0; c < 4; c += 2) {
             std::uint32_t b[2][2];  // of keys, then of columns
