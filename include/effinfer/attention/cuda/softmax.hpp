@@ -3,7 +3,7 @@
 // block of its own, with all query heads that share the key head; the block that ends last merges them in order. What a split
 // covers depends on the sequence alone, so its result does too.
 //
-// A block's warps go each its own way through the split, a strip of 32 keys after the other: each fetches its next keys while it weighs the
+// A block's warps go each its own way through the split, a strip of keys after the other: each fetches its next keys while it weighs the
 // last ones, and has a softmax of its own, so that none waits for another before the end. How strips are multiplied, and what is rounded:
 // strip_products.hpp.
 //
@@ -131,17 +131,17 @@ struct decode {
   using row = cache_row<element, D>;
   using products = strip_products<T, element, D>;
   static constexpr int rows = 16;
-  static constexpr int half_words = strip_keys * products::pitch, strip_words = 2 * half_words;  ///< keys, then values
+  static constexpr int half_words = strip_keys<D> * products::pitch;  ///< of a strip: keys, then values
+  static constexpr int result_pitch = part_floats(D);                 ///< of a warp's results, which then stand there
+  static constexpr int warp_words = 2 * half_words > rows* result_pitch ? 2 * half_words : rows* result_pitch;
   /// As many as leave room for three blocks on a multiprocessor, so that enough is on its way while some begin or end.
-  static constexpr int fitting = 72 * 1024 / (strip_words * 4);
+  static constexpr int fitting = 72 * 1024 / (warp_words * 4);
   static constexpr int warps = fitting >= 4 ? 4 : fitting >= 2 ? 2 : 1;
   static constexpr int threads = warps * 32;
-  static constexpr int result_pitch = part_floats(D);  ///< of a row: outputs, greatest, sum
-  static_assert(rows * result_pitch <= strip_words, "a warp's results take the place of its strip");
   /// In the end weights of parts stand there and, for each warp, outputs.
   static constexpr int weight_pitch = most_splits + 4;
   static constexpr int merge_words = rows * weight_pitch + warps * rows * D;
-  static constexpr int words = warps * strip_words > merge_words ? warps* strip_words : merge_words;
+  static constexpr int words = warps * warp_words > merge_words ? warps* warp_words : merge_words;
 
   static int chunks(const head_layout& h) { return (h.heads / h.kv_heads + rows - 1) / rows; }
   /// Errors: `mismatch`: a plan for another head size; `limit`: more sequences than the 65535 of a grid.
@@ -171,7 +171,7 @@ struct decode {
     const auto memory = t.template shared<std::uint32_t>(words);
     const auto is_last = t.template shared<std::uint32_t>(4);
 
-    read_split(t, a, s, part, kv_head, first_head, heads, memory + t.warp() * strip_words);
+    read_split(t, a, s, part, kv_head, first_head, heads, memory + t.warp() * warp_words);
     t.barrier();
     float* const parts = (s.parts != nullptr ? s.parts
                                              : reinterpret_cast<float*>(a.workspace + a.plan.arrival_bytes) +
@@ -215,8 +215,8 @@ struct decode {
     const int past = split + s.split_keys < s.end_key ? split + s.split_keys : s.end_key;
     const int query_position = s.cache.length - 1;
     const auto next_strip = [&](int key) {
-      for (; key < past; key += warps * strip_keys) {
-        const int low = key > begin ? key : begin, high = key + strip_keys < past ? key + strip_keys : past;
+      for (; key < past; key += warps * strip_keys<D>) {
+        const int low = key > begin ? key : begin, high = key + strip_keys<D> < past ? key + strip_keys<D> : past;
         if (low < high && (!Mixer::hides_keys || a.mixer.any_visible({query_position, query_position + 1, low, high})))
           return key;
       }
@@ -230,7 +230,7 @@ struct decode {
       }
       t.commit();
     };
-    int key = next_strip(split + t.warp() * strip_keys);
+    int key = next_strip(split + t.warp() * strip_keys<D>);
     fetch(std::false_type{}, key);
     fetch(std::true_type{}, key);
 
@@ -248,21 +248,21 @@ struct decode {
     float greatest[1][2] = {{minus_infinity, minus_infinity}}, sum[1][2] = {}, fade[1][2];
     const float unit = detail::score_unit<Mixer>(a.heads);
     while (key < past) {
-      const int following = next_strip(key + warps * strip_keys);
-      strip_tile score = {};
+      const int following = next_strip(key + warps * strip_keys<D>);
+      strip_tile<D> score = {};
       t.template wait<1>();
       t.warp_barrier();  // all lanes see the keys
       products::multiply_query(t, query, own, score);
       if constexpr (row::scaled) {
         EFFINFER_UNROLL
-        for (int i = 0; i < strip_keys / 2; ++i)
+        for (int i = 0; i < strip_keys<D> / 2; ++i)
           score[0][i / 4][i % 4] *= row::scale(own, i / 4 * 8 + t.lane() % 4 * 2 + i % 2);
       }
       t.warp_barrier();  // and are done with them
       fetch(std::false_type{}, following);
       const bool whole =
-          key >= s.cache.first && key + strip_keys <= query_position + 1 &&
-          (!Mixer::hides_keys || a.mixer.all_visible({query_position, query_position + 1, key, key + strip_keys}));
+          key >= s.cache.first && key + strip_keys<D> <= query_position + 1 &&
+          (!Mixer::hides_keys || a.mixer.all_visible({query_position, query_position + 1, key, key + strip_keys<D>}));
       detail::apply_policy<(D > 128)>(t, a.mixer, a.heads, s.cache.first, at, key, whole, score);
       detail::weigh(t, unit, score, greatest, sum, fade);
       detail::fade_out(fade, out);
@@ -299,7 +299,7 @@ struct decode {
     for (int i = t.thread(); i < heads * D; i += threads) {
       const int r = i / D, d = i % D;
       const auto of = [&](int warp, int column) {
-        return number(memory, warp * strip_words + r * result_pitch + column);
+        return number(memory, warp * warp_words + r * result_pitch + column);
       };
       float most = of(0, D), sum = 0, out = 0;
       EFFINFER_UNROLL
