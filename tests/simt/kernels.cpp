@@ -322,6 +322,13 @@ TEST_CASE("decode attention: lengths about a split's, each alone as in any compa
                                {30, 600, 1030});
 }
 
+TEST_CASE("decode attention: more parts than are merged at once, and more positions than splits of the least size hold") {
+  using namespace ei::attention;
+  check_decode<32, bf16, bf16>(full{}, 1, 1, {4096, 4097, 4400});
+  check_decode<32, bf16, bf16>(softmax<sliding_window<4096>>{}, 1, 1, {4400, 4608});
+  check_decode<32, bf16, bf16>(full{}, 1, 1, {32769, 70});
+}
+
 TEST_CASE("decode attention: any number of query heads to a key head") {
   for (const int group : {1, 3, 4, 8, 9, 12, 16, 17, 20, 33}) {
     CAPTURE(group);

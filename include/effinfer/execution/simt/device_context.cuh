@@ -22,7 +22,7 @@ class device_context {
 
   __device__ void barrier() { __syncthreads(); }
   __device__ void warp_barrier() { __syncwarp(); }
-  __device__ void fence() { __threadfence(); }
+  __device__ void fence() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
 
   template <class T>
   __device__ T shuffle(T v, int lane) {
