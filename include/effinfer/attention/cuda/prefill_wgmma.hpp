@@ -73,7 +73,8 @@ struct prefill_wgmma {
   static_assert(has_wgmma_form<T, View>(D));
   static constexpr bool tied = Variant % 2 != 0, persistent = D <= 128 && Variant / 2 % 2 != 0,
                         skips = D <= 128 && Variant / 4 % 2 != 0, longest_first = Variant / 8 % 2 != 0,
-                        sections = Variant / 16 % 2 != 0, takes_turns = Variant / 32 % 2 == 0, pairs_of_heads = Variant / 128 % 2 != 0;
+                        sections = Variant / 16 % 2 != 0, takes_turns = Variant / 32 % 2 == 0,
+                        pairs_of_heads = Variant / 128 % 2 != 0;
 
   static constexpr int consumers = 2, rows = wgmma_prefill_rows, keys = D > 128 ? 64 : 128, stages = D > 128 ? 2 : 3;
   static constexpr int threads = (1 + consumers) * execution::simt::warpgroup_size;
@@ -131,7 +132,8 @@ struct prefill_wgmma {
   }
 
  private:
-  static constexpr int group_size = execution::simt::warpgroup_size, half_size = group_size / 2, warps = group_size / execution::simt::warp_size;
+  static constexpr int group_size = execution::simt::warpgroup_size, half_size = group_size / 2,
+                       warps = group_size / execution::simt::warp_size;
   /// Positions that are one behind the other in any cache, and how many such a tile has.
   static constexpr int box_rows = kv_cache::tile_positions, halves = keys / box_rows;
   /// Named barriers: of each consumer, and of each one's turn.
@@ -446,13 +448,14 @@ struct prefill_wgmma {
                                          const float (&out)[D / 8][4]) {
     const matrix_view<T> to_rows = w.s.out;
     const detail::query_block& block = w.block;
+    const int lane = detail::settled(t.lane());
     const int warp_row = block.first_row + own * 64 + detail::settled(t.warp()) % warps * 16;
     EFFINFER_UNROLL
     for (int half = 0; half < 2; ++half) {
-      const int r = warp_row + half * 8 + t.lane() / 4, row = r < block.past_row ? r : block.past_row - 1;
+      const int r = warp_row + half * 8 + lane / 4, row = r < block.past_row ? r : block.past_row - 1;
       const int head = w.kv_head * block.group + row % block.group;
       const float factor = detail::final_factor(t, a.mixer, unit, head, greatest[half], sum[half]);
-      T* const to = to_rows.row(row / block.group) + std::ptrdiff_t{head} * D + t.lane() % 4 * 8;
+      T* const to = to_rows.row(row / block.group) + std::ptrdiff_t{head} * D + lane % 4 * 8;
       EFFINFER_UNROLL
       for (int c = 0; c < D / 8; c += 4) {
         std::uint32_t words[4];
