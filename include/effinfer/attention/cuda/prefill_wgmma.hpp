@@ -67,20 +67,21 @@ prefill_maps map_cache(const kv_cache::view<T>& cache, int kv_heads, const Make&
 }
 
 /// Work is a tile of query rows and a key head: those that see the most keys first, of a tile all heads.
-template <class Mixer, class T, class View, int D, int Variant = 15>
+template <class Mixer, class T, class View, int D>
 struct prefill_wgmma {
   using args = prefill_args<Mixer, T, View>;
   static_assert(has_wgmma_form<T, View>(D));
-  static constexpr bool tied = Variant % 2 != 0, persistent = D <= 128 && Variant / 2 % 2 != 0,
-                        skips = D <= 128 && Variant / 4 % 2 != 0, longest_first = Variant / 8 % 2 != 0,
-                        sections = Variant / 16 % 2 != 0, takes_turns = Variant / 32 % 2 == 0,
-                        pairs_of_heads = Variant / 128 % 2 != 0;
+  /// Of one sequence, whose tiles differ in length evenly, blocks take several, as many blocks as there are multiprocessors: the next one's
+  /// queries, keys and values come while the last one ends. Otherwise a block has one, and the device deals them; of wide heads always, as
+  /// there are no registers.
+  static constexpr bool persistent = D <= 128;
 
   static constexpr int consumers = 2, rows = wgmma_prefill_rows, keys = D > 128 ? 64 : 128, stages = D > 128 ? 2 : 3;
   static constexpr int threads = (1 + consumers) * execution::simt::warpgroup_size;
   static constexpr bool for_hopper = true;  ///< launch: code of sm_90a, one block at a time on a multiprocessor
   /// Of a thread, when the roles are taken: the block begins with as many for each as fit.
-  static constexpr int producer_registers = D > 128 ? 40 : 56, consumer_registers = D > 128 ? 232 : 224;
+  static constexpr int producer_registers = D > 128 ? 40 : D > 64 ? 56 : 72;
+  static constexpr int consumer_registers = (504 - producer_registers) / consumers;
   static_assert((producer_registers + consumers * consumer_registers) * execution::simt::warpgroup_size <= 65536);
   static_assert(rows == consumers * 64 && keys % kv_cache::tile_positions == 0);
 
@@ -105,7 +106,8 @@ struct prefill_wgmma {
                       " key heads are more than a grid holds");
     }
     const int all = a.plan.tiles * a.heads.kv_heads;
-    return {persistent && all > a.plan.multiprocessors ? a.plan.multiprocessors : all, 1, threads, shared_bytes};
+    const bool shared = persistent && a.plan.sequences == 1 && all > a.plan.multiprocessors;
+    return {shared ? a.plan.multiprocessors : all, 1, threads, shared_bytes};
   }
 
   template <class Simt>
@@ -139,8 +141,7 @@ struct prefill_wgmma {
   /// Named barriers: of each consumer, and of each one's turn.
   static constexpr int among_consumers = 1, turn = 1 + consumers;
 
-  /// A block's share of the work: its i-th piece. As many blocks as there are take theirs in turn, forwards and backwards, so that each gets
-  /// long ones and short ones.
+  /// A block's i-th piece of work. They take theirs in turn, forwards and backwards, so that each gets long ones and short ones.
   template <class Simt>
   EFFINFER_HOST_DEVICE static int number_of(Simt& t, int i) {
     return i * t.blocks() + (i % 2 == 0 ? t.block() : t.blocks() - 1 - t.block());
@@ -151,22 +152,11 @@ struct prefill_wgmma {
     int kv_head;
 
     EFFINFER_HOST_DEVICE piece_of_work(const args& a, int number)
-        : piece_of_work(a, tile_of(a, number), head_of(a, number)) {}
+        : piece_of_work(a, a.plan.tiles - 1 - number / a.heads.kv_heads, number % a.heads.kv_heads) {}
 
    private:
     EFFINFER_HOST_DEVICE piece_of_work(const args& a, int tile, int head)
         : s(a.sequences[detail::sequence_of(a, tile)]), block(a.mixer, a.heads, s, tile, rows), kv_head(head) {}
-    static constexpr int heads_at_once = pairs_of_heads ? 2 : 4;
-    EFFINFER_HOST_DEVICE static int tile_of(const args& a, int number) {
-      if (sections && a.heads.kv_heads % heads_at_once == 0)
-        return a.plan.tiles - 1 - number / heads_at_once % a.plan.tiles;
-      return a.plan.tiles - 1 - (longest_first ? number / a.heads.kv_heads : number % a.plan.tiles);
-    }
-    EFFINFER_HOST_DEVICE static int head_of(const args& a, int number) {
-      if (sections && a.heads.kv_heads % heads_at_once == 0)
-        return number / heads_at_once / a.plan.tiles * heads_at_once + number % heads_at_once;
-      return longest_first ? number % a.heads.kv_heads : number / a.plan.tiles;
-    }
   };
   template <class Simt>
   EFFINFER_HOST_DEVICE static bool has_work(Simt& t, const args& a, int i) {
@@ -403,18 +393,17 @@ struct prefill_wgmma {
           const int next_stage = (stage + 1) % stages, next_parity = next_stage == 0 ? parity ^ 1 : parity;
           h.wait(barrier, filled(next_stage, false), next_parity);
           // The first consumer goes first; the last turn is nobody's to wait for.
-          if (takes_turns && !(own == 0 && first)) h.sync(turn + own, 2 * group_size);
+          if (!(own == 0 && first)) h.sync(turn + own, 2 * group_size);
           multiply_keys(next_stage);
           h.wait(barrier, filled(stage, true), parity);
           multiply_values(stage);
-          if (takes_turns && !(own == 1 && following >= block.visited.end)) h.arrive(turn + (own ^ 1), 2 * group_size);
+          if (!(own == 1 && following >= block.visited.end)) h.arrive(turn + (own ^ 1), 2 * group_size);
           h.template finish<1>(score[0]);
-          if (!tied) release(empty(next_stage, false));
+          release(empty(next_stage, false));
           weigh(whole, next);
-          if (tied) release(empty(next_stage, false) + h.zero_behind(sum[0][0] + sum[0][1]));
           h.template finish<0>(out[0]);
           release(empty(stage, true));
-          if (!skips || t.any(fade[0][0] != 1 || fade[0][1] != 1)) detail::fade_out(fade, out);
+          if (t.any(fade[0][0] != 1 || fade[0][1] != 1)) detail::fade_out(fade, out);  // seldom, after some tiles
           pack();
           stage = next_stage, parity = next_parity;
         };

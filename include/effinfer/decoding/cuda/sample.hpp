@@ -352,7 +352,7 @@ struct sample_kept {
 template <class T, int Threads = 512>
 struct sample {
   using args = sample_args<T>;
-  static constexpr int most_kept = 2048;
+  static constexpr int most_kept = 8192;
   static constexpr int bins = 2048, warps = Threads / 32;
 
   /// Errors: `invalid_argument` (V = 0), `limit` (V > 2^21: sums of weights fit 64 bits up to there).
