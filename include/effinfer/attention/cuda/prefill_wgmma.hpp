@@ -12,7 +12,7 @@
 // Tiles come into shared memory in one of two ways. Where a sequence has `maps`, its cache lies in a matrix that the copying
 // engine was told of (map_cache), and one thread asks for boxes of 64 positions: contiguous, ring and paged caches are all
 // such, as 64 positions lie one behind the other. Tiles that the cache holds only a part of, and all tiles of sequences without
-// maps, are copied by 128 threads, 16 bytes each, as a box can't leave out rows in its midst: what lies there may be NaN, which
+// maps, are copied by 64 threads, 16 bytes each, as a box can't leave out rows in its midst: what lies there may be NaN, which
 // a weight of 0 doesn't cure.
 //
 // Exact: as in prefill.hpp, within this form: chunked is whole, batched is alone, with maps is without.
