@@ -81,6 +81,31 @@ TEST_CASE_TEMPLATE("rms_norm, with a residual and without", T, float, bf16, f16)
   }
 }
 
+TEST_CASE_TEMPLATE("norms of the heads of queries and keys, and nothing behind them", T, float, bf16) {
+  const int rows = 2, heads = 3, kv_heads = 2;
+  for (const int d : {32, 96, 130, 256}) {
+    const auto width = static_cast<std::size_t>(d), columns = 7 * width;  // values behind the keys
+    std::vector<T> x = as<T>(numbers(rows * columns, 1));
+    const std::vector<T> before = x;
+    const std::vector<float> query = numbers(width, 2), key = numbers(width, 3);
+    start<ei::layers::cuda::head_rms_norm<T>>({view(x, rows), query.data(), key.data(), 1e-5F, heads, kv_heads, d});
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const std::size_t head = i % columns / width, first = i / width * width;
+      if (head >= 5) {
+        CHECK(static_cast<float>(x[i]) == static_cast<float>(before[i]));
+        continue;
+      }
+      double square = 0;
+      for (std::size_t e = first; e < first + width; ++e)
+        square += std::pow(static_cast<double>(static_cast<float>(before[e])), 2);
+      const double wanted = static_cast<double>(static_cast<float>(before[i])) / std::sqrt(square / d + 1e-5) *
+                            static_cast<double>((head < 3 ? query : key)[i - first]);
+      CHECK(std::abs(static_cast<double>(static_cast<float>(x[i])) - wanted) <=
+            std::abs(wanted) * (rounding<T> + 1e-6) + 1e-7);
+    }
+  }
+}
+
 TEST_CASE_TEMPLATE("swiglu", T, float, bf16) {
   for (const std::ptrdiff_t size : {1, 255, 257, 1032}) {
     const auto count = static_cast<std::size_t>(2 * size);

@@ -473,9 +473,8 @@ class decoder {
         w.pass_.mixing, layer, {w.qkv_, w.pass_.rows, std::ptrdiff_t{c.heads + 2 * c.kv_heads} * d});
     product(q, b.query_key_value, normed, qkv, w);
     if (b.query_norm != nullptr) {
-      const auto key = qkv.middle_columns(mixed_columns(), std::ptrdiff_t{c.kv_heads} * d);
-      q.template launch<layers::cuda::head_rms_norm<T>>({qkv, b.query_norm, c.norm_epsilon, c.heads, d});
-      q.template launch<layers::cuda::head_rms_norm<T>>({key, b.key_norm, c.norm_epsilon, c.kv_heads, d});
+      q.template launch<layers::cuda::head_rms_norm<T>>(
+          {qkv, b.query_norm, b.key_norm, c.norm_epsilon, c.heads, c.kv_heads, d});
     }
     return qkv;
   }
