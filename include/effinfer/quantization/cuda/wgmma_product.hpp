@@ -359,18 +359,25 @@ struct wgmma_product {
     const auto boxes = h.describe(memory, 0, 16, 1024);
     int stage = 0, parity = 0, rank = 0;
     if constexpr (Cluster > 1) rank = h.cluster_rank();
-    EFFINFER_KEEP_ROLLED
-    for (int i = t.block() / Cluster; i < tiles(a); i += t.blocks() / Cluster) {
-      const tile at = tile_at(a, i);
-      const int wanted = at.first_strip + (rank * consumers + own) * 4 + t.warp() % 4;
-      const int strip = wanted < last_strip ? wanted : last_strip;  // past the end: any, it isn't stored
-      detail::unit_share<Weights> share[ahead];
-      std::uint32_t left[2][Steps][4] = {};  // of this group of products and the one before
-      float sum[Rows / 8][4];
+    const auto strip_of = [&](const tile& at) { return at.first_strip + (rank * consumers + own) * 4 + t.warp() % 4; };
+    detail::unit_share<Weights> share[ahead];
+    std::uint32_t left[2][Steps][4] = {};  // of this group of products and the one before
+    float sum[Rows / 8][4];
+    tile at = {};
+    int strip = 0;
+    const auto begin_tile = [&](int i) {  // its first weights are on their way
+      at = tile_at(a, i);
+      const int wanted = strip_of(at);
+      strip = wanted < last_strip ? wanted : last_strip;  // past the end: any, it isn't stored
       EFFINFER_UNROLL
       for (int u = 0; u < ahead; ++u) {
         if (u < units) share[u].load(a.weights, strip, u, t.lane());
       }
+    };
+    const int first = t.block() / Cluster, step = t.blocks() / Cluster;
+    if (first < tiles(a)) begin_tile(first);
+    EFFINFER_KEEP_ROLLED
+    for (int i = first; i < tiles(a); i += step) {
       int before = 0;  // the stage of the unit before
       const auto release = [&] {
         if constexpr (Cluster > 1) {
@@ -421,7 +428,9 @@ struct wgmma_product {
         for (int u = 0; u + 1 < ahead; ++u) share[u] = share[u + 1];
       }
       release();
-      store(t, a, at.first_row, wanted, sum);
+      const tile done = at;
+      if (i + step < tiles(a)) begin_tile(i + step);
+      store(t, a, done.first_row, strip_of(done), sum);
     }
   }
 
