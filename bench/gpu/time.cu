@@ -11,6 +11,7 @@
 #include <effinfer/attention/cuda/softmax.hpp>
 #include <effinfer/decoding/greedy.hpp>
 #include <effinfer/execution/cuda.cuh>
+#include <effinfer/kv_cache/view.hpp>
 #include <effinfer/model.hpp>
 #include <effinfer/quantization/at_load.hpp>
 #include <effinfer/quantization/cuda/block_weights.hpp>
@@ -263,39 +264,54 @@ void time_attention(const context& on) {
   }
 }
 
-void time_decode_attention(const context& on) {
+/// Of keys and values that no cache holds: where a call's are few, calls take turns at copies.
+template <class E>
+void time_decode_attention(const context& on, const std::string& name) {
   namespace cuda = ei::attention::cuda;
+  using cache = ei::kv_cache::view<E>;
   auto q = on.queue();
+  const std::size_t row = 8 * static_cast<std::size_t>(ei::kv_cache::row_elements<E>(128));
+  const std::size_t space = std::size_t{1} << 30;
+  const memory block = filled(on, space);
   for (const auto& [batch, length] :
        {std::pair<int, int>{1, 1024}, std::pair<int, int>{1, 4096}, std::pair<int, int>{1, 16384},
         std::pair<int, int>{1, 65536}, std::pair<int, int>{8, 4096}, std::pair<int, int>{16, 8192},
         std::pair<int, int>{64, 1024}, std::pair<int, int>{64, 2048}}) {
-    const std::size_t of_one = static_cast<std::size_t>(length) * 1024, n = static_cast<std::size_t>(batch);
-    const memory query = filled(on, n * 4096 * 2), out = filled(on, n * 4096 * 2);
-    const memory keys = filled(on, n * of_one * 2), values = filled(on, n * of_one * 2);
-    std::vector<cuda::decode_sequence<bf16, view>> s(n);
-    for (std::size_t i = 0; i < n; ++i) {
-      s[i].query = reinterpret_cast<bf16*>(query.data()) + i * 4096;
-      s[i].out = reinterpret_cast<bf16*>(out.data()) + i * 4096;
-      s[i].cache = view::of_rows(reinterpret_cast<bf16*>(keys.data()) + i * of_one,
-                                 reinterpret_cast<bf16*>(values.data()) + i * of_one, 8, 128, length);
+    const std::size_t of_one = static_cast<std::size_t>(length) * row, n = static_cast<std::size_t>(batch);
+    const std::size_t bytes = 2 * n * of_one * sizeof(E), copies = std::min<std::size_t>(space / bytes, 32);
+    const memory query = filled(on, n * 4096 * 2), out(on, n * 4096 * 2);
+    std::vector<cuda::decode_sequence<bf16, cache>> s;
+    cuda::decode_plan plan;
+    for (std::size_t copy = 0; copy < copies; ++copy) {
+      for (std::size_t i = 0; i < n; ++i) {
+        cache view;  // a head's rows one after another, as the decoder's caches have them
+        view.keys = reinterpret_cast<const E*>(block.data() + copy * bytes) + 2 * i * of_one;
+        view.values = view.keys + of_one;
+        view.row_stride = ei::kv_cache::row_elements<E>(128), view.head_stride = view.row_stride * length;
+        view.capacity = view.length = length;
+        s.push_back({reinterpret_cast<const bf16*>(query.data()) + i * 4096,
+                     reinterpret_cast<bf16*>(out.data()) + i * 4096, view});
+      }
+      plan = cuda::plan_decode(full{}, h, std::span(s).last(n));
     }
-    const auto plan = cuda::plan_decode(full{}, h, std::span(s));
-    const memory table(on, s.size() * sizeof s[0]), parts(on, plan.workspace_bytes);
+    const memory table(on, s.size() * sizeof s[0]), workspace(on, plan.workspace_bytes);
+    const std::vector<std::byte> zeros(plan.arrival_bytes);
+    q.upload(workspace.data(), zeros.data(), zeros.size());
     q.upload(table.data(), s.data(), s.size() * sizeof s[0]);
     q.synchronize();
-    const cuda::decode_args<full, bf16, view> args{
-        full{}, h, reinterpret_cast<const cuda::decode_sequence<bf16, view>*>(table.data()), plan,
-        reinterpret_cast<float*>(parts.data())};
     const double time = seconds(
         q,
-        [&](int) {
-          q.launch<cuda::decode_split<full, bf16, view, 128, 4>>(args);
-          q.launch<cuda::decode_merge<full, bf16, view, 128>>(args);
+        [&](int call) {
+          const cuda::decode_args<full, bf16, cache> args{
+              full{}, h,
+              reinterpret_cast<const cuda::decode_sequence<bf16, cache>*>(table.data()) +
+                  static_cast<std::size_t>(call) % copies * n,
+              plan, workspace.data()};
+          q.launch<cuda::decode<full, bf16, cache, 128>>(args);
         },
-        10);
-    report_bytes("decode attention, " + std::to_string(batch) + " x " + std::to_string(length) + " keys", time,
-                 4.0 * static_cast<double>(n * of_one));
+        bytes > (std::size_t{64} << 20) ? 10 : 32);
+    report_bytes("decode attention, " + name + ", " + std::to_string(batch) + " x " + std::to_string(length) + " keys",
+                 time, static_cast<double>(bytes));
   }
 }
 
@@ -308,7 +324,8 @@ template <class Weights, class Place>
 void time_products(const context& on, const std::string& name, std::size_t bytes, const Place& place) {
   auto q = on.queue();
   const int rows = matrix_rows, columns = matrix_columns, copies = 4;
-  const memory weights = filled(on, bytes * copies, !std::is_same_v<Weights, ei::quantization::cuda::float_weights<bf16>>);
+  const memory weights =
+      filled(on, bytes * copies, !std::is_same_v<Weights, ei::quantization::cuda::float_weights<bf16>>);
   const memory x = filled(on, 2048 * 4096 * 2), out(on, 2048 * 14336 * 2), space(on, std::size_t{64} << 20);
   for (const int tokens : {1, 4, 8, 16, 32, 64, 512, 2048}) {
     const auto start = [&](int call) {
@@ -321,7 +338,8 @@ void time_products(const context& on, const std::string& name, std::size_t bytes
       if (plan.workspace_bytes > space.size()) throw ei::error(ei::error_code::limit, "time", "too little workspace");
       const ei::quantization::cuda::product_args<Weights, bf16> args{in, w, to, plan,
                                                                      reinterpret_cast<float*>(space.data())};
-      ei::quantization::cuda::matmul(args, q.stream());
+      ei::quantization::cuda::start_matmul(
+          args, [&](auto kernel, const auto& a) { q.template launch<typename decltype(kernel)::type>(a); });
     };
     const std::string what = "product of " + name + ", " + std::to_string(tokens) + " rows";
     if (tokens <= 64) {
@@ -445,13 +463,17 @@ int main(int argc, char** argv) {
     const auto wanted = [&](const char* what) {
       return only == "," || only.find("," + std::string(what) + ",") != std::string::npos;
     };
-    const context on;
+    const context on(ei::execution::cuda{.overlap_kernels = true});
     cudaDeviceProp of{};
     simt::check(cudaGetDeviceProperties(&of, 0), "its properties");
     std::printf("%s, %d multiprocessors\n", of.name, of.multiProcessorCount);
     time_limits(on);
     if (wanted("attention")) time_attention(on);
-    if (wanted("decode-attention")) time_decode_attention(on);
+    if (wanted("decode-attention")) {
+      time_decode_attention<bf16>(on, "bf16");
+      time_decode_attention<ei::kv_cache::int8>(on, "int8");
+      time_decode_attention<ei::fp8_e4m3>(on, "FP8");
+    }
     namespace cuda = ei::quantization::cuda;
     using dense = cuda::float_weights<bf16>;
     if (wanted("products")) {

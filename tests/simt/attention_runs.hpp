@@ -3,12 +3,14 @@
 
 #include "simt/host.hpp"
 
+#include <effinfer/attention/cuda/softmax.hpp>
 #include <effinfer/attention/policy.hpp>
 #include <effinfer/attention/sequence.hpp>
 #include <effinfer/testing/attention_oracle.hpp>
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -59,6 +61,25 @@ struct random_sequence {
   }
   void poison() { out.assign(query.size(), T(not_a_number)); }
   [[nodiscard]] int length() const { return first_position + tokens; }
+};
+
+/// A decode call's workspace, poisoned where it may be.
+class decode_workspace {
+ public:
+  explicit decode_workspace(const ei::attention::cuda::decode_plan& plan)
+      : arrival_bytes_(plan.arrival_bytes), bytes_(plan.workspace_bytes, std::byte{0xff}) {
+    std::fill_n(bytes_.begin(), arrival_bytes_, std::byte{0});
+  }
+  [[nodiscard]] std::byte* data() { return bytes_.data(); }
+  /// For another call.
+  [[nodiscard]] bool is_ready() const {
+    return std::all_of(bytes_.begin(), bytes_.begin() + static_cast<std::ptrdiff_t>(arrival_bytes_),
+                       [](std::byte b) { return b == std::byte{0}; });
+  }
+
+ private:
+  std::size_t arrival_bytes_;
+  std::vector<std::byte> bytes_;
 };
 
 /// Are the outputs within what T's roundings allow of the oracle's for these keys and values? `weight_rounding`: relative, of the products of weights

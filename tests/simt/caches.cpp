@@ -152,10 +152,8 @@ std::vector<T> decode(const Mixer& mixer, const head_layout& h, const random_seq
   std::vector<T> out(columns, T(not_a_number));
   cuda::decode_sequence<T, View> one{s.query.data() + s.query.size() - columns, out.data(), cache};
   const cuda::decode_plan plan = cuda::plan_decode(mixer, h, std::span(&one, 1));
-  std::vector<float> parts(plan.workspace_bytes / sizeof(float), not_a_number);
-  const cuda::decode_args<Mixer, T, View> args{mixer, h, &one, plan, parts.data()};
-  start<cuda::decode_split<Mixer, T, View, D, 4>>(args);
-  start<cuda::decode_merge<Mixer, T, View, D>>(args);
+  decode_workspace space(plan);
+  start<cuda::decode<Mixer, T, View, D>>({mixer, h, &one, plan, space.data()});
   return out;
 }
 
@@ -174,7 +172,7 @@ void check(const Mixer& mixer, int heads, int kv_heads, int tokens, int before, 
   last.query.erase(last.query.begin(), last.query.end() - heads * D);
   last.first_position = s.length() - 1, last.tokens = 1;
   last.out = decode<D>(mixer, h, s, c.rows());
-  check_against_oracle(mixer, h, last, keys, values, 0, 0);
+  check_against_oracle(mixer, h, last, keys, values, 0, rounded);
 
   for (const int shift : {6, 7}) {
     const int first = window > 0 ? std::max(0, before - window + 1) : 0;
@@ -265,11 +263,10 @@ TEST_CASE_TEMPLATE("rows are stored as the CPU stores them, bit for bit, in ever
 
 TEST_CASE("decode of more sequences than a grid holds is refused") {
   using view = kv::view<bf16>;
-  cuda::decode_args<full, bf16, view> a{full{}, layout(8, 4, 64), nullptr, {20000, 1, 20000, 0}, nullptr};
-  CHECK_THROWS_AS((cuda::decode_split<full, bf16, view, 64>::plan(a)), ei::error);
-  CHECK((cuda::decode_merge<full, bf16, view, 64>::plan(a)).blocks_y == 20000);
+  cuda::decode_args<full, bf16, view> a{full{}, layout(8, 4, 64), nullptr, {20000}, nullptr};
+  CHECK((cuda::decode<full, bf16, view, 64>::plan(a)).blocks_y == 20000);
   a.plan.sequences = 70000;
-  CHECK_THROWS_AS((cuda::decode_merge<full, bf16, view, 64>::plan(a)), ei::error);
+  CHECK_THROWS_AS((cuda::decode<full, bf16, view, 64>::plan(a)), ei::error);
 }
 
 TEST_CASE("rows of int8 may begin at any multiple of four bytes, and of pages at what their strides allow") {

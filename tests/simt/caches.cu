@@ -21,7 +21,7 @@ void use() {
 template <class Mixer, class T, class View, int D>
 void use_both() {
   use<ei::attention::cuda::prefill<Mixer, T, View, D>>();
-  use<ei::attention::cuda::decode_split<Mixer, T, View, D>>();
+  use<ei::attention::cuda::decode<Mixer, T, View, D>>();
 }
 template <class View>
 void use_head_sizes() {
@@ -48,10 +48,10 @@ void use_all() {
   use_both<softmax<alibi>, ei::bf16, ei::kv_cache::paged_view<int8>, 256>();
   // Trees.
   using ei::attention::cuda::branch_view;
-  use<ei::attention::cuda::decode_split<full, ei::bf16, branch_view<ei::kv_cache::view<ei::bf16>>, 128>>();
-  use<ei::attention::cuda::decode_split<full, ei::f16, branch_view<ei::kv_cache::paged_view<ei::f16>>, 256>>();
-  use<ei::attention::cuda::decode_split<softmax<sliding_window<>>, ei::bf16,
-                                        branch_view<ei::kv_cache::paged_view<int8>>, 96>>();
+  use<ei::attention::cuda::decode<full, ei::bf16, branch_view<ei::kv_cache::view<ei::bf16>>, 128>>();
+  use<ei::attention::cuda::decode<full, ei::f16, branch_view<ei::kv_cache::paged_view<ei::f16>>, 256>>();
+  use<ei::attention::cuda::decode<softmax<sliding_window<>>, ei::bf16, branch_view<ei::kv_cache::paged_view<int8>>,
+                                  96>>();
   use<ei::kv_cache::cuda::copy_tokens<ei::bf16>>();
   use<ei::kv_cache::cuda::copy_tokens<int8>>();
   use<ei::layers::cuda::rotate_and_store_tokens<ei::bf16, int8>>();

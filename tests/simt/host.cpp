@@ -2,8 +2,11 @@
 
 #include "simt/host.hpp"
 
+#include <effinfer/layers/cuda/rms_norm.hpp>
+
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <numeric>
 #include <string>
@@ -302,4 +305,18 @@ TEST_CASE("matrices from shared memory lie as mma's operands") {
   CHECK(says(accused_of(l, load_from(4, true)), "16-byte aligned"));
   CHECK(says(accused_of(l, load_from(200, true)), "outside"));
   CHECK(says(accused_of(l, load_from(0, false)), "nobody has written"));
+}
+
+TEST_CASE("rms_norm awaits the kernels before it before it reads or writes what is theirs") {
+  std::vector<float> x(515, 7), residual(515, 7), out(515, 7);
+  const std::vector<float> weight(515, 2);
+  start<effinfer::layers::cuda::rms_norm<float>>(
+      {{x.data(), 1, 515}, {residual.data(), 1, 515}, weight.data(), 0, {out.data(), 1, 515}}, thread_order::shuffled,
+      [&] {
+        CHECK(out == std::vector<float>(515, 7));
+        std::fill(x.begin(), x.end(), 1.0F);
+        std::fill(residual.begin(), residual.end(), 3.0F);
+      });
+  CHECK(x == std::vector<float>(515, 4));
+  CHECK(out == std::vector<float>(515, 2));
 }

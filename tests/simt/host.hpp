@@ -472,6 +472,7 @@ class context {
     of_->threads_[of_->index(thread_)].has_awaited = true;
   }
   static void prefetch(const void* /*p*/) {}
+  static void fence() {}  // blocks run one after the other
 
   template <class T>
   T atomic_add(T* p, T v) {

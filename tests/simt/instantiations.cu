@@ -22,8 +22,9 @@ void use() {
 template <class T>
 void use_layers() {
   use<ei::layers::cuda::rms_norm<T>>();
+  use<ei::layers::cuda::rms_norm<T, float, float>>();
   use<ei::layers::cuda::swiglu<T>>();
-  use<ei::decoding::cuda::greedy<T>>();
+  use<ei::decoding::cuda::greedy_parts<T>>();
   use<ei::layers::cuda::rotate_and_store<T, ei::bf16>>();
   use<ei::layers::cuda::rotate_and_store<T, ei::f16>>();
 }
@@ -31,10 +32,7 @@ void use_layers() {
 template <class Mixer, class T, class C, int D>
 void use_decode() {
   using view = ei::kv_cache::view<C>;
-  use<ei::attention::cuda::decode_split<Mixer, T, view, D, 1>>();
-  use<ei::attention::cuda::decode_split<Mixer, T, view, D, 4>>();
-  use<ei::attention::cuda::decode_split<Mixer, T, view, D, 8>>();
-  use<ei::attention::cuda::decode_merge<Mixer, T, view, D>>();
+  use<ei::attention::cuda::decode<Mixer, T, view, D>>();
 }
 template <class Mixer, int D>
 void use_decode_types() {
@@ -45,6 +43,7 @@ void use_decode_types() {
 void use_all() {
   using namespace ei::attention;
   use_layers<float>();
+  use<ei::decoding::cuda::greedy>();
   use_layers<ei::bf16>();
   use_layers<ei::f16>();
   use_decode_types<full, 64>();

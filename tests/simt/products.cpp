@@ -2,10 +2,12 @@
 
 #include "simt/product_matrices.hpp"
 
+#include <effinfer/layers/cuda/elementwise.hpp>
 #include <effinfer/layers/cuda/embedding.hpp>
 #include <effinfer/quantization/cuda/activations.hpp>
 #include <effinfer/quantization/cuda/block_weights.hpp>
 #include <effinfer/quantization/cuda/checkpoint_layouts.hpp>
+#include <effinfer/quantization/cuda/gated_product.hpp>
 #include <effinfer/quantization/cuda/matmul.hpp>
 #include <effinfer/quantization/cuda/pack.hpp>
 #include <effinfer/quantization/cuda/pack_blocks.hpp>
@@ -36,13 +38,11 @@ void start_all(const Args& a, thread_order order) {
 }
 
 template <class Weights, class T>
-std::vector<T> skinny(const Weights& w, const std::vector<T>& x, int tokens, int multiprocessors,
+std::vector<T> skinny(const Weights& w, const std::vector<T>& x, int tokens, int multiprocessors = 132,
                       thread_order order = thread_order::shuffled) {
   std::vector<T> out(static_cast<std::size_t>(tokens * w.rows), T(not_a_number));
   cuda::product_args<Weights, T> a{{x.data(), tokens, w.columns}, w, {out.data(), tokens, w.rows}, {}, nullptr};
   a.plan = cuda::plan_skinny(a.x, w, a.out, multiprocessors);
-  std::vector<float> workspace(a.plan.workspace_bytes / sizeof(float), not_a_number);
-  a.workspace = workspace.data();
   start_all(a, order);
   return out;
 }
@@ -51,16 +51,15 @@ std::vector<T> skinny(const Weights& w, const std::vector<T>& x, int tokens, int
 template <class T, class Make>
 void check_skinny_of(const Make& make_matrix, int multiple = 128) {
   for (const auto& [tokens, rows, least] : {std::array<int, 3>{1, 16, 128}, std::array<int, 3>{3, 40, 640},
-                                            std::array<int, 3>{8, 17, 1152}, std::array<int, 3>{13, 33, 256}}) {
+                                            std::array<int, 3>{8, 17, 2176}, std::array<int, 3>{13, 33, 256}}) {
     const int columns = (least + multiple - 1) / multiple * multiple;
     const auto m = make_matrix(rows, columns);
     const std::vector<T> x = as<T>(numbers(static_cast<std::size_t>(tokens * columns), 3));
-    const std::vector<T> out = skinny(m.view, x, tokens, 1);
+    const std::vector<T> out = skinny(m.view, x, tokens);
     check_product(out, x, m.values, tokens, rows, columns);
     for (const thread_order order : orders) CHECK(same_bits(out, skinny(m.view, x, tokens, 1, order)));
-    CHECK(same_bits(out, skinny(m.view, x, tokens, 132)));  // split
     const std::vector<T> last(x.end() - columns, x.end());
-    const std::vector<T> alone = skinny(m.view, last, 1, 132);
+    const std::vector<T> alone = skinny(m.view, last, 1);
     CHECK(same_bits(alone, std::vector<T>(out.end() - rows, out.end())));  // whatever else is in the batch
   }
 }
@@ -71,11 +70,11 @@ void check_skinny(bool with_zeros = false) {
 }
 
 template <class Weights, class T>
-std::vector<T> tiled(const Weights& w, const std::vector<T>& x, int tokens, const cuda::device_limits& device,
-                     int tiles, thread_order order = thread_order::shuffled) {
+std::vector<T> product(const Weights& w, const std::vector<T>& x, int tokens, const cuda::device_limits& device,
+                       int tiles, thread_order order = thread_order::shuffled) {
   std::vector<T> out(static_cast<std::size_t>(tokens * w.rows), T(not_a_number));
   cuda::product_args<Weights, T> a{{x.data(), tokens, w.columns}, w, {out.data(), tokens, w.rows}, {}, nullptr};
-  a.plan = cuda::plan_tiled(a.x, w, a.out, device);
+  a.plan = cuda::plan_matmul(a.x, w, a.out, device);
   CHECK(a.plan.tiles == tiles);
   std::vector<float> workspace(a.plan.workspace_bytes / sizeof(float), not_a_number);
   a.workspace = workspace.data();
@@ -89,19 +88,20 @@ void check_tiled_of(const Make& make_matrix, int multiple = 128) {
     int tokens, rows, columns, tiles;
   };
   for (const auto& [tokens, rows, least, tiles] :
-       {shape{9, 16, 128, 4}, shape{33, 150, 640, 8}, shape{67, 17, 1152, 16}, shape{130, 40, 128, 16}}) {
+       {shape{17, 16, 128, 4}, shape{33, 150, 640, 8}, shape{67, 17, 2176, 16}, shape{130, 40, 128, 16}}) {
     const int columns = (least + multiple - 1) / multiple * multiple;
     const auto m = make_matrix(rows, columns);
     const std::vector<T> x = as<T>(numbers(static_cast<std::size_t>(tokens * columns), 3));
     const cuda::device_limits one{1, 1 << 18}, many{132, 1 << 18};
-    const std::vector<T> out = tiled(m.view, x, tokens, one, tiles);
+    const std::vector<T> out = product(m.view, x, tokens, one, tiles);
     check_product(out, x, m.values, tokens, rows, columns);
     if (tokens == 33) {
-      for (const thread_order order : orders) CHECK(same_bits(out, tiled(m.view, x, tokens, one, tiles, order)));
+      for (const thread_order order : orders) CHECK(same_bits(out, product(m.view, x, tokens, one, tiles, order)));
     }
-    CHECK(same_bits(out, tiled(m.view, x, tokens, many, tiles)));  // split
+    CHECK(same_bits(out, product(m.view, x, tokens, many, tiles)));                          // split
+    if (tokens == 67) CHECK(same_bits(out, product(m.view, x, tokens, {2, 99 * 1024}, 8)));  // no room for a tile
     const std::vector<T> last(x.end() - 3 * columns, x.end());
-    const std::vector<T> alone = skinny(m.view, last, 3, 132);
+    const std::vector<T> alone = skinny(m.view, last, 3);
     CHECK(same_bits(alone, std::vector<T>(out.end() - 3 * rows, out.end())));  // whatever else is in the batch
   }
 }
@@ -249,7 +249,43 @@ TEST_CASE_TEMPLATE("products of GGUF blocks, few rows and many", T, bf16, f16) {
   }
 }
 
-TEST_CASE("few rows go to the skinny kernels, many to the tiled ones") {
+TEST_CASE_TEMPLATE("a gated product has the bits of two products and what joins them", Weights, cuda::int8_weights,
+                   cuda::int4_weights<64>, cuda::block_weights<4>) {
+  for (const auto& [tokens, half, columns] :
+       {std::array<int, 3>{1, 16, 256}, std::array<int, 3>{8, 48, 2304}, std::array<int, 3>{13, 32, 512}}) {
+    const auto m = [&, rows = 2 * half, inputs = columns] {
+      if constexpr (std::is_same_v<Weights, cuda::block_weights<4>>) {
+        return make_blocks<4>(ei::weight_format::q4_k, rows, inputs, 7);
+      } else {
+        return make<Weights>(rows, inputs, 7, true);
+      }
+    }();
+    const std::vector<bf16> x = as<bf16>(numbers(static_cast<std::size_t>(tokens * columns), 3));
+    const std::vector<bf16> both = skinny(m.view, x, tokens);
+    const auto outputs = static_cast<std::size_t>(tokens * half);
+    std::vector<bf16> wanted(outputs, bf16(not_a_number));
+    const ei::matrix_view<const bf16> of_both(both.data(), tokens, 2 * half);
+    start<ei::layers::cuda::swiglu<bf16>>(
+        {of_both.middle_columns(0, half), of_both.middle_columns(half, half), {wanted.data(), tokens, half}});
+    for (const thread_order order : orders) {
+      std::vector<bf16> out(outputs, bf16(not_a_number));
+      cuda::gated_args<Weights, bf16> a{{x.data(), tokens, columns}, m.view, {out.data(), tokens, half}, {}};
+      a.plan = cuda::plan_gated(a.x, a.weights, a.out, tokens == 8 ? 1 : 132);
+      if (tokens <= 8) {
+        start<cuda::gated_product<Weights, bf16, 1>>(a, order);
+      } else {
+        start<cuda::gated_product<Weights, bf16, 2>>(a, order);
+      }
+      CHECK(same_bits(out, wanted));
+    }
+  }
+  CHECK(cuda::has_gated_form<Weights>(16, 64));
+  CHECK(!cuda::has_gated_form<Weights>(17, 64));
+  CHECK(!cuda::has_gated_form<Weights>(1, 48));
+  CHECK(!cuda::has_gated_form<cuda::float_weights<bf16>>(1, 64));
+}
+
+TEST_CASE("few rows go to the skinny kernels, batches and many rows to others") {
   std::vector<bf16> w(64 * 64), x(17 * 64), out(17 * 64);
   const cuda::float_weights<bf16> weights{w.data(), 64, 64, 64};
   for (const auto& [rows, tiles] :
@@ -266,23 +302,23 @@ TEST_CASE("what a tiled product can't do is said by its plan, and what a device 
   const cuda::product_args<weights, bf16> a{
       {x.data(), 200, 64}, {w.data(), 64, 64, 64}, {out.data(), 200, 64}, {}, nullptr};
   const auto tiles = [&](int shared_bytes) {
-    return cuda::plan_tiled(a.x, a.weights, a.out, {132, shared_bytes}).tiles;
+    return cuda::plan_matmul(a.x, a.weights, a.out, {132, shared_bytes}).tiles;
   };
   CHECK(tiles(227 * 1024) == 16);  // sm_90
   CHECK(tiles(163 * 1024) == 16);  // sm_80
-  CHECK(tiles(99 * 1024) == 4);    // sm_86, sm_89
+  CHECK(tiles(99 * 1024) == 8);    // sm_86, sm_89
   CHECK_THROWS_AS((void)tiles(48 * 1024), ei::error);
   auto other = a;
   other.plan.tiles = 8;
-  CHECK_THROWS_AS((cuda::tiled_product<weights, bf16, 128>::plan(other)), ei::error);
+  CHECK_THROWS_AS((cuda::tiled_product<weights, bf16>::plan(other)), ei::error);
   other.plan.tiles = 3;
   CHECK_THROWS_AS(start_all(other, thread_order::forward), ei::error);
   other.x.rows = 40'000'000, other.out.rows = 40'000'000;
-  CHECK_THROWS_AS((void)cuda::plan_tiled(other.x, other.weights, other.out, {132, 227 * 1024}), ei::error);
+  CHECK_THROWS_AS((void)cuda::plan_matmul(other.x, other.weights, other.out, {132, 227 * 1024}), ei::error);
   other.x.rows = 0, other.out.rows = 0;
-  other.plan = cuda::plan_tiled(other.x, other.weights, other.out, {132, 227 * 1024});
+  other.plan = cuda::plan_matmul(other.x, other.weights, other.out, {132, 227 * 1024});
   CHECK(other.plan.workspace_bytes == 0);
-  CHECK((cuda::tiled_product<weights, bf16, 32>::plan(other).blocks_y == 0));
+  CHECK((cuda::skinny_product<weights, bf16, 1>::plan(other).blocks == 0));
 }
 
 TEST_CASE("GPTQ and AWQ tensors, with zeros of both GPTQ formats and inputs in any order") {
@@ -309,7 +345,7 @@ TEST_CASE("GPTQ and AWQ tensors, with zeros of both GPTQ formats and inputs in a
         values[n(r * columns + k)] = static_cast<double>(static_cast<float>(scales[n(g * rows + r)])) *
                                      (q[n(k * rows + r)] - zero[n(g * rows + r)]);
     }
-    check_product(skinny(w, input, tokens, 1), x, values, tokens, rows, columns);
+    check_product(skinny(w, input, tokens), x, values, tokens, rows, columns);
   };
 
   std::vector<std::uint32_t> codes(n(rows * columns / 8)), zeros(n(groups * rows / 8));
@@ -424,12 +460,11 @@ TEST_CASE("a skinny product reads weights only before it awaits the kernels befo
   const int tokens = 3, columns = 1152;
   const auto m = make<weights>(16, columns, 7, true);  // one block
   const std::vector<bf16> wanted_x = as<bf16>(numbers(static_cast<std::size_t>(tokens * columns), 3));
-  const std::vector<bf16> wanted = skinny(m.view, wanted_x, tokens, 1);
+  const std::vector<bf16> wanted = skinny(m.view, wanted_x, tokens);
   for (const thread_order order : orders) {
     std::vector<bf16> x(wanted_x.size(), bf16(not_a_number)), out(wanted.size(), bf16(7.0F));
     cuda::product_args<weights, bf16> a{{x.data(), tokens, columns}, m.view, {out.data(), tokens, 16}, {}, nullptr};
-    a.plan = cuda::plan_skinny(a.x, a.weights, a.out, 1);
-    a.plan.splits = 1;
+    a.plan = cuda::plan_skinny(a.x, a.weights, a.out, 132);
     start<cuda::skinny_product<weights, bf16, 1>>(a, order, [&] {
       CHECK(same_bits(out, std::vector<bf16>(wanted.size(), bf16(7.0F))));
       x = wanted_x;

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 namespace ei = effinfer;
@@ -44,11 +45,25 @@ std::vector<int> drawn(const std::vector<T>& row, const std::vector<decoding::cu
   std::vector<T> all;
   for (std::size_t i = 0; i < rows.size(); ++i) all.insert(all.end(), row.begin(), row.end());
   std::vector<int> token(rows.size(), -9);
-  const typename kernel::args a{
+  typename kernel::args a{
       {all.data(), static_cast<std::ptrdiff_t>(rows.size()), static_cast<std::ptrdiff_t>(row.size())},
       rows.data(),
       token.data()};
   start<kernel>(a, order);
+  // The same in several kernels, from memory that holds anything.
+  std::vector<int> again(rows.size(), -9);
+  const std::size_t bytes = decoding::cuda::sample_space::bytes(a.logits.columns);
+  std::vector<std::byte> workspace(rows.size() * bytes, std::byte{0xa5});
+  a.token = again.data(), a.workspace = workspace.data();
+  decoding::cuda::start_sample<T>(a, [&](auto one, const auto& args) {
+    using part = typename decltype(one)::type;
+    if constexpr (std::is_same_v<part, decoding::cuda::sample<T>>) {
+      start<kernel>(args, order);
+    } else {
+      start<part>(args, order);
+    }
+  });
+  CHECK(again == token);
   return token;
 }
 

@@ -10,6 +10,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <type_traits>
 
@@ -40,11 +41,11 @@ struct cache_row {
     }
   }
 
-  /// The scale of row r of a tile.
+  /// The scale of row r of a tile whose rows are so many words apart.
   template <class Shared>
-  EFFINFER_HOST_DEVICE static float scale(const Shared& tile, int r) {
+  EFFINFER_HOST_DEVICE static float scale(const Shared& tile, int r, int apart = pitch) {
     if constexpr (scaled) {
-      return std::bit_cast<float>(static_cast<std::uint32_t>(tile[r * pitch + words - 1]));
+      return std::bit_cast<float>(static_cast<std::uint32_t>(tile[r * apart + words - 1]));
     } else {
       return 1.0F;
     }
@@ -52,7 +53,8 @@ struct cache_row {
 };
 
 /// Copies the rows of positions [key, key + Keys) of one head to keys and values in shared memory, Pitch words apart, in the background. Positions outside
-/// [begin, end), which isn't empty there: any row of it. No tile of Keys crosses a multiple of kv_cache::tile_positions.
+/// [begin, end), which isn't empty there: any row of it. No tile of Keys crosses a multiple of kv_cache::tile_positions. Called by Threads threads,
+/// the block's or a warp's.
 template <int Keys, int D, int Threads, int Pitch, class Simt, class View, class Shared>
 EFFINFER_HOST_DEVICE void fetch_rows(Simt& t, const View& cache, int kv_head, int key, int begin, int end, Shared keys,
                                      Shared values) {
@@ -64,7 +66,7 @@ EFFINFER_HOST_DEVICE void fetch_rows(Simt& t, const View& cache, int kv_head, in
   const int low = key > begin ? key : begin, past = key + Keys < end ? key + Keys : end;
   const element *const key_rows = cache.key(kv_head, low), *const value_rows = cache.value(kv_head, low);
   EFFINFER_KEEP_ROLLED
-  for (int i = t.thread(); i < Keys * pieces; i += Threads) {
+  for (int i = t.thread() % Threads; i < Keys * pieces; i += Threads) {
     const int r = i / pieces, q = i % pieces;
     int p = key + r < low ? low : key + r;
     if (p >= past) p = past - 1;
@@ -73,6 +75,12 @@ EFFINFER_HOST_DEVICE void fetch_rows(Simt& t, const View& cache, int kv_head, in
     t.template copy_async<row::copy_bytes>(keys, to, reinterpret_cast<const std::uint32_t*>(key_rows + from));
     t.template copy_async<row::copy_bytes>(values, to, reinterpret_cast<const std::uint32_t*>(value_rows + from));
   }
+}
+
+/// True where a tile's rows before position `end` are row_stride apart.
+template <class View>
+EFFINFER_HOST_DEVICE bool are_rows_apart(const View&, int /*end*/) {
+  return true;
 }
 
 namespace detail {
@@ -90,6 +98,9 @@ inline void check_heads(const char* who, const head_layout& h) {
   if (h.head_size != 32 && h.head_size != 64 && h.head_size != 96 && h.head_size != 128 && h.head_size != 256) {
     throw error(error_code::unsupported, who,
                 "head_size = " + std::to_string(h.head_size) + " is not compiled in; have {32, 64, 96, 128, 256}");
+  }
+  if (!(h.scale > 0.0F) || h.scale > std::numeric_limits<float>::max()) {
+    throw error(error_code::invalid_argument, who, "scale = " + std::to_string(h.scale) + " is not above 0");
   }
 }
 

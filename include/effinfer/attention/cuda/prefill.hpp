@@ -82,6 +82,7 @@ struct prefill_plan {
   int tiles = 0;                    ///< blocks of query rows of all sequences, for each key head
   std::size_t workspace_bytes = 0;  ///< of device memory: none
   prefill_form form = prefill_form::mma;
+  int multiprocessors = 1;  ///< of the device
 };
 
 /// Fills in what prefill_sequence says that the plan does. Sequences without new tokens are allowed. Head sizes D of the kernels: 32,
@@ -93,11 +94,9 @@ prefill_plan plan_prefill(const Mixer&, const head_layout& h, std::span<prefill_
                           const execution::simt::device_limits& limits = {}) {
   const char* const who = "attention::cuda::plan_prefill";
   detail::check_heads(who, h);
-  if (!(h.scale > 0.0F) || h.scale > std::numeric_limits<float>::max()) {
-    throw error(error_code::invalid_argument, who, "scale = " + std::to_string(h.scale) + " is not above 0");
-  }
   const std::ptrdiff_t columns = std::ptrdiff_t{h.heads} * h.head_size, group = h.heads / h.kv_heads;
   prefill_plan plan;
+  plan.multiprocessors = limits.multiprocessors;
   if (limits.wgmma && has_wgmma_form<T, View>(h.head_size)) plan.form = prefill_form::wgmma;
   const int rows = plan.form == prefill_form::wgmma ? wgmma_prefill_rows : prefill_rows<Mixer>(h.head_size);
   constexpr std::ptrdiff_t most = std::numeric_limits<int>::max();

@@ -32,6 +32,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <type_traits>
 
@@ -65,17 +66,20 @@ prefill_maps map_cache(const kv_cache::view<T>& cache, int kv_heads, const Make&
   return map_cache(cache.keys, cache.values, cache.row_stride, rows, make);
 }
 
-/// Blocks as those of prefill: x a tile of query rows, y the key head.
-template <class Mixer, class T, class View, int D>
+/// Work is a tile of query rows and a key head: those that see the most keys first, of a tile all heads.
+template <class Mixer, class T, class View, int D, int Variant = 15>
 struct prefill_wgmma {
   using args = prefill_args<Mixer, T, View>;
   static_assert(has_wgmma_form<T, View>(D));
+  static constexpr bool tied = Variant % 2 != 0, persistent = D <= 128 && Variant / 2 % 2 != 0,
+                        skips = D <= 128 && Variant / 4 % 2 != 0, longest_first = Variant / 8 % 2 != 0,
+                        sections = Variant / 16 % 2 != 0, takes_turns = Variant / 32 % 2 == 0;
 
   static constexpr int consumers = 2, rows = wgmma_prefill_rows, keys = D > 128 ? 64 : 128, stages = 2;
   static constexpr int threads = (1 + consumers) * execution::simt::warpgroup_size;
   static constexpr bool for_hopper = true;  ///< launch: code of sm_90a, one block at a time on a multiprocessor
   /// Of a thread, when the roles are taken: the block begins with as many for each as fit.
-  static constexpr int producer_registers = 40, consumer_registers = 232;
+  static constexpr int producer_registers = D > 128 ? 40 : 56, consumer_registers = D > 128 ? 232 : 224;
   static_assert((producer_registers + consumers * consumer_registers) * execution::simt::warpgroup_size <= 65536);
   static_assert(rows == consumers * 64 && keys % kv_cache::tile_positions == 0);
 
@@ -85,7 +89,7 @@ struct prefill_wgmma {
   static constexpr int shared_bytes = query_bytes + 2 * stages * tile_bytes + barriers * 8;
   static_assert(shared_bytes <= 227 * 1024);
 
-  /// Errors: `mismatch` (a plan for another head size or form), `limit` (65535 key heads).
+  /// Errors: `mismatch` (a plan for another head size or form), `limit` (2^31 tiles of all key heads).
   static execution::simt::grid plan(const args& a) {
     const char* const who = "attention::cuda::prefill_wgmma";
     if (a.heads.head_size != D || a.plan.form != prefill_form::wgmma) {
@@ -94,47 +98,78 @@ struct prefill_wgmma {
                       std::to_string(a.heads.head_size) +
                       (a.plan.form != prefill_form::wgmma ? " and another form" : ""));
     }
-    if (a.heads.kv_heads > 65535) {
-      throw error(error_code::limit, who, std::to_string(a.heads.kv_heads) + " key heads are more than a grid holds");
+    if (a.plan.tiles > std::numeric_limits<int>::max() / a.heads.kv_heads) {
+      throw error(error_code::limit, who,
+                  std::to_string(a.plan.tiles) + " tiles of each of " + std::to_string(a.heads.kv_heads) +
+                      " key heads are more than a grid holds");
     }
-    return {a.plan.tiles, a.heads.kv_heads, threads, shared_bytes};
+    const int all = a.plan.tiles * a.heads.kv_heads;
+    return {persistent && all > a.plan.multiprocessors ? a.plan.multiprocessors : all, 1, threads, shared_bytes};
   }
 
   template <class Simt>
   EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
-    const int tile = a.plan.tiles - 1 - t.block(), kv_head = t.block_y();
-    const prefill_sequence<T, View>& s = a.sequences[detail::sequence_of(a, tile)];
-    const detail::query_block block(a.mixer, a.heads, s, tile, rows);
-    // A warpgroup without rows has nothing to do, and nobody waits for it.
-    const int active = (block.past_row - block.first_row + 63) / 64;
-
     const auto memory = t.template shared<std::uint32_t>((query_bytes + 2 * stages * tile_bytes) / 4);
     const auto barrier = t.template shared<execution::simt::mbarrier>(barriers);
     execution::simt::hopper<Simt> h(t);
     if (t.thread() == 0) {
       for (int i = 0; i < 2 * stages; ++i) {
-        h.init(barrier, i, 1);                        // filled: the producers
-        h.init(barrier, 2 * stages + i, active * 4);  // empty: a lane of each warp that has read
+        h.init(barrier, i, warps);                           // filled: a lane of each of the producers
+        h.init(barrier, 2 * stages + i, consumers * warps);  // empty: of each that has read
       }
       h.publish();
     }
     t.barrier();
-    const int role = t.shuffle(t.warp() / 4, 0);  // so that the compiler knows it is one for a warp
+    const int role = t.shuffle(t.warp() / warps, 0);  // so that the compiler knows it is one for a warp
     if (role == 0) {
       h.template give_registers<producer_registers>();
-      produce(t, h, a, s, kv_head, block, memory, barrier);
+      produce(t, h, a, memory, barrier);
     } else {
       h.template take_registers<consumer_registers>();
-      if (role <= active) consume(t, h, a, s, kv_head, block, active, role - 1, memory, barrier);
+      consume(t, h, a, role - 1, memory, barrier);
     }
   }
 
  private:
-  static constexpr int group_size = execution::simt::warpgroup_size;
+  static constexpr int group_size = execution::simt::warpgroup_size, warps = group_size / execution::simt::warp_size;
   /// Positions that are one behind the other in any cache, and how many such a tile has.
   static constexpr int box_rows = kv_cache::tile_positions, halves = keys / box_rows;
-  /// Named barriers: of the producers, of each consumer, and of each one's turn.
-  static constexpr int among_producers = 1, among_consumers = 2, turn = 2 + consumers;
+  /// Named barriers: of each consumer, and of each one's turn.
+  static constexpr int among_consumers = 1, turn = 1 + consumers;
+
+  /// A block's share of the work: its i-th piece. As many blocks as there are take theirs in turn, forwards and backwards, so that each gets
+  /// long ones and short ones.
+  template <class Simt>
+  EFFINFER_HOST_DEVICE static int number_of(Simt& t, int i) {
+    return i * t.blocks() + (i % 2 == 0 ? t.block() : t.blocks() - 1 - t.block());
+  }
+  struct piece_of_work {
+    const prefill_sequence<T, View>& s;
+    detail::query_block block;
+    int kv_head;
+
+    EFFINFER_HOST_DEVICE piece_of_work(const args& a, int number)
+        : piece_of_work(a, tile_of(a, number), head_of(a, number)) {}
+
+   private:
+    EFFINFER_HOST_DEVICE piece_of_work(const args& a, int tile, int head)
+        : s(a.sequences[detail::sequence_of(a, tile)]), block(a.mixer, a.heads, s, tile, rows), kv_head(head) {}
+    static constexpr int heads_at_once = 4;
+    EFFINFER_HOST_DEVICE static int tile_of(const args& a, int number) {
+      if (sections && a.heads.kv_heads % heads_at_once == 0)
+        return a.plan.tiles - 1 - number / heads_at_once % a.plan.tiles;
+      return a.plan.tiles - 1 - (longest_first ? number / a.heads.kv_heads : number % a.plan.tiles);
+    }
+    EFFINFER_HOST_DEVICE static int head_of(const args& a, int number) {
+      if (sections && a.heads.kv_heads % heads_at_once == 0)
+        return number / heads_at_once / a.plan.tiles * heads_at_once + number % heads_at_once;
+      return longest_first ? number % a.heads.kv_heads : number / a.plan.tiles;
+    }
+  };
+  template <class Simt>
+  EFFINFER_HOST_DEVICE static bool has_work(Simt& t, const args& a, int i) {
+    return (persistent || i == 0) && number_of(t, i) < a.plan.tiles * a.heads.kv_heads;
+  }
 
   /// Where the barriers of a stage are, of its keys or values.
   EFFINFER_HOST_DEVICE static constexpr int filled(int stage, bool values) { return (values ? stages : 0) + stage; }
@@ -148,62 +183,83 @@ struct prefill_wgmma {
   EFFINFER_HOST_DEVICE static constexpr int piece(int high, int r, int q) {
     return (q / 8 * high * 128 + execution::simt::swizzled(r * 128 + q % 8 * 16)) / 4;
   }
-
-  template <class Simt, class Hopper, class Shared, class Barriers>
-  EFFINFER_HOST_DEVICE static void produce(Simt& t, Hopper& h, const args& a, const prefill_sequence<T, View>& s,
-                                           int kv_head, const detail::query_block& block, Shared memory,
-                                           Barriers barrier) {
-    const prefill_maps* const maps = s.maps;
-    if (maps != nullptr && t.thread() == 0) {
-      h.acquire(&maps->keys);
-      h.acquire(&maps->values);
-    }
-    int number = 0;
-    EFFINFER_KEEP_ROLLED
-    for (int key = block.next_tile<keys>(a.mixer, block.visited.begin); key < block.visited.end;
-         key = block.next_tile<keys>(a.mixer, key + keys), ++number) {
-      const int stage = number % stages, parity = (number / stages + 1) % 2;  // the first time it is empty
-      if (maps != nullptr && key >= s.cache.first && key + keys <= s.cache.length) {
-        box from[2][halves];  // found before there is room, as that takes a while
-        EFFINFER_UNROLL
-        for (int i = 0; t.thread() == 0 && i < 2 * halves; ++i)
-          from[i / halves][i % halves] = find_box(s.cache, kv_head, key + i % halves * box_rows, *maps, i >= halves);
-        EFFINFER_UNROLL
-        for (int v = 0; v < 2; ++v) {
-          h.wait(barrier, empty(stage, v == 1), parity);
-          if (t.thread() != 0) continue;
-          h.arrive_expect(barrier, filled(stage, v == 1), tile_bytes);
-          EFFINFER_UNROLL
-          for (int i = 0; i < halves * panels; ++i) {
-            const int half = i / panels, panel = i % panels;
-            h.copy_box(memory, (place(stage, v == 1) + (panel * keys + half * box_rows) * 128) / 4,
-                       v == 1 ? &maps->values : &maps->keys, from[v][half].column + panel * 64, from[v][half].row,
-                       barrier, filled(stage, v == 1));
-          }
-        }
-        // Nobody falls behind by a phase: parities would deceive them.
-        h.sync(among_producers, group_size);
-      } else {
-        EFFINFER_UNROLL
-        for (int v = 0; v < 2; ++v) {
-          h.wait(barrier, empty(stage, v == 1), parity);
-          copy_rows(t, s.cache, kv_head, key, v == 1, memory + place(stage, v == 1) / 4);
-          t.commit();
-        }
-        t.template wait<1>();
-        pass_on(t, h, barrier, filled(stage, false));
-        t.template wait<0>();
-        pass_on(t, h, barrier, filled(stage, true));
-      }
-    }
+  /// A group copies as many rows at a time; behind 8 rows pieces lie as before.
+  static constexpr int rows_at_once = group_size / (D / 8);
+  EFFINFER_HOST_DEVICE static constexpr int piece_below(int high, int r, int q, int below) {
+    return piece(high, r + below % 8, q) + below / 8 * 8 * 32;
   }
 
-  /// What all producers have written is there.
-  template <class Simt, class Hopper, class Barriers>
-  EFFINFER_HOST_DEVICE static void pass_on(Simt& t, Hopper& h, Barriers barrier, int which) {
-    h.fence_async();
-    h.sync(among_producers, group_size);
-    if (t.thread() == 0) h.arrive(barrier, which);
+  /// Copies by threads are passed on two halves of a stage later, when they have had the time to arrive. Not later still: consumers that wait
+  /// for those would be waited for.
+  template <class Simt, class Hopper, class Shared, class Barriers>
+  EFFINFER_HOST_DEVICE static void produce(Simt& t, Hopper& h, const args& a, Shared memory, Barriers barrier) {
+    int number = 0, passed = 0;  // halves of stages
+    const auto pass_on = [&](int until) {
+      h.fence_async();
+      t.warp_barrier();
+      EFFINFER_KEEP_ROLLED
+      for (; passed < until; ++passed) {
+        if (t.lane() == 0) h.arrive(barrier, filled(passed / 2 % stages, passed % 2 != 0));
+      }
+    };
+    EFFINFER_KEEP_ROLLED
+    for (int n = 0; has_work(t, a, n); ++n) {
+      const piece_of_work w(a, number_of(t, n));
+      const View& cache = w.s.cache;
+      const prefill_maps* const maps = w.s.maps;
+      const detail::query_block& block = w.block;
+      if (maps != nullptr && t.thread() == 0) {
+        h.acquire(&maps->keys);
+        h.acquire(&maps->values);
+      }
+      EFFINFER_KEEP_ROLLED
+      for (int key = block.next_tile<keys>(a.mixer, block.visited.begin); key < block.visited.end;
+           key = block.next_tile<keys>(a.mixer, key + keys)) {
+        const int stage = number / 2 % stages, parity = (number / 2 / stages + 1) % 2;  // the first time it is empty
+        if (maps != nullptr && key >= cache.first && key + keys <= cache.length) {
+          if (passed < number) {
+            t.template wait<0>();
+            pass_on(number);
+          }
+          box from[2][halves];  // found before there is room, as that takes a while
+          EFFINFER_UNROLL
+          for (int i = 0; t.thread() == 0 && i < 2 * halves; ++i)
+            from[i / halves][i % halves] = find_box(cache, w.kv_head, key + i % halves * box_rows, *maps, i >= halves);
+          EFFINFER_UNROLL
+          for (int v = 0; v < 2; ++v) {
+            h.wait(barrier, empty(stage, v == 1), parity);
+            if (t.thread() != 0) {
+              if (t.lane() == 0) h.arrive(barrier, filled(stage, v == 1));
+              continue;
+            }
+            h.arrive_expect(barrier, filled(stage, v == 1), tile_bytes);
+            EFFINFER_UNROLL
+            for (int i = 0; i < halves * panels; ++i) {
+              const int half = i / panels, panel = i % panels;
+              h.copy_box(memory, (place(stage, v == 1) + (panel * keys + half * box_rows) * 128) / 4,
+                         v == 1 ? &maps->values : &maps->keys, from[v][half].column + panel * 64, from[v][half].row,
+                         barrier, filled(stage, v == 1));
+            }
+          }
+          number += 2;
+          passed = number;
+        } else {
+          EFFINFER_KEEP_ROLLED
+          for (int v = 0; v < 2; ++v) {
+            h.wait(barrier, empty(stage, v == 1), parity);
+            copy_rows(t, cache, w.kv_head, key, v == 1, memory + place(stage, v == 1) / 4);
+            t.commit();
+            ++number;
+            t.template wait<2>();
+            if (number - passed > 2) pass_on(number - 2);
+          }
+        }
+      }
+    }
+    if (passed < number) {
+      t.template wait<0>();
+      pass_on(number);
+    }
   }
 
   /// Where the rows from a position on are in the engine's matrix.
@@ -221,6 +277,7 @@ struct prefill_wgmma {
   template <class Simt, class Shared>
   EFFINFER_HOST_DEVICE static void copy_rows(Simt& t, const View& cache, int kv_head, int key, bool values, Shared to) {
     constexpr int pieces = D / 8;
+    const int q = t.thread() % pieces, row = t.thread() / pieces;
     EFFINFER_KEEP_ROLLED
     for (int half = 0; half < halves; ++half) {
       const int begin = key + half * box_rows;
@@ -228,136 +285,192 @@ struct prefill_wgmma {
       if (low >= cache.length) low = cache.length - 1;
       int past = begin + box_rows < cache.length ? begin + box_rows : cache.length;
       if (past <= low) past = low + 1;
-      const T* const from = values ? cache.value(kv_head, low) : cache.key(kv_head, low);
+      const T* const from = (values ? cache.value(kv_head, low) : cache.key(kv_head, low)) + q * 8;
+      if (past - low == box_rows) {
+        const T* next = from + row * cache.row_stride;
+        EFFINFER_UNROLL
+        for (int r = 0; r < box_rows; r += rows_at_once, next += rows_at_once * cache.row_stride) {
+          t.copy_async(to, piece_below(keys, half * box_rows + row, q, r),
+                       reinterpret_cast<const std::uint32_t*>(next));
+        }
+        continue;
+      }
       EFFINFER_KEEP_ROLLED
-      for (int i = t.thread(); i < box_rows * pieces; i += group_size) {
-        const int r = i / pieces, q = i % pieces;
+      for (int r = row; r < box_rows; r += rows_at_once) {
         int p = begin + r < low ? low : begin + r;
         if (p >= past) p = past - 1;
         t.copy_async(to, piece(keys, half * box_rows + r, q),
-                     reinterpret_cast<const std::uint32_t*>(from + (p - low) * cache.row_stride + q * 8));
+                     reinterpret_cast<const std::uint32_t*>(from + (p - low) * cache.row_stride));
       }
     }
   }
 
-  template <class Simt, class Hopper, class Shared, class Barriers>
-  EFFINFER_HOST_DEVICE static void consume(Simt& t, Hopper& h, const args& a, const prefill_sequence<T, View>& s,
-                                           int kv_head, const detail::query_block& block, int active, int own,
-                                           Shared memory, Barriers barrier) {
-    using execution::simt::matrix_descriptor;
-    // The warpgroup's queries come by itself, to where only it reads.
+  /// A warpgroup's queries come by itself, to where only it reads.
+  template <class Simt, class Shared>
+  EFFINFER_HOST_DEVICE static void copy_queries(Simt& t, const piece_of_work& w, int own, Shared memory) {
     constexpr int pieces = D / 8;
-    EFFINFER_KEEP_ROLLED
-    for (int i = t.thread() % group_size; i < 64 * pieces; i += group_size) {
-      const int r = block.first_row + own * 64 + i / pieces, row = r < block.past_row ? r : block.past_row - 1;
-      const T* const from = s.query.row(row / block.group) +
-                            std::ptrdiff_t{kv_head * block.group + row % block.group} * D + i % pieces * 8;
-      t.copy_async(memory, piece(rows, own * 64 + i / pieces, i % pieces),
-                   reinterpret_cast<const std::uint32_t*>(from));
+    const matrix_view<const T> query = w.s.query;
+    const int thread = detail::settled(t.thread()) % group_size, group = w.block.group;
+    const int q = thread % pieces, row = thread / pieces;
+    EFFINFER_UNROLL
+    for (int i = 0; i < 64; i += rows_at_once) {
+      int r = w.block.first_row + own * 64 + i + row;
+      if (r >= w.block.past_row) r = w.block.past_row - 1;
+      const T* const from = query.row(r / group) + std::ptrdiff_t{w.kv_head * group + r % group} * D + q * 8;
+      t.copy_async(memory, piece_below(rows, own * 64 + row, q, i), reinterpret_cast<const std::uint32_t*>(from));
     }
     t.commit();
+  }
 
-    const int warp_row = block.first_row + own * 64 + t.warp() % 4 * 16;
-    const int warp_past = warp_row + 16 < block.past_row ? warp_row + 16 : block.past_row;
-    const int warp_first_query = s.first_position + warp_row / block.group;
-    const int warp_last_query = s.first_position + (warp_past - 1) / block.group;
-    position at[1][2];
-    detail::locate_rows(t, block, s.first_position, s.index, kv_head, warp_row, at);
+  template <class Simt, class Hopper, class Shared, class Barriers>
+  EFFINFER_HOST_DEVICE static void consume(Simt& t, Hopper& h, const args& a, int own, Shared memory,
+                                           Barriers barrier) {
+    using execution::simt::matrix_descriptor;
     const float unit = detail::score_unit<Mixer>(a.heads);
-
-    float out[1][D / 8][4] = {}, score[1][keys / 8][4];
-    float greatest[1][2] = {{detail::minus_infinity, detail::minus_infinity}}, sum[1][2] = {}, fade[1][2];
-    std::uint32_t weight[keys / 16][4];
-
     const matrix_descriptor queries = h.describe(memory, own * 64 * 128 / 4, 16, 1024);
     const matrix_descriptor key_tiles = h.describe(memory, place(0, false) / 4, 16, 1024);
     const matrix_descriptor value_tiles = h.describe(memory, place(0, true) / 4, keys * 128, 1024);
-    const auto multiply_keys = [&](int stage) {
-      const matrix_descriptor tile = key_tiles + stage * tile_bytes;
-      h.begin();
-      EFFINFER_UNROLL
-      for (int k = 0; k < D / 16; ++k) {
-        h.template multiply<false>(score[0], queries + (k / 4 * rows * 128 + k % 4 * 32),
-                                   tile + (k / 4 * keys * 128 + k % 4 * 32), T{}, k > 0);
-      }
-      h.commit();
-    };
-    const auto multiply_values = [&](int stage) {
-      const matrix_descriptor tile = value_tiles + stage * tile_bytes;
-      h.begin();
-      EFFINFER_UNROLL
-      for (int k = 0; k < keys / 16; ++k) h.template multiply<true>(out[0], weight[k], tile + k * 16 * 128, T{}, true);
-      h.commit();
-    };
-    const auto weigh = [&](int key) {
-      const bool whole =
-          key >= s.cache.first && key + keys <= warp_first_query + 1 &&
-          (!Mixer::hides_keys || a.mixer.all_visible({warp_first_query, warp_last_query + 1, key, key + keys}));
-      detail::apply_policy<(D > 128)>(t, a.mixer, a.heads, s.cache.first, at, key, whole, score);
-      detail::weigh(t, unit, score, greatest, sum, fade);
-    };
-    const auto pack = [&] {
-      EFFINFER_UNROLL
-      for (int i = 0; i < keys / 4; ++i) {
-        const float(&w)[4] = score[0][i / 2];
-        weight[i / 4][i % 4] = detail::pair<T>(w[i % 2 * 2], w[i % 2 * 2 + 1]);
-      }
-    };
     // A lane for its warp, all of whose lanes have waited for the products that read it.
     const auto release = [&](int which) {
       if (t.lane() == 0) h.arrive(barrier, which);
     };
 
-    int key = block.next_tile<keys>(a.mixer, block.visited.begin), stage = 0, parity = 0;
-    t.template wait<0>();
-    h.fence_async();
-    h.sync(among_consumers + own, group_size);
-    if (key < block.visited.end) {
-      h.wait(barrier, filled(0, false), 0);
-      multiply_keys(0);
-      h.template finish<0>(score[0]);
-      release(empty(0, false));
-      weigh(key);
-      pack();
-      int next = block.next_tile<keys>(a.mixer, key + keys);
-      EFFINFER_KEEP_ROLLED
-      for (bool first = true; next < block.visited.end; first = false) {
-        const int following = block.next_tile<keys>(a.mixer, next + keys);
-        const int next_stage = (stage + 1) % stages, next_parity = next_stage == 0 ? parity ^ 1 : parity;
-        h.wait(barrier, filled(next_stage, false), next_parity);
-        // The first consumer goes first; the last turn is nobody's to wait for.
-        if (active > 1 && !(own == 0 && first)) h.sync(turn + own, 2 * group_size);
-        multiply_keys(next_stage);
+    int stage = 0, parity = 0;
+    if (has_work(t, a, 0)) copy_queries(t, piece_of_work(a, number_of(t, 0)), own, memory);
+    EFFINFER_KEEP_ROLLED
+    for (int n = 0; has_work(t, a, n); ++n) {
+      const piece_of_work w(a, number_of(t, n));
+      const detail::query_block& block = w.block;
+      const int kv_head = w.kv_head, first_held = w.s.cache.first, first_position = w.s.first_position;
+      // What lies behind the last row is computed like it, and not stored.
+      const auto clamped = [&](int row) { return row < block.past_row ? row : block.past_row - 1; };
+      const int group_row = clamped(block.first_row + own * 64), group_last = clamped(block.first_row + own * 64 + 63);
+      const int group_first_query = first_position + group_row / block.group;
+      const int group_last_query = first_position + group_last / block.group;
+      const int warp_row = block.first_row + own * 64 + detail::settled(t.warp()) % warps * 16;
+      position at[1][2];
+      detail::locate_rows(t, block, first_position, w.s.index, kv_head, warp_row, at);
+
+      float out[1][D / 8][4] = {}, score[1][keys / 8][4];
+      float greatest[1][2] = {{detail::minus_infinity, detail::minus_infinity}}, sum[1][2] = {}, fade[1][2];
+      std::uint32_t weight[keys / 16][4];
+
+      const auto multiply_keys = [&](int of) {
+        const matrix_descriptor tile = key_tiles + of * tile_bytes;
+        h.begin();
+        EFFINFER_UNROLL
+        for (int k = 0; k < D / 16; ++k) {
+          h.template multiply<false>(score[0], queries + (k / 4 * rows * 128 + k % 4 * 32),
+                                     tile + (k / 4 * keys * 128 + k % 4 * 32), T{}, k > 0);
+        }
+        h.commit();
+      };
+      const auto multiply_values = [&](int of) {
+        const matrix_descriptor tile = value_tiles + of * tile_bytes;
+        h.begin();
+        EFFINFER_UNROLL
+        for (int k = 0; k < keys / 16; ++k)
+          h.template multiply<true>(out[0], weight[k], tile + k * 16 * 128, T{}, true);
+        h.commit();
+      };
+      // One answer for the warpgroup, so that nothing branches between its products and their end.
+      const auto sees_all = [&](int key) {
+        return key >= first_held && key + keys <= group_first_query + 1 &&
+               (!Mixer::hides_keys || a.mixer.all_visible({group_first_query, group_last_query + 1, key, key + keys}));
+      };
+      const auto weigh = [&](auto whole, int key) {
+        detail::apply_policy<(D > 128)>(t, a.mixer, a.heads, first_held, at, key, whole, score);
+        detail::weigh(t, unit, score, greatest, sum, fade);
+      };
+      const auto pack = [&] {
+        EFFINFER_UNROLL
+        for (int i = 0; i < keys / 4; ++i) {
+          const float(&two)[4] = score[0][i / 2];
+          weight[i / 4][i % 4] = detail::pair<T>(two[i % 2 * 2], two[i % 2 * 2 + 1]);
+        }
+      };
+
+      int key = block.next_tile<keys>(a.mixer, block.visited.begin);
+      t.template wait<0>();
+      h.fence_async();
+      h.sync(among_consumers + own, group_size);
+      // The next rows' queries come while these end.
+      const auto go_on = [&] {
+        if (!has_work(t, a, n + 1)) return;
+        h.sync(among_consumers + own, group_size);
+        copy_queries(t, piece_of_work(a, number_of(t, n + 1)), own, memory);
+      };
+      if (key < block.visited.end) {
+        h.wait(barrier, filled(stage, false), parity);
+        multiply_keys(stage);
+        h.template finish<0>(score[0]);
+        release(empty(stage, false));
+        weigh(std::false_type(), key);
+        pack();
+        int next = block.next_tile<keys>(a.mixer, key + keys);
+        bool first = true;
+        const auto step = [&](auto whole, int following) {
+          const int next_stage = (stage + 1) % stages, next_parity = next_stage == 0 ? parity ^ 1 : parity;
+          h.wait(barrier, filled(next_stage, false), next_parity);
+          // The first consumer goes first; the last turn is nobody's to wait for.
+          if (takes_turns && !(own == 0 && first)) h.sync(turn + own, 2 * group_size);
+          multiply_keys(next_stage);
+          h.wait(barrier, filled(stage, true), parity);
+          multiply_values(stage);
+          if (takes_turns && !(own == 1 && following >= block.visited.end)) h.arrive(turn + (own ^ 1), 2 * group_size);
+          h.template finish<1>(score[0]);
+          if (!tied) release(empty(next_stage, false));
+          weigh(whole, next);
+          if (tied) release(empty(next_stage, false) + h.zero_behind(sum[0][0] + sum[0][1]));
+          h.template finish<0>(out[0]);
+          release(empty(stage, true));
+          if (!skips || t.any(fade[0][0] != 1 || fade[0][1] != 1)) detail::fade_out(fade, out);
+          pack();
+          stage = next_stage, parity = next_parity;
+        };
+        EFFINFER_KEEP_ROLLED
+        for (; next < block.visited.end; first = false) {
+          const int following = block.next_tile<keys>(a.mixer, next + keys);
+          if (sees_all(next)) {
+            step(std::true_type(), following);
+          } else {
+            step(std::false_type(), following);
+          }
+          next = following;
+        }
         h.wait(barrier, filled(stage, true), parity);
         multiply_values(stage);
-        if (active > 1 && !(own == 1 && following >= block.visited.end)) h.arrive(turn + (own ^ 1), 2 * group_size);
-        h.template finish<1>(score[0]);
-        release(empty(next_stage, false));
-        weigh(next);
+        go_on();
         h.template finish<0>(out[0]);
         release(empty(stage, true));
-        detail::fade_out(fade, out);
-        pack();
-        stage = next_stage, parity = next_parity;
-        next = following;
+        stage = (stage + 1) % stages, parity = stage == 0 ? parity ^ 1 : parity;
+      } else {
+        go_on();
       }
-      h.wait(barrier, filled(stage, true), parity);
-      multiply_values(stage);
-      h.template finish<0>(out[0]);
+      store(t, a, piece_of_work(a, number_of(t, n)), own, unit, greatest[0], sum[0], out[0]);
     }
+  }
 
+  /// Where rows go is found anew, as keeping it would take registers from the loop.
+  template <class Simt>
+  EFFINFER_HOST_DEVICE static void store(Simt& t, const args& a, const piece_of_work& w, int own, float unit,
+                                         const float (&greatest)[2], const float (&sum)[2],
+                                         const float (&out)[D / 8][4]) {
+    const matrix_view<T> to_rows = w.s.out;
+    const detail::query_block& block = w.block;
+    const int warp_row = block.first_row + own * 64 + detail::settled(t.warp()) % warps * 16;
     EFFINFER_UNROLL
     for (int half = 0; half < 2; ++half) {
-      const float factor = detail::final_factor(t, a.mixer, unit, at[0][half].head, greatest[0][half], sum[0][half]);
-      const int r = warp_row + half * 8 + t.lane() / 4;
-      T* const to = s.out.row((r < block.past_row ? r : block.first_row) / block.group) +
-                    std::ptrdiff_t{kv_head * block.group + r % block.group} * D + t.lane() % 4 * 8;
+      const int r = warp_row + half * 8 + t.lane() / 4, row = r < block.past_row ? r : block.past_row - 1;
+      const int head = w.kv_head * block.group + row % block.group;
+      const float factor = detail::final_factor(t, a.mixer, unit, head, greatest[half], sum[half]);
+      T* const to = to_rows.row(row / block.group) + std::ptrdiff_t{head} * D + t.lane() % 4 * 8;
       EFFINFER_UNROLL
       for (int c = 0; c < D / 8; c += 4) {
         std::uint32_t words[4];
         EFFINFER_UNROLL
         for (int i = 0; i < 4; ++i)
-          words[i] = detail::pair<T>(out[0][c + i][half * 2] * factor, out[0][c + i][half * 2 + 1] * factor);
+          words[i] = detail::pair<T>(out[c + i][half * 2] * factor, out[c + i][half * 2 + 1] * factor);
         detail::gather_pieces(t, words);
         if (r < block.past_row) detail::store_words(to + c * 8, words);
       }

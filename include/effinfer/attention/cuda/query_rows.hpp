@@ -112,6 +112,16 @@ EFFINFER_HOST_DEVICE void store_words(T* to, const std::uint32_t (&words)[4]) {
 #endif
 }
 
+/// Four floats of global memory at a multiple of 16 bytes.
+EFFINFER_HOST_DEVICE inline void load_floats(const float* from, float (&to)[4]) {
+#if defined(__CUDA_ARCH__)
+  const float4 v = *reinterpret_cast<const float4*>(from);
+  to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+#else
+  __builtin_memcpy(to, from, sizeof to);
+#endif
+}
+
 /// Of four matrices of 8 columns, one word of each in every lane: word i of lane l becomes that of lane l / 4 * 4 + i, of
 /// matrix l % 4. So four lanes, which had a piece of 4 bytes of each of four pieces of 16, have one whole piece each. All lanes
 /// call it.
@@ -132,6 +142,14 @@ EFFINFER_HOST_DEVICE void gather_pieces(Simt& t, std::uint32_t (&w)[4]) {
   }
 }
 
+/// x, of which a compiler knows nothing: what is made of it is made then, and not kept in registers from one round of a loop to the next.
+EFFINFER_HOST_DEVICE inline int settled(int x) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("" : "+r"(x));
+#endif
+  return x;
+}
+
 /// Scores of the keys from `key` on, as the mixer wants them; minus infinity where a query doesn't see a key. `Apart` keeps the
 /// policy's work on a few scores behind that on others, where there are no registers for all of it at once.
 template <bool Apart, class Mixer, class Simt, int Strips, int Columns>
@@ -139,6 +157,7 @@ EFFINFER_HOST_DEVICE void apply_policy(Simt& t, const Mixer& mixer, const head_l
                                        const position (&at)[Strips][2], int key, bool whole,
                                        float (&score)[Strips][Columns][4]) {
   if (!Mixer::changes_scores && whole) return;
+  const int thread_key = settled(key + t.lane() % 4 * 2);  // columns are at a constant distance from it
   EFFINFER_UNROLL
   for (int i = 0; i < Strips; ++i) {
     EFFINFER_UNROLL
@@ -146,12 +165,13 @@ EFFINFER_HOST_DEVICE void apply_policy(Simt& t, const Mixer& mixer, const head_l
       if constexpr (Mixer::changes_scores && Apart) t.warp_barrier();
       EFFINFER_UNROLL
       for (int e = 0; e < 4; ++e) {
+        const int column = n * 8 + e % 2;
         position p = at[i][e / 2];
-        p.key = key + n * 8 + t.lane() % 4 * 2 + e % 2;
+        p.key = thread_key + column;
         float& one = score[i][n][e];
         if constexpr (Mixer::changes_scores) one = mixer.score(one * heads.scale, p);
         if (!whole) {
-          bool seen = p.key <= p.query && p.key >= first_held;
+          bool seen = column <= p.query - thread_key && column >= first_held - thread_key;
           if constexpr (Mixer::hides_keys) seen = seen && mixer.visible(p);
           if (!seen) one = minus_infinity;
         }
@@ -165,17 +185,28 @@ EFFINFER_HOST_DEVICE void apply_policy(Simt& t, const Mixer& mixer, const head_l
 template <class Simt, int Strips, int Columns>
 EFFINFER_HOST_DEVICE void weigh(Simt& t, float unit, float (&score)[Strips][Columns][4], float (&greatest)[Strips][2],
                                 float (&sum)[Strips][2], float (&fade)[Strips][2]) {
+  // Two maxima of each row at a time, and the lanes' of all rows: each step alone takes longer than several.
+  float most[Strips * 2][2];
+  EFFINFER_UNROLL
+  for (int i = 0; i < Strips * 2; ++i) most[i][0] = most[i][1] = greatest[i / 2][i % 2];
+  EFFINFER_UNROLL
+  for (int n = 0; n < Columns * Strips * 4; ++n) {
+    const int i = n % (Strips * 2), c = n / (Strips * 2);
+    most[i][c % 2] = std::fmax(most[i][c % 2], score[i / 2][c / 2][i % 2 * 2 + c % 2]);
+  }
+  EFFINFER_UNROLL
+  for (int i = 0; i < Strips * 2; ++i) most[i][0] = std::fmax(most[i][0], most[i][1]);
+  EFFINFER_UNROLL
+  for (int mask = 1; mask < 4; mask *= 2) {
+    EFFINFER_UNROLL
+    for (int i = 0; i < Strips * 2; ++i) most[i][0] = std::fmax(most[i][0], t.shuffle_xor(most[i][0], mask));
+  }
   EFFINFER_UNROLL
   for (int i = 0; i < Strips * 2; ++i) {
     const int strip = i / 2, half = i % 2;
-    float most = greatest[strip][half];
-    EFFINFER_UNROLL
-    for (int n = 0; n < Columns * 2; ++n) most = std::fmax(most, score[strip][n / 2][half * 2 + n % 2]);
-    most = std::fmax(most, t.shuffle_xor(most, 1));
-    most = std::fmax(most, t.shuffle_xor(most, 2));
-    const float shift = most == minus_infinity ? 0.0F : most * unit;
+    const float shift = most[i][0] == minus_infinity ? 0.0F : most[i][0] * unit;
     fade[strip][half] = t.exp2(std::fma(greatest[strip][half], unit, -shift));
-    greatest[strip][half] = most;
+    greatest[strip][half] = most[i][0];
     float added = 0;
     EFFINFER_UNROLL
     for (int n = 0; n < Columns * 2; ++n) {

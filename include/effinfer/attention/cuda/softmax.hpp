@@ -1,11 +1,17 @@
 #pragma once
 // Softmax attention of one new token a sequence (decode) on a GPU. Keys are taken in splits of a fixed number of positions, each a
-// block of its own, with all query heads that share the key head; a second kernel merges the splits in order. What a split
-// covers doesn't depend on the batch, so a sequence's result doesn't either.
+// block of its own, with all query heads that share the key head; the block that ends last merges them in order. What a split
+// covers depends on the sequence alone, so its result does too.
+//
+// A block's warps go each its own way through the split, a strip of 32 keys after the other: each fetches its next keys while it weighs the
+// last ones, and has a softmax of its own, so that none waits for another before the end. How strips are multiplied, and what is rounded:
+// strip_products.hpp.
 //
 // Source: Dao et al., "Flash-Decoding for long-context inference" (2023); the online softmax of Milakov and Gimelshein (2018).
 
 #include <effinfer/attention/cuda/cache_rows.hpp>
+#include <effinfer/attention/cuda/query_rows.hpp>
+#include <effinfer/attention/cuda/strip_products.hpp>
 #include <effinfer/attention/policy.hpp>
 #include <effinfer/attention/sequence.hpp>
 #include <effinfer/attention/softmax.hpp>
@@ -13,17 +19,39 @@
 #include <effinfer/execution/simt/context.hpp>
 #include <effinfer/execution/simt/grid.hpp>
 
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <span>
 #include <string>
+#include <type_traits>
 
 namespace effinfer::inline v0::attention::cuda {
 
-/// Positions of a split.
-inline constexpr int split_keys = 1024;
+/// Positions of a split of a query that sees `visible` of them: few, so that a short context is many blocks, but never more than
+/// most_splits (and one, where the first begins inside a split). Of what multiplies as floats, which is slower, more.
+inline constexpr int most_splits = 128;
+template <class T, class Element>
+inline constexpr int least_split_keys = on_matrix_instructions<T, Element> ? 256 : 1024;
+template <class T, class Element>
+constexpr int split_keys(int visible) {
+  int keys = least_split_keys<T, Element>;
+  while (visible > keys * std::ptrdiff_t{most_splits}) keys *= 2;
+  return keys;
+}
+
+/// Splits of so many positions that hold the positions [begin, end); of none, an empty one.
+EFFINFER_HOST_DEVICE constexpr int splits_of(int begin, int end, int keys) {
+  return begin < end ? (end - 1) / keys - begin / keys + 1 : 1;
+}
+/// The most splits that a query may have that sees at most `visible` positions.
+template <class T, class Element>
+constexpr int splits_at_most(int visible) {
+  constexpr int keys = least_split_keys<T, Element>;
+  return ((visible - 1) / keys < most_splits ? (visible - 1) / keys + 1 : most_splits) + 1;
+}
 
 /// One sequence of a decode call. Shapes: query, out [H*D].
 template <class T, kv_cache::cache_view View>
@@ -34,24 +62,29 @@ struct decode_sequence {
   int first_part = 0;  ///< filled in by the plan: where its splits' results begin, in splits
   int first_key = 0;   ///< and the first and one past the last position that it visits
   int end_key = 0;
-  int index = 0;           ///< what policies get as position::sequence
-  float* parts = nullptr;  ///< device memory for its splits' results, where the call's isn't to be used
+  int split_keys = 1;  ///< and the positions of a split
+  int index = 0;       ///< what policies get as position::sequence
+  // Device memory of its own, where the call's workspace isn't to be used:
+  float* parts = nullptr;        ///< [splits, H, part_floats(D)]
+  unsigned* arrivals = nullptr;  ///< [H], 0 before their first use, and so after each
 };
 
 /// What a decode call needs, known on the host before anything runs.
 struct decode_plan {
-  int sequences = 0, most_splits = 0;
+  int sequences = 0;
+  int most_splits = 1;              ///< of a sequence; a plan of more is as good
   std::size_t parts = 0;            ///< splits of all sequences
+  std::size_t arrival_bytes = 0;    ///< of the workspace's beginning: 0 before their first use, and so after each
   std::size_t workspace_bytes = 0;  ///< of device memory, 16-byte aligned
 };
 
-/// The softmax of one head over one split: the greatest score, the sum of e^(score - greatest), and the outputs under that sum.
-/// In the workspace a part is head_size + 2 floats: outputs, greatest, sum.
-EFFINFER_HOST_DEVICE constexpr int part_floats(int head_size) { return head_size + 2; }
+/// The softmax of one head over one split: the greatest score as an exponent of two, the sum of 2^(exponent - greatest), and the outputs
+/// under that sum. In the workspace a part is head_size + 4 floats: outputs, greatest, sum, and two that fill 16 bytes.
+EFFINFER_HOST_DEVICE constexpr int part_floats(int head_size) { return head_size + 4; }
 
 /// Fills in what decode_sequence says that the plan does. Head sizes D of the kernels: 32, 64, 96, 128, 256.
-/// Errors: `invalid_argument` (heads, a cache that holds no token), `unsupported` (a head size, rows of keys or values
-/// that aren't aligned to 16 bytes, of int8 to 4).
+/// Errors: `invalid_argument` (heads, a scale that isn't above 0, a cache that holds no token), `unsupported` (a head size, rows of keys or
+/// values that aren't aligned to 16 bytes, of int8 to 4).
 template <class Mixer, class T, class View>
 decode_plan plan_decode(const Mixer& mixer, const head_layout& h, std::span<decode_sequence<T, View>> sequences) {
   const char* const who = "attention::cuda::plan_decode";
@@ -67,237 +100,278 @@ decode_plan plan_decode(const Mixer& mixer, const head_layout& h, std::span<deco
     s.first_key = k.begin > s.cache.first ? k.begin : s.cache.first;
     s.end_key = k.end < query + 1 ? k.end : query + 1;
     s.first_part = static_cast<int>(plan.parts);
-    const int splits = s.first_key < s.end_key ? (s.end_key - 1) / split_keys - s.first_key / split_keys + 1 : 0;
+    s.split_keys = split_keys<T, typename View::element_type>(s.end_key - s.first_key);
+    const int splits = splits_of(s.first_key, s.end_key, s.split_keys);
     plan.parts += static_cast<std::size_t>(splits);
     plan.most_splits = plan.most_splits > splits ? plan.most_splits : splits;
   }
-  plan.workspace_bytes = plan.parts * static_cast<std::size_t>(h.heads) *
-                         static_cast<std::size_t>(part_floats(h.head_size)) * sizeof(float);
+  plan.arrival_bytes = (sequences.size() * static_cast<std::size_t>(h.heads) * sizeof(unsigned) + 15) / 16 * 16;
+  plan.workspace_bytes = plan.arrival_bytes + plan.parts * static_cast<std::size_t>(h.heads) *
+                                                  static_cast<std::size_t>(part_floats(h.head_size)) * sizeof(float);
   return plan;
 }
 
-/// What both kernels are told. `sequences` and `parts` lie in device memory.
+/// What the kernel is told. `sequences` and `workspace` lie in device memory.
 template <class Mixer, class T, class View>
 struct decode_args {
   Mixer mixer;
   head_layout heads;
   const decode_sequence<T, View>* sequences;
   decode_plan plan;
-  float* parts;  ///< [plan.parts, H, part_floats(D)]
+  std::byte* workspace;  ///< of plan.workspace_bytes: [sequences, H] arrivals, then [plan.parts, H, part_floats(D)]
 };
 
-/// Where the results of a sequence's splits begin.
-template <class Mixer, class T, class View>
-EFFINFER_HOST_DEVICE float* parts_of(const decode_args<Mixer, T, View>& a, const decode_sequence<T, View>& s) {
-  if (s.parts != nullptr) return s.parts;
-  return a.parts + std::ptrdiff_t{s.first_part} * a.heads.heads * part_floats(a.heads.head_size);
-}
-
-/// Errors: `mismatch`: a kernel compiled for another head size; `limit`: more blocks along y than the 65535 of a grid.
-inline void check_compiled(const head_layout& h, int compiled, std::ptrdiff_t blocks_y) {
-  if (h.head_size != compiled) {
-    throw error(
-        error_code::mismatch, "attention::cuda: decode kernel",
-        "compiled for head_size = " + std::to_string(compiled) + ", the plan is for " + std::to_string(h.head_size));
-  }
-  if (blocks_y > 65535) {
-    throw error(error_code::limit, "attention::cuda: decode kernel",
-                std::to_string(blocks_y) + " sequences times heads are more than a grid holds", "call it in parts");
-  }
-}
-
-/// One split of one sequence for the query heads of one key head, at most Heads of them at a time: block x is the split, y the
-/// sequence, key head and group of heads. D: the head size.
-template <class Mixer, class T, class View, int D, int Heads = 8>
-struct decode_split {
+/// One split of one sequence for the query heads of one key head, at most `rows` of them at a time: block x is the split, the key head and
+/// the group of heads, y the sequence. The last of a sequence's blocks to end merges the parts, in an order that depends on their number
+/// alone, with what the mixer's `start` adds. A query that sees no key gets zeros. D: the head size.
+template <class Mixer, class T, class View, int D>
+struct decode {
   using args = decode_args<Mixer, T, View>;
   using element = typename View::element_type;
   using row = cache_row<element, D>;
-  static constexpr int threads = 128;
-  /// Keys of a tile: 32 where two stages of 64 would take what keeps a second block off the multiprocessor, or more than there is.
-  static constexpr int tile = 2 * 2 * 64 * row::pitch * 4 <= 72 * 1024 ? 64 : 32;
-  static constexpr int tile_words = tile * row::pitch;
+  using products = strip_products<T, element, D>;
+  static constexpr int rows = 16;
+  static constexpr int half_words = strip_keys * products::pitch, strip_words = 2 * half_words;  ///< keys, then values
+  /// As many as leave room for three blocks on a multiprocessor, so that enough is on its way while some begin or end.
+  static constexpr int fitting = 72 * 1024 / (strip_words * 4);
+  static constexpr int warps = fitting >= 4 ? 4 : fitting >= 2 ? 2 : 1;
+  static constexpr int threads = warps * 32;
+  static constexpr int result_pitch = part_floats(D);  ///< of a row: outputs, greatest, sum
+  static_assert(rows * result_pitch <= strip_words, "a warp's results take the place of its strip");
+  /// In the end weights of parts stand there and, for each warp, outputs.
+  static constexpr int weight_pitch = most_splits + 4;
+  static constexpr int merge_words = rows * weight_pitch + warps * rows * D;
+  static constexpr int words = warps * strip_words > merge_words ? warps* strip_words : merge_words;
 
-  static int groups(const args& a) { return (a.heads.heads / a.heads.kv_heads + Heads - 1) / Heads; }
+  static int chunks(const head_layout& h) { return (h.heads / h.kv_heads + rows - 1) / rows; }
+  /// Errors: `mismatch`: a plan for another head size; `limit`: more sequences than the 65535 of a grid.
   static execution::simt::grid plan(const args& a) {
-    check_compiled(a.heads, D, std::ptrdiff_t{a.plan.sequences} * a.heads.kv_heads * groups(a));
-    constexpr int tiles = 2 * 2 * tile_words * 4;  // keys and values, two stages
-    constexpr int floats = Heads * D + Heads * tile + 3 * Heads;
-    return {a.plan.most_splits, a.plan.sequences * a.heads.kv_heads * groups(a), threads,
-            tiles + floats * static_cast<int>(sizeof(float)) + 64};
+    if (a.heads.head_size != D) {
+      throw error(
+          error_code::mismatch, "attention::cuda::decode",
+          "compiled for head_size = " + std::to_string(D) + ", the plan is for " + std::to_string(a.heads.head_size));
+    }
+    if (a.plan.sequences > 65535) {
+      throw error(error_code::limit, "attention::cuda::decode",
+                  std::to_string(a.plan.sequences) + " sequences are more than a grid holds", "call it in parts");
+    }
+    return {a.plan.most_splits * a.heads.kv_heads * chunks(a.heads), a.plan.sequences, threads, (words + 4) * 4};
   }
 
   template <class Simt>
   EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
-    const int group = a.heads.heads / a.heads.kv_heads, chunks = (group + Heads - 1) / Heads;
-    const int chunk = t.block_y() % chunks, kv_head = t.block_y() / chunks % a.heads.kv_heads;
-    const decode_sequence<T, View>& s = a.sequences[t.block_y() / chunks / a.heads.kv_heads];
-    const int split = s.first_key / split_keys + t.block();
-    const int begin = s.first_key > split * split_keys ? s.first_key : split * split_keys;
-    const int end = s.end_key < (split + 1) * split_keys ? s.end_key : (split + 1) * split_keys;
-    if (begin >= end) return;
-    const int first_head = kv_head * group + chunk * Heads;
-    const int heads = group - chunk * Heads < Heads ? group - chunk * Heads : Heads;
-    const int query_position = s.cache.length - 1;
+    const int group = a.heads.heads / a.heads.kv_heads, chunks = (group + rows - 1) / rows;
+    const int chunk = t.block() % chunks, kv_head = t.block() / chunks % a.heads.kv_heads;
+    const int part = t.block() / chunks / a.heads.kv_heads;
+    const decode_sequence<T, View>& s = a.sequences[t.block_y()];
+    const int splits = splits_of(s.first_key, s.end_key, s.split_keys);
+    if (part >= splits) return;
+    const int first_head = kv_head * group + chunk * rows;
+    const int heads = group - chunk * rows < rows ? group - chunk * rows : rows;
+    const auto memory = t.template shared<std::uint32_t>(words);
+    const auto is_last = t.template shared<std::uint32_t>(4);
 
-    const auto keys = t.template shared<std::uint32_t>(2 * tile_words),
-               values = t.template shared<std::uint32_t>(2 * tile_words);
-    const auto query = t.template shared<float>(Heads * D);
-    const auto score = t.template shared<float>(Heads * tile);
-    const auto greatest = t.template shared<float>(Heads), sum = t.template shared<float>(Heads);
-    const auto fade = t.template shared<float>(Heads);
-
-    const int first_tile = begin / tile, last_tile = (end + tile - 1) / tile;
-    fetch_rows<tile, D, threads, row::pitch>(t, s.cache, kv_head, first_tile * tile, begin, end, keys, values);
-    t.commit();
-    for (int i = t.thread(); i < heads * D; i += threads)
-      query[i] = static_cast<float>(s.query[first_head * D + i]) * a.heads.scale;
-    if (t.thread() < heads) {
-      greatest[t.thread()] = minus_infinity;
-      sum[t.thread()] = 0.0F;
-    }
-    constexpr int columns = (D + threads - 1) / threads;  // of the output, a thread
-    float out[columns][Heads] = {};
-
-    for (int n = first_tile; n < last_tile; ++n) {
-      const int stage = (n - first_tile) % 2 * tile_words;
-      const auto stage_keys = keys + stage, stage_values = values + stage;
-      if (n + 1 < last_tile) {
-        const int other = tile_words - stage;
-        fetch_rows<tile, D, threads, row::pitch>(t, s.cache, kv_head, (n + 1) * tile, begin, end, keys + other,
-                                                 values + other);
-        t.commit();
-        t.template wait<1>();
-      } else {
-        t.template wait<0>();
-      }
+    read_split(t, a, s, part, kv_head, first_head, heads, memory + t.warp() * strip_words);
+    t.barrier();
+    float* const parts = (s.parts != nullptr ? s.parts
+                                             : reinterpret_cast<float*>(a.workspace + a.plan.arrival_bytes) +
+                                                   std::ptrdiff_t{s.first_part} * a.heads.heads * part_floats(D)) +
+                         std::ptrdiff_t{first_head} * part_floats(D);
+    const std::ptrdiff_t stride = std::ptrdiff_t{a.heads.heads} * part_floats(D);
+    join_warps(t, heads, memory, parts + part * stride);
+    if (splits > 1) {
+      unsigned* const arrivals = s.arrivals != nullptr ? s.arrivals
+                                                       : reinterpret_cast<unsigned*>(a.workspace) +
+                                                             std::ptrdiff_t{t.block_y()} * a.heads.heads;
+      t.fence();
       t.barrier();
-      const int low = begin > n * tile ? begin - n * tile : 0, high = end - n * tile < tile ? end - n * tile : tile;
-
-      // Two or four threads a key, each its share of the numbers.
-      constexpr int sharing = threads / tile, share = D / sharing;
-      const int key = t.thread() / sharing, first = t.thread() % sharing * share;
-      float dot[Heads] = {}, key_scale = 1;
-      if (key >= low && key < high) {
-        for (int w = 0; w < share / row::per_word; ++w) {
-          const std::uint32_t word = stage_keys[key * row::pitch + first / row::per_word + w];
-          EFFINFER_UNROLL
-          for (int i = 0; i < row::per_word; ++i) {
-            const float k = row::number(word, i);
-            EFFINFER_UNROLL
-            for (int h = 0; h < Heads; ++h) {
-              if (h < heads) dot[h] += query[h * D + first + w * row::per_word + i] * k;
-            }
-          }
-        }
-        key_scale = row::scale(stage_keys, key);
-      }
-      for (int h = 0; h < Heads; ++h) {
-        if (h >= heads) break;
-        float all = dot[h];
-        for (int mask = 1; mask < sharing; mask *= 2) all += t.shuffle_xor(all, mask);
-        all *= key_scale;
-        if (first != 0) continue;
-        const position p{query_position, n * tile + key, first_head + h, kv_head, s.index};
-        const bool seen = key >= low && key < high && a.mixer.visible(p);
-        score[h * tile + key] = seen ? a.mixer.score(all, p) : minus_infinity;
-      }
-      t.barrier();
-
-      // A warp a head: its greatest score so far, the weights, their sum.
-      for (int h = t.warp(); h < heads; h += threads / 32) {
-        const float old = greatest[h];
-        float now = minus_infinity, weight = 0;
-        EFFINFER_UNROLL
-        for (int k = 0; k < tile; k += 32) now = std::fmax(now, static_cast<float>(score[h * tile + k + t.lane()]));
-        now = std::fmax(execution::simt::warp_max(t, now), old);
-        const float shift = now == minus_infinity ? 0.0F : now;
-        EFFINFER_UNROLL
-        for (int k = 0; k < tile; k += 32) {
-          const float one = std::exp(score[h * tile + k + t.lane()] - shift);
-          score[h * tile + k + t.lane()] = one;
-          weight += one;
-        }
-        const float added = execution::simt::warp_sum(t, weight);
-        t.warp_barrier();  // all have read greatest[h]
-        if (t.lane() == 0) {
-          const float f = std::exp(old - shift);
-          fade[h] = f;
-          greatest[h] = now;
-          sum[h] = static_cast<float>(sum[h]) * f + added;
-        }
-      }
-      t.barrier();
-
-      for (int c = 0; c < columns; ++c) {
-        const int d = c * threads + t.thread();
-        if (d >= D) break;
-        for (int h = 0; h < Heads; ++h) {
-          if (h < heads) out[c][h] *= fade[h];
-        }
-        for (int k = low; k < high; ++k) {
-          const float v = row::number(stage_values[k * row::pitch + d / row::per_word], d % row::per_word) *
-                          row::scale(stage_values, k);
-          for (int h = 0; h < Heads; ++h) {
-            if (h < heads) out[c][h] += score[h * tile + k] * v;
-          }
-        }
-      }
-      t.barrier();  // before this stage is filled again
-    }
-
-    for (int h = 0; h < Heads; ++h) {
-      if (h >= heads) break;
-      float* const part =
-          parts_of(a, s) + (std::ptrdiff_t{t.block()} * a.heads.heads + first_head + h) * part_floats(D);
-      for (int c = 0; c < columns; ++c) {
-        const int d = c * threads + t.thread();
-        if (d < D) part[d] = out[c][h];
-      }
       if (t.thread() == 0) {
-        part[D] = greatest[h];
-        part[D + 1] = sum[h];
+        const bool last = t.atomic_add(arrivals + first_head, 1U) + 1 == static_cast<unsigned>(splits);
+        if (last) arrivals[first_head] = 0;
+        is_last[0] = last ? 1 : 0;
       }
     }
+    t.barrier();
+    if (splits > 1) {
+      if (is_last[0] == 0) return;
+      t.fence();
+    }
+    merge(t, a, first_head, heads, parts, stride, splits, memory, s.out + std::ptrdiff_t{first_head} * D);
   }
 
  private:
-  static constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
-};
+  static constexpr float minus_infinity = detail::minus_infinity;
+  template <class Shared>
+  EFFINFER_HOST_DEVICE static float number(const Shared& memory, int i) {
+    return std::bit_cast<float>(static_cast<std::uint32_t>(memory[i]));
+  }
+  EFFINFER_HOST_DEVICE static std::uint32_t bits(float v) { return std::bit_cast<std::uint32_t>(v); }
 
-/// The parts of each head merged in rising order, and what the mixer's `start` adds: block x is the head, y the sequence.
-/// A query that sees no key gets zeros.
-template <class Mixer, class T, class View, int D>
-struct decode_merge {
-  using args = decode_args<Mixer, T, View>;
-  static constexpr int threads = D < 128 ? (D + 31) / 32 * 32 : 128;
+  /// What a warp finds in its strips of a split, left in `own`, its memory: [rows, result_pitch].
+  template <class Simt, class Shared>
+  EFFINFER_HOST_DEVICE static void read_split(Simt& t, const args& a, const decode_sequence<T, View>& s, int part,
+                                              int kv_head, int first_head, int heads, Shared own) {
+    const int begin = s.first_key, split = (begin / s.split_keys + part) * s.split_keys;
+    const int past = split + s.split_keys < s.end_key ? split + s.split_keys : s.end_key;
+    const int query_position = s.cache.length - 1;
+    const auto next_strip = [&](int key) {
+      for (; key < past; key += warps * strip_keys) {
+        const int low = key > begin ? key : begin, high = key + strip_keys < past ? key + strip_keys : past;
+        if (low < high && (!Mixer::hides_keys || a.mixer.any_visible({query_position, query_position + 1, low, high})))
+          return key;
+      }
+      return key;
+    };
+    const auto fetch = [&](auto values, int key) {
+      constexpr bool of_values = decltype(values)::value;
+      if (key < past) {
+        detail::fetch_strip<of_values, D, products::pitch>(t, s.cache, kv_head, key, s.cache.first, s.cache.length,
+                                                           own + (of_values ? half_words : 0));
+      }
+      t.commit();
+    };
+    int key = next_strip(split + t.warp() * strip_keys);
+    fetch(std::false_type{}, key);
+    fetch(std::true_type{}, key);
 
-  static execution::simt::grid plan(const args& a) {
-    check_compiled(a.heads, D, a.plan.sequences);
-    return {a.heads.heads, a.plan.sequences, threads, 0};
+    position at[1][2];
+    const T* row_of[2];
+    EFFINFER_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      const int r = t.lane() / 4 + i * 8, head = first_head + (r < heads ? r : heads - 1);  // past the last: any
+      at[0][i] = {query_position, 0, head, kv_head, s.index};
+      row_of[i] = s.query + std::ptrdiff_t{head} * D;
+    }
+    const auto query = products::load_query(t, row_of);
+
+    float out[1][D / 8][4] = {};
+    float greatest[1][2] = {{minus_infinity, minus_infinity}}, sum[1][2] = {}, fade[1][2];
+    const float unit = detail::score_unit<Mixer>(a.heads);
+    while (key < past) {
+      const int following = next_strip(key + warps * strip_keys);
+      strip_tile score = {};
+      t.template wait<1>();
+      t.warp_barrier();  // all lanes see the keys
+      products::multiply_query(t, query, own, score);
+      if constexpr (row::scaled) {
+        EFFINFER_UNROLL
+        for (int i = 0; i < strip_keys / 2; ++i)
+          score[0][i / 4][i % 4] *= row::scale(own, i / 4 * 8 + t.lane() % 4 * 2 + i % 2, products::pitch);
+      }
+      t.warp_barrier();  // and are done with them
+      fetch(std::false_type{}, following);
+      const bool whole =
+          key >= s.cache.first && key + strip_keys <= query_position + 1 &&
+          (!Mixer::hides_keys || a.mixer.all_visible({query_position, query_position + 1, key, key + strip_keys}));
+      detail::apply_policy<(D > 128)>(t, a.mixer, a.heads, s.cache.first, at, key, whole, score);
+      detail::weigh(t, unit, score, greatest, sum, fade);
+      detail::fade_out(fade, out);
+      t.template wait<1>();
+      t.warp_barrier();
+      products::multiply_values(t, own + half_words, score, out);
+      t.warp_barrier();
+      fetch(std::true_type{}, following);
+      key = following;
+    }
+    t.template wait<0>();
+    t.warp_barrier();
+
+    EFFINFER_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      float all = sum[0][i];
+      all += t.shuffle_xor(all, 1);
+      all += t.shuffle_xor(all, 2);
+      const int r = t.lane() / 4 + i * 8;
+      if (r >= heads) continue;
+      const auto result = own + r * result_pitch;
+      EFFINFER_UNROLL
+      for (int e = 0; e < D / 4; ++e) result[products::column(t.lane(), e / 2, e)] = bits(out[0][e / 2][i * 2 + e % 2]);
+      if (t.lane() % 4 == 0) {
+        result[D] = bits(greatest[0][i] * unit);
+        result[D + 1] = bits(all);
+      }
+    }
   }
 
-  template <class Simt>
-  EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
-    const decode_sequence<T, View>& s = a.sequences[t.block_y()];
-    const int head = t.block();
-    const int splits = s.first_key < s.end_key ? (s.end_key - 1) / split_keys - s.first_key / split_keys + 1 : 0;
-    const float* const first = parts_of(a, s) + std::ptrdiff_t{head} * part_floats(D);
-    const std::ptrdiff_t stride = std::ptrdiff_t{a.heads.heads} * part_floats(D);
-    const softmax_start start = a.mixer.start(head);
-    float greatest = start.max;
-    for (int i = 0; i < splits; ++i) {
-      const float one = first[i * stride + D];
-      greatest = one > greatest ? one : greatest;
+  /// The warps' results as one part, [rows, part_floats(D)].
+  template <class Simt, class Shared>
+  EFFINFER_HOST_DEVICE static void join_warps(Simt& t, int heads, Shared memory, float* to) {
+    for (int i = t.thread(); i < heads * D; i += threads) {
+      const int r = i / D, d = i % D;
+      const auto of = [&](int warp, int column) {
+        return number(memory, warp * strip_words + r * result_pitch + column);
+      };
+      float most = of(0, D), sum = 0, out = 0;
+      EFFINFER_UNROLL
+      for (int w = 1; w < warps; ++w) most = std::fmax(most, of(w, D));
+      const float shift = most == minus_infinity ? 0.0F : most;
+      EFFINFER_UNROLL
+      for (int w = 0; w < warps; ++w) {
+        const float weight = t.exp2(of(w, D) - shift);
+        sum = std::fma(of(w, D + 1), weight, sum);
+        out = std::fma(of(w, d), weight, out);
+      }
+      float* const head = to + r * part_floats(D);
+      head[d] = out;
+      if (d == 0) head[D] = most, head[D + 1] = sum;
     }
-    const bool any = greatest != -std::numeric_limits<float>::infinity();
-    float sum = any ? start.sum * std::exp(start.max - greatest) : 0.0F;
-    for (int i = 0; any && i < splits; ++i)
-      sum += first[i * stride + D + 1] * std::exp(first[i * stride + D] - greatest);
-    for (int d = t.thread(); d < D; d += threads) {
-      float o = 0;
-      for (int i = 0; any && i < splits; ++i) o += first[i * stride + d] * std::exp(first[i * stride + D] - greatest);
-      s.out[head * D + d] = T(sum != 0.0F ? o / sum : 0.0F);
+  }
+
+  /// The parts of `heads` heads, `stride` floats from one to the next: the warps take turns at them. To `to`, [heads, D].
+  template <class Simt, class Shared>
+  EFFINFER_HOST_DEVICE static void merge(Simt& t, const args& a, int first_head, int heads, const float* parts,
+                                         std::ptrdiff_t stride, int splits, Shared memory, T* to) {
+    // A warp a head: the weights of its parts, under its whole sum.
+    for (int r = t.warp(); r < heads; r += warps) {
+      const float* const of = parts + r * part_floats(D) + D;
+      const softmax_start start = a.mixer.start(first_head + r);
+      const float other = start.max * detail::log2_e;
+      float most = other;
+      for (int i = t.lane(); i < splits; i += 32) most = std::fmax(most, of[i * stride]);
+      most = execution::simt::warp_max(t, most);
+      const float shift = most == minus_infinity ? 0.0F : most;
+      float sum = 0;
+      for (int i = t.lane(); i < splits; i += 32) {
+        const float weight = t.exp2(of[i * stride] - shift);
+        memory[r * weight_pitch + i] = bits(weight);
+        sum = std::fma(of[i * stride + 1], weight, sum);
+      }
+      sum = execution::simt::warp_sum(t, sum);
+      if (start.sum != 0.0F) sum += start.sum * t.exp2(other - shift);
+      if (t.lane() == 0) memory[r * weight_pitch + weight_pitch - 1] = bits(sum != 0.0F ? 1 / sum : 0.0F);
+    }
+    t.barrier();
+    const auto outputs = memory + rows * weight_pitch;
+    constexpr int batch = 8;  // loads on their way at once
+    for (int r = 0; r < heads; ++r) {
+      for (int d = t.lane() * 4; d < D; d += 128) {
+        float out[4] = {};
+        for (int first = t.warp(); first < splits; first += batch * warps) {
+          float one[batch][4] = {};
+          EFFINFER_UNROLL
+          for (int b = 0; b < batch; ++b) {
+            const int i = first + b * warps;
+            if (i < splits) detail::load_floats(parts + i * stride + r * part_floats(D) + d, one[b]);
+          }
+          EFFINFER_UNROLL
+          for (int b = 0; b < batch; ++b) {
+            const int i = first + b * warps;
+            const float weight = i < splits ? number(memory, r * weight_pitch + i) : 0.0F;
+            EFFINFER_UNROLL
+            for (int e = 0; e < 4; ++e) out[e] = std::fma(one[b][e], weight, out[e]);
+          }
+        }
+        EFFINFER_UNROLL
+        for (int e = 0; e < 4; ++e) outputs[(t.warp() * rows + r) * D + d + e] = bits(out[e]);
+      }
+    }
+    t.barrier();
+    for (int i = t.thread(); i < heads * D; i += threads) {
+      const int r = i / D, d = i % D;
+      float out = 0;
+      EFFINFER_UNROLL
+      for (int w = 0; w < warps; ++w) out += number(outputs, (w * rows + r) * D + d);
+      to[i] = T(out * number(memory, r * weight_pitch + weight_pitch - 1));
     }
   }
 };

@@ -22,6 +22,7 @@ class device_context {
 
   __device__ void barrier() { __syncthreads(); }
   __device__ void warp_barrier() { __syncwarp(); }
+  __device__ void fence() { __threadfence(); }
 
   template <class T>
   __device__ T shuffle(T v, int lane) {
@@ -147,10 +148,27 @@ concept hopper_kernel = requires {
   requires K::for_hopper;
 };
 
+/// Kernels of K::threads threads, K::blocks_at_once of whose blocks a multiprocessor is to hold: they get no more registers than that leaves.
+template <class K>
+concept sized_kernel = requires {
+  K::threads;
+  K::blocks_at_once;
+};
+
 /// A kernel K with `K::args` and `K::run(context, args)`, as CUDA starts it. The next one may be started as soon as all its blocks run: what that
 /// does before it awaits this one costs nobody anything.
 template <class K>
 __global__ void enter(const __grid_constant__ typename K::args a) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+  device_context t;
+  run_kernel<K>(t, a);
+}
+
+/// The same for a sized_kernel.
+template <sized_kernel K>
+__global__ void __launch_bounds__(K::threads, K::blocks_at_once) enter_sized(const __grid_constant__ typename K::args a) {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
@@ -177,6 +195,8 @@ template <class K>
 const void* entry_of() {
   if constexpr (hopper_kernel<K>) {
     return reinterpret_cast<const void*>(enter_alone<K>);
+  } else if constexpr (sized_kernel<K>) {
+    return reinterpret_cast<const void*>(enter_sized<K>);
   } else {
     return reinterpret_cast<const void*>(enter<K>);
   }

@@ -60,6 +60,8 @@ void launch(const typename K::args& args, cudaStream_t stream, bool overlaps = f
   how.numAttrs = count;
   if constexpr (hopper_kernel<K>) {
     check(cudaLaunchKernelEx(&how, enter_alone<K>, args), "start of a kernel");
+  } else if constexpr (sized_kernel<K>) {
+    check(cudaLaunchKernelEx(&how, enter_sized<K>, args), "start of a kernel");
   } else {
     check(cudaLaunchKernelEx(&how, enter<K>, args), "start of a kernel");
   }

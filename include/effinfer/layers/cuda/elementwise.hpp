@@ -4,6 +4,7 @@
 #include <effinfer/core/matrix_view.hpp>
 #include <effinfer/execution/simt/context.hpp>
 #include <effinfer/execution/simt/grid.hpp>
+#include <effinfer/execution/simt/pack.hpp>
 
 #include <cmath>
 #include <cstddef>
@@ -20,19 +21,32 @@ struct swiglu {
   };
 
   static execution::simt::grid plan(const args& a) {
-    return {static_cast<int>((a.gate.columns + threads - 1) / threads), static_cast<int>(a.gate.rows), threads, 0};
+    return {static_cast<int>((a.gate.columns + threads * width - 1) / (threads * width)), static_cast<int>(a.gate.rows),
+            threads, 0};
   }
 
   template <class Simt>
   EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
-    const std::ptrdiff_t e = std::ptrdiff_t{t.block()} * threads + t.thread();
-    if (e >= a.gate.columns) return;
-    const auto gate = static_cast<float>(a.gate.row(t.block_y())[e]);
-    a.out.row(t.block_y())[e] = T(gate / (1.0F + std::exp(-gate)) * static_cast<float>(a.up.row(t.block_y())[e]));
+    using execution::simt::takes_packs;
+    const std::ptrdiff_t first = (std::ptrdiff_t{t.block()} * threads + t.thread()) * width;
+    if (first >= a.gate.columns) return;
+    const T *const gates = a.gate.row(t.block_y()) + first, *const ups = a.up.row(t.block_y()) + first;
+    T* const out = a.out.row(t.block_y()) + first;
+    const int count = a.gate.columns - first < width ? static_cast<int>(a.gate.columns - first) : width;
+    auto gate = execution::simt::load_pack<T, width>(gates, count, takes_packs<T, width>(gates));
+    const auto up = execution::simt::load_pack<T, width>(ups, count, takes_packs<T, width>(ups));
+    EFFINFER_UNROLL
+    for (int i = 0; i < width; ++i) gate.v[i] = of(gate.v[i], up.v[i]);
+    execution::simt::store_pack(out, gate, count, takes_packs<T, width>(out));
+  }
+
+  EFFINFER_HOST_DEVICE static T of(T gate, T up) {
+    const auto g = static_cast<float>(gate);
+    return T(g / (1.0F + std::exp(-g)) * static_cast<float>(up));
   }
 
  private:
-  static constexpr int threads = 256;
+  static constexpr int threads = 128, width = 2;  ///< so few, as one token's numbers should go to many multiprocessors
 };
 
 /// y[t][e] += x[t][e], where x has one row for all t too (a bias). Shapes: y [T, E], x [T, E] or [1, E].

@@ -1,10 +1,11 @@
 #pragma once
-// Rotary position embedding of queries and keys, and the new keys and values into the cache: a block a token. Source: as
+// Rotary position embedding of queries and keys, and the new keys and values into the cache: some blocks a token. Source: as
 // layers/rotary_embedding.hpp, whose angles it takes.
 
 #include <effinfer/core/matrix_view.hpp>
 #include <effinfer/execution/simt/context.hpp>
 #include <effinfer/execution/simt/grid.hpp>
+#include <effinfer/execution/simt/pack.hpp>
 #include <effinfer/kv_cache/cuda/store.hpp>
 #include <effinfer/kv_cache/view.hpp>
 
@@ -27,12 +28,90 @@ struct rotary_token {
   bool interleaved;
 };
 
+/// Numbers that a thread turns, loads and stores at once, where all of a token's rows take packs.
+inline constexpr int rotary_width = 8, rotary_threads = 64;
+
+/// Blocks that share a token: a thread has 8 pairs, or 8 numbers that are only moved.
+EFFINFER_HOST_DEVICE inline int rotary_blocks(int heads, int kv_heads, int head_size, int rotary_size) {
+  const int pairs = rotary_size / 2, moved = kv_heads * (2 * head_size - 2 * pairs);
+  const int packs = ((heads + kv_heads) * pairs + moved) / rotary_width;
+  return packs > rotary_threads ? (packs + rotary_threads - 1) / rotary_threads : 1;
+}
+
+/// Block `share` of rotary_blocks.
 template <class Simt, class T, class C>
-EFFINFER_HOST_DEVICE void rotate_and_store_token(Simt& t, const rotary_token<T, C>& a) {
+EFFINFER_HOST_DEVICE void rotate_and_store_token(Simt& t, const rotary_token<T, C>& a, int share) {
+  using execution::simt::load_pack;
+  using execution::simt::pack;
+  using execution::simt::store_pack;
+  using execution::simt::takes_packs;
   constexpr bool scaled = std::is_same_v<C, kv_cache::int8>;
-  const int d = a.head_size, half = a.rotary_size / 2,
-            pairs = d - half;  // of a head: half are turned, the rest is moved
-  for (int at = t.thread(); at < (scaled ? a.heads : a.heads + a.kv_heads) * pairs; at += t.threads()) {
+  constexpr int width = rotary_width;
+  const int d = a.head_size, half = a.rotary_size / 2;
+  const int step = rotary_blocks(a.heads, a.kv_heads, d, a.rotary_size) * t.threads();
+  const int own = share * t.threads() + t.thread();
+  const auto turned = [](float x, float y, float c, float s) { return x * c - y * s; };
+  const auto turned_too = [](float x, float y, float c, float s) { return y * c + x * s; };
+  if (!scaled && half % width == 0 && d % width == 0 && takes_packs(a.query) && takes_packs(a.key) &&
+      takes_packs(a.value) && takes_packs(a.turns) && takes_packs(a.keys, a.head_stride) &&
+      takes_packs(a.values, a.head_stride)) {
+    const int of_head = half / width, turning = (a.heads + a.kv_heads) * of_head;
+    const int still = (d - 2 * half) / width, moving = a.kv_heads * still,
+              all = turning + moving + a.kv_heads * (d / width);
+    for (int at = own; at < all; at += step) {
+      if (at < turning) {
+        const int head = at / of_head, i = at % of_head * width;
+        const bool is_query = head < a.heads;
+        const std::ptrdiff_t first = std::ptrdiff_t{is_query ? head : head - a.heads} * d;
+        const int p = a.interleaved ? 2 * i : i, q = a.interleaved ? p + width : half + i;
+        const T* const from = (is_query ? a.query : a.key) + first;
+        const pack<T> low = load_pack(from + p), high = load_pack(from + q);
+        const auto c = load_pack(a.turns + i), s = load_pack(a.turns + half + i);
+        float low_turned[width], high_turned[width];
+        EFFINFER_UNROLL
+        for (int k = 0; k < width; ++k) {
+          if (a.interleaved) {  // the first four pairs lie in `low`
+            const auto& both = k < width / 2 ? low : high;
+            auto& to = k < width / 2 ? low_turned : high_turned;
+            const int at_pair = 2 * k % width;
+            const auto x = static_cast<float>(both.v[at_pair]), y = static_cast<float>(both.v[at_pair + 1]);
+            to[at_pair] = turned(x, y, c.v[k], s.v[k]);
+            to[at_pair + 1] = turned_too(x, y, c.v[k], s.v[k]);
+          } else {
+            const auto x = static_cast<float>(low.v[k]), y = static_cast<float>(high.v[k]);
+            low_turned[k] = turned(x, y, c.v[k], s.v[k]);
+            high_turned[k] = turned_too(x, y, c.v[k], s.v[k]);
+          }
+        }
+        const auto store = [&](auto* to) {
+          using number = std::remove_reference_t<decltype(*to)>;
+          pack<number> first_pack, second_pack;
+          EFFINFER_UNROLL
+          for (int k = 0; k < width; ++k)
+            first_pack.v[k] = number(low_turned[k]), second_pack.v[k] = number(high_turned[k]);
+          store_pack(to + p, first_pack);
+          store_pack(to + q, second_pack);
+        };
+        if (is_query) {
+          store(a.query + first);
+        } else if constexpr (!scaled) {
+          store(a.keys + (head - a.heads) * a.head_stride);
+        }
+      } else if constexpr (!scaled) {
+        const bool is_value = at >= turning + moving;
+        const int i = at - turning - (is_value ? moving : 0), of_row = is_value ? d / width : still;
+        const int head = i / of_row, e = (is_value ? 0 : 2 * half) + i % of_row * width;
+        const pack<T> from = load_pack((is_value ? a.value : a.key) + std::ptrdiff_t{head} * d + e);
+        pack<C> to;
+        EFFINFER_UNROLL
+        for (int k = 0; k < width; ++k) to.v[k] = C(static_cast<float>(from.v[k]));
+        store_pack((is_value ? a.values : a.keys) + head * a.head_stride + e, to);
+      }
+    }
+    return;
+  }
+  const int pairs = d - half;  // of a head: half are turned, the rest is moved
+  for (int at = own; at < (scaled ? a.heads : a.heads + a.kv_heads) * pairs; at += step) {
     const int head = at / pairs, i = at % pairs;
     const bool is_query = head < a.heads;
     const std::ptrdiff_t first = std::ptrdiff_t{is_query ? head : head - a.heads} * d;
@@ -42,8 +121,8 @@ EFFINFER_HOST_DEVICE void rotate_and_store_token(Simt& t, const rotary_token<T, 
     float turned_p = x, turned_q = 0;
     if (i < half) {
       const auto y = static_cast<float>(from[q]);
-      turned_p = x * a.turns[i] - y * a.turns[half + i];
-      turned_q = y * a.turns[i] + x * a.turns[half + i];
+      turned_p = turned(x, y, a.turns[i], a.turns[half + i]);
+      turned_q = turned_too(x, y, a.turns[i], a.turns[half + i]);
     }
     if (is_query) {
       T* const to = a.query + first;
@@ -55,10 +134,10 @@ EFFINFER_HOST_DEVICE void rotate_and_store_token(Simt& t, const rotary_token<T, 
     }
   }
   if constexpr (!scaled) {
-    for (int at = t.thread(); at < a.kv_heads * d; at += t.threads())
+    for (int at = own; at < a.kv_heads * d; at += step)
       a.values[at / d * a.head_stride + at % d] = C(static_cast<float>(a.value[at]));
   } else {  // a warp a row, whose scale must be known first
-    for (int row = t.warp(); row < 2 * a.kv_heads; row += t.threads() / execution::simt::warp_size) {
+    for (int row = own / execution::simt::warp_size; row < 2 * a.kv_heads; row += step / execution::simt::warp_size) {
       const int head = row / 2;
       const T* const from = (row % 2 == 0 ? a.key : a.value) + std::ptrdiff_t{head} * d;
       C* const to = (row % 2 == 0 ? a.keys : a.values) + head * a.head_stride;
@@ -99,20 +178,24 @@ struct rotate_and_store {
     bool interleaved;
   };
 
-  static execution::simt::grid plan(const args& a) { return {static_cast<int>(a.query.rows), 1, threads, 0}; }
+  static execution::simt::grid plan(const args& a) {
+    return {static_cast<int>(a.query.rows),
+            detail::rotary_blocks(static_cast<int>(a.query.columns) / a.head_size,
+                                  static_cast<int>(a.key.columns) / a.head_size, a.head_size, a.rotary_size),
+            detail::rotary_threads, 0};
+  }
 
   template <class Simt>
   EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
     const std::ptrdiff_t slot = (a.first_position + t.block()) % a.capacity * a.row_stride;
     detail::rotate_and_store_token(
-        t, detail::rotary_token<T, C>{
-               a.query.row(t.block()), a.key.row(t.block()), a.value.row(t.block()), a.turns.row(t.block()),
-               a.keys + slot, a.values + slot, a.head_stride, static_cast<int>(a.query.columns) / a.head_size,
-               static_cast<int>(a.key.columns) / a.head_size, a.head_size, a.rotary_size, a.interleaved});
+        t,
+        detail::rotary_token<T, C>{
+            a.query.row(t.block()), a.key.row(t.block()), a.value.row(t.block()), a.turns.row(t.block()), a.keys + slot,
+            a.values + slot, a.head_stride, static_cast<int>(a.query.columns) / a.head_size,
+            static_cast<int>(a.key.columns) / a.head_size, a.head_size, a.rotary_size, a.interleaved},
+        t.block_y());
   }
-
- private:
-  static constexpr int threads = 128;
 };
 
 /// Where a token's keys and values go: what differs between the sequences of a pass, and between two steps.
@@ -136,7 +219,10 @@ struct rotate_and_store_tokens {
     bool interleaved;
   };
 
-  static execution::simt::grid plan(const args& a) { return {static_cast<int>(a.qkv.rows), 1, threads, 0}; }
+  static execution::simt::grid plan(const args& a) {
+    return {static_cast<int>(a.qkv.rows), detail::rotary_blocks(a.heads, a.kv_heads, a.head_size, a.rotary_size),
+            detail::rotary_threads, 0};
+  }
 
   template <class Simt>
   EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
@@ -145,13 +231,12 @@ struct rotate_and_store_tokens {
     const T* const key = query + a.heads * a.head_size;
     const std::ptrdiff_t layer = a.layer * place.layer_stride;
     detail::rotate_and_store_token(
-        t, detail::rotary_token<T, C>{query, key, key + a.kv_heads * a.head_size, a.turns.row(t.block()),
-                                      place.keys + layer, place.values + layer, place.head_stride, a.heads, a.kv_heads,
-                                      a.head_size, a.rotary_size, a.interleaved});
+        t,
+        detail::rotary_token<T, C>{query, key, key + a.kv_heads * a.head_size, a.turns.row(t.block()),
+                                   place.keys + layer, place.values + layer, place.head_stride, a.heads, a.kv_heads,
+                                   a.head_size, a.rotary_size, a.interleaved},
+        t.block_y());
   }
-
- private:
-  static constexpr int threads = 128;
 };
 
 }  // namespace effinfer::inline v0::layers::cuda

@@ -25,6 +25,7 @@
 #include <effinfer/models/fingerprint.hpp>
 #include <effinfer/models/owned_linear.hpp>
 #include <effinfer/models/weights.hpp>
+#include <effinfer/quantization/cuda/gated_product.hpp>
 #include <effinfer/quantization/cuda/matmul.hpp>
 #include <effinfer/quantization/cuda/wgmma_product.hpp>
 #include <effinfer/quantization/matmul.hpp>
@@ -258,7 +259,9 @@ class decoder {
   [[nodiscard]] std::optional<int> choose(workspace& w, int row, const decoding::greedy&, random_stream,
                                           std::uint64_t) const {
     auto q = device_->queue();
-    q.template launch<decoding::cuda::greedy<float>>({device_logits(q, w, row, 1), w.token_});
+    using parts = decoding::cuda::greedy_parts<float>;
+    q.template launch<parts>({device_logits(q, w, row, 1), w.candidates_});
+    q.template launch<decoding::cuda::greedy>({w.candidates_, parts::count(config().vocabulary_size), 1, w.token_});
     return chosen(q, w);
   }
   [[nodiscard]] std::optional<int> choose(workspace& w, int row, const decoding::sample& rule, random_stream random,
@@ -271,7 +274,9 @@ class decoder {
     if (w.busy_) q.synchronize();
     *w.host_rule_ = decoding::cuda::row_of(rule, random, position);
     q.upload(w.rule_, w.host_rule_, sizeof *w.rule_);
-    q.template launch<decoding::cuda::sample<float>>({device_logits(q, w, row, 1), w.rule_, w.token_});
+    const decoding::cuda::sample_args<float> args{device_logits(q, w, row, 1), w.rule_, w.token_, w.draw_};
+    decoding::cuda::start_sample<float>(
+        args, [&q](auto kernel, const auto& a) { q.template launch<typename decltype(kernel)::type>(a); });
     return chosen(q, w);
   }
 
@@ -427,8 +432,11 @@ class decoder {
       }
       product(q, b.mixer_output, mixed, added, w);
       norm(q, x, added, b.feed_forward_norm, normed);
-      product(q, b.gate_up, normed, gate_up, w);
-      q.template launch<layers::cuda::swiglu<T>>({gate_up.middle_columns(0, f), gate_up.middle_columns(f, f), hidden});
+      if (!gated(q, b.gate_up, normed, hidden)) {
+        product(q, b.gate_up, normed, gate_up, w);
+        q.template launch<layers::cuda::swiglu<T>>(
+            {gate_up.middle_columns(0, f), gate_up.middle_columns(f, f), hidden});
+      }
       product(q, b.down, hidden, added, w);
       pending = added;
       hand_out(q, w, taps, layer + 1, x, pending);
@@ -512,6 +520,28 @@ class decoder {
       });
     }
     if (l.bias != nullptr) q.template launch<layers::cuda::add<Out, float>>({out, {l.bias, 1, out.columns}});
+  }
+
+  /// The first products of the feed-forward layer and what joins them, where one kernel does it.
+  template <class Queue>
+  bool gated(Queue& q, const device_linear& l, matrix_view<const T> x, matrix_view<T> out) const {
+    namespace products_of = quantization::cuda;
+    if (l.weights.size() != 1 || l.bias != nullptr) return false;
+    bool done = false;
+    (void)with_weights(products(), l.weights[0], [&]<class Weights>(const Weights& weights) {
+      if constexpr (Weights::pieces < 4) {
+        if (!products_of::has_gated_form<Weights>(x.rows, weights.rows)) return;
+        const products_of::gated_args<Weights, T> args{
+            x, weights, out, products_of::plan_gated(x, weights, out, device_->limits().multiprocessors)};
+        if (args.plan.tiles == 1) {
+          q.template launch<products_of::gated_product<Weights, T, 1>>(args);
+        } else {
+          q.template launch<products_of::gated_product<Weights, T, 2>>(args);
+        }
+        done = true;
+      }
+    });
+    return done;
   }
 
   template <class Queue>

@@ -26,6 +26,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -86,13 +87,15 @@ class device_mixer<softmax_mixer<Attention, Cache, FromCheckpoint>, Execution> {
           branches_(models::detail::cache_shape(c), std::min(pass, few_tokens), 0, where),
           context_(context),
           part_floats_(row_part_floats(c, slots(s, context, pass))),
-          parts_(where, part_floats_ * static_cast<std::size_t>(part_rows(pass)) * sizeof(float)) {}
+          parts_(where, part_floats_ * static_cast<std::size_t>(part_rows(pass)) * sizeof(float)),
+          arrivals_(zeros(where, arrival_bytes(c, pass))) {}
     state(const state& other)
         : cache_(other.cache_),
           branches_(other.branches_),
           context_(other.context_),
           part_floats_(other.part_floats_),
-          parts_(*other.parts_.device(), other.parts_.size()) {}
+          parts_(*other.parts_.device(), other.parts_.size()),
+          arrivals_(zeros(*other.parts_.device(), other.arrivals_.size())) {}
     state(state&&) noexcept = default;
     state& operator=(const state& other) { return *this = state(other); }
     state& operator=(state&&) noexcept = default;
@@ -102,7 +105,8 @@ class device_mixer<softmax_mixer<Attention, Cache, FromCheckpoint>, Execution> {
       const int held = slots(s, context, pass);
       const auto shape = models::detail::cache_shape(c);
       return memory::footprint(shape, held) + tree_memory::footprint(shape, std::min(pass, few_tokens)) +
-             row_part_floats(c, held) * static_cast<std::uint64_t>(part_rows(pass)) * sizeof(float);
+             row_part_floats(c, held) * static_cast<std::uint64_t>(part_rows(pass)) * sizeof(float) +
+             arrival_bytes(c, pass);
     }
     bool truncate(int position) {
       read_end_ = 0;
@@ -143,9 +147,20 @@ class device_mixer<softmax_mixer<Attention, Cache, FromCheckpoint>, Execution> {
     }
     /// What the splits of one query's keys leave for the merge.
     static std::size_t row_part_floats(const checkpoint::model_config& c, int held) {
-      const int splits = (held + attention::cuda::split_keys - 1) / attention::cuda::split_keys + (ring ? 1 : 0);
-      return static_cast<std::size_t>(splits) * static_cast<std::size_t>(c.heads) *
+      return static_cast<std::size_t>(attention::cuda::splits_at_most<T, C>(held)) * static_cast<std::size_t>(c.heads) *
              static_cast<std::size_t>(attention::cuda::part_floats(c.head_size));
+    }
+    static std::size_t arrival_bytes(const checkpoint::model_config& c, int pass) {
+      return static_cast<std::size_t>(part_rows(pass)) * static_cast<std::size_t>(c.heads) * sizeof(unsigned);
+    }
+    static execution::simt::memory<device> zeros(const device& where, std::size_t bytes) {
+      execution::simt::memory<device> m(where, bytes);
+      const execution::simt::memory<device, true> staged(where, bytes);
+      std::memset(staged.data(), 0, bytes);
+      auto q = where.queue();
+      q.upload(m.data(), staged.data(), bytes);
+      q.synchronize();
+      return m;
     }
     /// Queries of a pass that may be decode steps.
     static int part_rows(int pass) { return reads_long ? std::min(pass, few_tokens) : pass; }
@@ -157,6 +172,7 @@ class device_mixer<softmax_mixer<Attention, Cache, FromCheckpoint>, Execution> {
     int read_end_ = 0;  // where a long read ends that has begun
     std::size_t part_floats_;
     execution::simt::memory<device> parts_;
+    execution::simt::memory<device> arrivals_;  // [part_rows, heads]
   };
   using item = pass_item<state>;
 
@@ -260,6 +276,8 @@ class device_mixer<softmax_mixer<Attention, Cache, FromCheckpoint>, Execution> {
             s.query = qkv.row(row), s.out = mixed.row(row);
             s.index = static_cast<int>(n);
             s.parts = reinterpret_cast<float*>(i.of->parts_.data()) + t * i.of->part_floats_;
+            s.arrivals =
+                reinterpret_cast<unsigned*>(i.of->arrivals_.data()) + t * static_cast<std::size_t>(heads_.heads);
             const auto of_it = attention::cuda::plan_decode(at(layer, i.of->context_), heads_, std::span(&s, 1));
             p.of.splits = std::max(p.of.splits, of_it.most_splits);
           };
@@ -406,19 +424,7 @@ class device_mixer<softmax_mixer<Attention, Cache, FromCheckpoint>, Execution> {
                                                                      of_it, nullptr};
       with_head_size<Execution>(heads_.head_size, [&](auto size) {
         constexpr int head = decltype(size)::value;
-        using attention::cuda::decode_split;
-        const int group = heads_.heads / heads_.kv_heads;
-        // A head's sums are the same with whatever heads it is computed; so trees, which are rare, have one kernel.
-        if (std::is_same_v<Sequence, branch> || group > 4) {
-          q.template launch<decode_split<kernel_mixer, T, seen, head, 8>>(args);
-        } else if constexpr (!std::is_same_v<Sequence, branch>) {
-          if (group == 1) {
-            q.template launch<decode_split<kernel_mixer, T, seen, head, 1>>(args);
-          } else {
-            q.template launch<decode_split<kernel_mixer, T, seen, head, 4>>(args);
-          }
-        }
-        q.template launch<attention::cuda::decode_merge<kernel_mixer, T, seen, head>>(args);
+        q.template launch<attention::cuda::decode<kernel_mixer, T, seen, head>>(args);
       });
       first = end;
     }

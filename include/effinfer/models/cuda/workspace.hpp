@@ -3,6 +3,7 @@
 
 #include <effinfer/checkpoint/model_config.hpp>
 #include <effinfer/core/matrix_view.hpp>
+#include <effinfer/decoding/cuda/greedy.hpp>
 #include <effinfer/decoding/cuda/sample.hpp>
 #include <effinfer/execution/simt/device.hpp>
 #include <effinfer/execution/simt/grid.hpp>
@@ -127,8 +128,11 @@ class workspace {
     products_ = on_device.take<float>(s.product_bytes / sizeof(float));
     mixer_ = on_device.take<std::byte>(s.mixer_bytes);
     logits_ = on_device.take<float>(rows_of_logits * v);
+    candidates_ =
+        on_device.take<decoding::cuda::candidate>(size(decoding::cuda::greedy_parts<float>::count(c.vocabulary_size)));
     token_ = on_device.take<int>(1);
     rule_ = on_device.take<decoding::cuda::sample_row>(1);
+    draw_ = on_device.take<std::byte>(decoding::cuda::sample_space::bytes(c.vocabulary_size));
     exit_ = on_device.take<float>(rows_of_logits * size(c.width));
     upload_ = on_device.take<std::byte>(s.upload_bytes);
     host_upload_ = on_host.take<std::byte>(s.upload_bytes);
@@ -144,8 +148,9 @@ class workspace {
   execution::simt::memory<Device, true> host_;
   float *x_ = nullptr, *products_ = nullptr, *logits_ = nullptr;
   T *normed_ = nullptr, *qkv_ = nullptr, *mixed_ = nullptr, *added_ = nullptr, *gate_up_ = nullptr, *hidden_ = nullptr;
-  std::byte *mixer_ = nullptr, *upload_ = nullptr, *host_upload_ = nullptr;
+  std::byte *mixer_ = nullptr, *upload_ = nullptr, *host_upload_ = nullptr, *draw_ = nullptr;
   float *exit_ = nullptr, *host_exit_ = nullptr, *host_logits_ = nullptr;
+  decoding::cuda::candidate* candidates_ = nullptr;
   int *token_ = nullptr, *host_token_ = nullptr;
   decoding::cuda::sample_row *rule_ = nullptr, *host_rule_ = nullptr;
   std::vector<step> steps_;

@@ -53,6 +53,8 @@ struct block_weights {
   EFFINFER_HOST_DEVICE const void* piece(int strip, int unit, int p, int lane) const {
     return units + ((std::ptrdiff_t{strip} * (columns / unit_inputs) + unit) * pieces + p) * 32 + lane;
   }
+  static constexpr int piece_bases = 1;
+  EFFINFER_HOST_DEVICE static constexpr int piece_bytes(int u, int p) { return (u * pieces + p) * 512; }
   [[nodiscard]] EFFINFER_HOST_DEVICE const std::uint32_t* high_place(int strip, int unit, int lane) const {
     return high + ((std::ptrdiff_t{strip} * (columns / unit_inputs) + unit) * 32 + lane) * high_words;
   }
@@ -83,8 +85,8 @@ struct block_weights {
         const int w = j / 2 * 2 + r;
         EFFINFER_UNROLL
         for (int k = 0; k < 2; ++k) {
-          const std::uint32_t low = raw->w[w] >> (j % 2 * 8 + k * 4) & 0x000f000fU;
-          a[r + 2 * k] = add_pairs<X>(low | upper_bits(high, w * 4 + j % 2 * 2 + k) | integer_base_bits<X>, centers[r]);
+          const std::uint32_t low = and_or(raw->w[w] >> (j % 2 * 8 + k * 4), 0x000f000fU, integer_base_bits<X>);
+          a[r + 2 * k] = add_pairs<X>(low | upper_bits(high, w * 4 + j % 2 * 2 + k), centers[r]);
         }
       }
     }
@@ -92,7 +94,7 @@ struct block_weights {
   /// What is added to an unpacked code, twice.
   template <class X>
   [[nodiscard]] EFFINFER_HOST_DEVICE std::uint32_t center_of(int /*strip*/, int /*g*/, int /*row*/) const {
-    return pair_of<X>(-integer_base<X> - static_cast<float>(offset));
+    return minus_integer<X>(offset);
   }
   EFFINFER_HOST_DEVICE float scale(int strip, int g, int row) const {
     return product_of(scales, scale_codes, strip, g, row);

@@ -68,10 +68,10 @@ product_plan plan_integer(const matrix_view<const std::int8_t>& x, const int8_we
   product_plan plan;
   plan.tiles = 4 << size;
   const std::ptrdiff_t across = (x.rows + plan.tiles * 8 - 1) / (plan.tiles * 8), along = (w.rows + 127) / 128;
-  const std::ptrdiff_t chunks = detail::chunks(w.columns);
+  const std::ptrdiff_t most = (w.columns + 511) / 512;  // splits that are worth their sums
   if (across > 0 && across * along < device.multiprocessors) {
     const std::ptrdiff_t wanted = (device.multiprocessors + across * along - 1) / (across * along);
-    plan.splits = static_cast<int>(wanted < chunks ? wanted : chunks);
+    plan.splits = static_cast<int>(wanted < most ? wanted : most);
   }
   if (across * plan.splits > 65535)
     fail(error_code::limit, std::to_string(x.rows) + " rows are more than a grid holds");

@@ -1,25 +1,21 @@
 #pragma once
 // out = x w^T for few rows of x (up to 16), where the time is that of reading the weights: each is loaded once, 16 bytes a lane,
-// straight into the registers of a matrix instruction, with the weights as its 16 rows and the rows of x as its 8 columns.
+// for the registers of a matrix instruction, with the weights as its 16 rows and the rows of x as its 8 columns.
 //
-// The inputs are cut into chunks of 512; the sum of a chunk is one warp's, and chunks are added in rising order. As this order depends on
-// nothing but the matrix, a row's result doesn't depend on how many rows or blocks there are. tiled_product.hpp keeps to it.
+// A block takes one strip of outputs after the other, each of its warps a part of the inputs (strip_units.hpp).
 
 #include <effinfer/core/error.hpp>
 #include <effinfer/core/matrix_view.hpp>
 #include <effinfer/execution/simt/context.hpp>
 #include <effinfer/execution/simt/grid.hpp>
+#include <effinfer/quantization/cuda/strip_units.hpp>
 #include <effinfer/quantization/cuda/weights.hpp>
 
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <string>
 
 namespace effinfer::inline v0::quantization::cuda {
-
-inline constexpr int chunk_inputs = 512;
-inline constexpr int chunk_units = chunk_inputs / unit_inputs;
 
 /// Rows of x up to which the products of this file are meant.
 inline constexpr int most_skinny_rows = 16;
@@ -27,7 +23,8 @@ inline constexpr int most_skinny_rows = 16;
 /// What a product needs, known on the host before anything runs.
 struct product_plan {
   int tiles = 1;                    ///< of eight rows of x
-  int splits = 1;                   ///< blocks that share a strip's chunks
+  int blocks = 1;                   ///< that take strips in turn (skinny products)
+  int splits = 1;                   ///< blocks that share an output's parts
   std::size_t workspace_bytes = 0;  ///< of device memory, 16-byte aligned
 };
 
@@ -44,9 +41,6 @@ struct product_args {
 };
 
 namespace detail {
-
-EFFINFER_HOST_DEVICE constexpr int chunks(int columns) { return (columns + chunk_inputs - 1) / chunk_inputs; }
-EFFINFER_HOST_DEVICE constexpr int strips_of(int rows) { return (rows + strip_rows - 1) / strip_rows; }
 
 template <class Weights, class T, class Out>
 void check_product(const char* who, const matrix_view<const T>& x, const Weights& w, const matrix_view<Out>& out) {
@@ -80,24 +74,20 @@ void check_product(const char* who, const matrix_view<const T>& x, const Weights
   }
 }
 
-/// The inputs that lane c of four multiplies in two steps, of 32 from `from` on: 8 c and on; for groups of 16 the first step has the first
-/// 16 of them, 4 c and on, and the second the rest.
-template <int Group, class T>
-EFFINFER_HOST_DEVICE words load_inputs(const T* from, int c) {
-  if constexpr (Group == 16) {
-    const words first = load_words(from + c / 2 * 8), second = load_words(from + 16 + c / 2 * 8);
-    return c % 2 == 0 ? words{{first.w[0], first.w[1], second.w[0], second.w[1]}}
-                      : words{{first.w[2], first.w[3], second.w[2], second.w[3]}};
-  } else {
-    return load_words(from + c * 8);
-  }
-}
+}  // namespace detail
+
+namespace detail {
+
+/// Blocks of a skinny product that a multiprocessor holds at once, by the registers that formats take.
+template <class Weights, int Tiles>
+inline constexpr int skinny_blocks = Tiles > 1                                         ? 2
+                                     : Weights::pieces == 4 || Weights::unit_bytes > 2 ? 3
+                                                                                       : 4;
 
 }  // namespace detail
 
-/// A plan for up to 16 rows of x on a device of `multiprocessors`: small matrices are split along their inputs until there are two blocks for
-/// each. Errors: `invalid_argument` (sizes, more than 16 rows), `mismatch` (shapes), `unsupported` (inputs no multiple of 64 and of
-/// the group, rows that aren't 16-byte aligned).
+/// A plan for up to 16 rows of x on a device of `multiprocessors`. Errors: `invalid_argument` (sizes, more than 16 rows), `mismatch` (shapes), `unsupported` (inputs no multiple of
+/// 64 and of the group, rows that aren't 16-byte aligned).
 template <class Weights, class T, class Out>
 product_plan plan_skinny(const matrix_view<const T>& x, const Weights& w, const matrix_view<Out>& out,
                          int multiprocessors) {
@@ -109,208 +99,136 @@ product_plan plan_skinny(const matrix_view<const T>& x, const Weights& w, const 
   }
   product_plan plan;
   plan.tiles = x.rows > 8 ? 2 : 1;
-  const int chunks = detail::chunks(w.columns), strips = detail::strips_of(w.rows);
-  const std::size_t sums_bytes = static_cast<std::size_t>(plan.tiles) * 128 * sizeof(float);
-  plan.splits = (2 * multiprocessors + strips - 1) / strips;
-  // The sums of a strip's chunks must fit the shared memory that every device has.
-  if (plan.splits < 2 && static_cast<std::size_t>(chunks) * sums_bytes > 48 * 1024) plan.splits = 2;
-  if (plan.splits > chunks) plan.splits = chunks;
-  if (plan.splits > 1)
-    plan.workspace_bytes = static_cast<std::size_t>(chunks) * static_cast<std::size_t>(strips) * sums_bytes;
+  plan.blocks =
+      multiprocessors * (plan.tiles == 1 ? detail::skinny_blocks<Weights, 1> : detail::skinny_blocks<Weights, 2>);
   return plan;
 }
 
-/// The product for 8 * Tiles rows: block x is the strip, y the split. With more than one split the chunks' sums go to the workspace, for
-/// sum_chunks; else out is written.
-template <class Weights, class T, int Tiles, class Out = T>
-struct skinny_product {
-  using args = product_args<Weights, T, Out>;
-  static constexpr int most_warps = 8;
-  static constexpr bool awaits_predecessors = true;
+namespace detail {
 
-  /// Errors: `unsupported`, where the plan is for other Tiles; `limit`, where a grid can't hold the splits.
-  static execution::simt::grid plan(const args& a) {
-    if (a.plan.tiles != Tiles || a.plan.splits > 65535) {
-      throw error(a.plan.tiles != Tiles ? error_code::unsupported : error_code::limit,
-                  "quantization::cuda::skinny_product",
-                  std::to_string(a.plan.tiles) + " tiles of rows with a kernel for " + std::to_string(Tiles) + ", " +
-                      std::to_string(a.plan.splits) + " splits");
+/// The sums of outputs for 8 * Tiles rows of x: the work of a block, which takes `Strips` strips after other `Strips` strips, each of its warps a part
+/// of the inputs. What comes next is on its way while something is multiplied.
+template <class Weights, class T, int Tiles, int Strips>
+struct skinny_sums {
+  static constexpr int threads = most_parts * 32, stages = 2;
+  /// 2 KiB of a strip a warp's stage, or 4.
+  static constexpr int units_at_once = Weights::pieces == 1 ? 4 : 2, blocks_at_once = skinny_blocks<Weights, Tiles>;
+  using units = strip_units<Weights, T, units_at_once>;
+  static constexpr int floats = Strips * Tiles * 128;  ///< a part
+  static constexpr int shared_bytes = most_parts * stages * (Strips * units::shared_bytes + floats * 4);
+
+  /// For i = block, block + blocks, ... below `count`: the strips strip(i, s), then store(i, sums), the latter for `total`. Weights are nobody's
+  /// result: the first are on their way while the kernel before this one ends.
+  template <class Simt, class Strip, class Store>
+  EFFINFER_HOST_DEVICE static void run(Simt& t, const matrix_view<const T>& x, const Weights& w, int count,
+                                       const Strip& strip, const Store& store) {
+    const int all = w.columns / unit_inputs, each = part_units(all);
+    const int first = t.warp() * each, past = first + each < all ? first + each : all;
+    const auto sums = t.template shared<float>(stages * most_parts * floats);
+    const auto memory = units::memory(t, most_parts * stages * Strips).at(t.warp() * stages * Strips);
+    const auto fetch = [&](int i, int from, int stage) {
+      EFFINFER_UNROLL
+      for (int s = 0; s < Strips; ++s) units::fetch(t, w, strip(i, s), from, past, memory.at(stage * Strips + s));
+    };
+    // Rows past the end: the last, their sums are nobody's.
+    const T* rows[Tiles];
+    EFFINFER_UNROLL
+    for (int tile = 0; tile < Tiles; ++tile) {
+      const int token = tile * 8 + t.lane() / 4, last = static_cast<int>(x.rows) - 1;
+      rows[tile] = x.row(token < last ? token : last);
     }
-    if (a.x.rows == 0) return {};
-    const int each = chunks_each(a);
-    return {detail::strips_of(a.weights.rows), a.plan.splits, 32 * (each < most_warps ? each : most_warps),
-            a.plan.splits > 1 ? 0 : each * Tiles * 128 * static_cast<int>(sizeof(float))};
-  }
+    typename units::template sums<Tiles> sum[Strips];
+    EFFINFER_UNROLL
+    for (int s = 0; s < Strips; ++s) sum[s].clear();
 
-  template <class Simt>
-  EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
-    const int strip = t.block(), chunks = detail::chunks(a.weights.columns), each = chunks_each(a);
-    const int first = t.block_y() * each, end = first + each < chunks ? first + each : chunks;
-    const bool split = a.plan.splits > 1;
-    // Weights are nobody's result: the first are on their way while the kernel before this one ends.
-    if (first + t.warp() < end) prefetch_chunk(t, a, strip, first + t.warp());
+    int i = t.block(), from = first, stage = 0, buffer = 0;
+    fetch(i, from, 0);
+    t.commit();
     t.await_predecessors();
-    const auto sums = t.template shared<float>(split ? 0 : each * Tiles * 128);
-    for (int chunk = first + t.warp(); chunk < end; chunk += t.threads() / 32) {
-      float sum[Tiles][4];
-      sum_chunk(t, a, strip, chunk, sum);
-      if (split) {
-        const std::ptrdiff_t strips = detail::strips_of(a.weights.rows);
-        float* const to = a.workspace + (chunk * strips + strip) * (Tiles * 128);
-        for (int i = 0; i < Tiles * 4; ++i) to[i * 32 + t.lane()] = sum[i / 4][i % 4];
-      } else {
-        for (int i = 0; i < Tiles * 4; ++i) sums[(chunk - first) * Tiles * 128 + i * 32 + t.lane()] = sum[i / 4][i % 4];
-      }
-    }
-    if (split) return;
-    t.barrier();
-    for (int e = t.thread(); e < Tiles * 128; e += t.threads()) {
-      const int row = strip * strip_rows + e % 16, token = e / 16;
-      if (row >= a.weights.rows || token >= a.x.rows) continue;
-      float total = 0;
-      for (int c = 0; c < chunks; ++c) total += sums[c * Tiles * 128 + sum_place(e % 16, token)];
-      a.out.row(token)[row] = Out(total * a.weights.row_scale(row));
-    }
-  }
-
-  /// Where the sum of a strip's output for a row of x stands among the Tiles * 128 of a chunk.
-  EFFINFER_HOST_DEVICE static constexpr int sum_place(int output, int token) {
-    return (token / 8 * 4 + output / 8 * 2 + token % 2) * 32 + output % 8 * 4 + token % 8 / 2;
-  }
-
- private:
-  EFFINFER_HOST_DEVICE static int chunks_each(const args& a) {
-    return (detail::chunks(a.weights.columns) + a.plan.splits - 1) / a.plan.splits;
-  }
-
-  template <class Simt>
-  EFFINFER_HOST_DEVICE static void prefetch_chunk(Simt& t, const args& a, int strip, int chunk) {
-    const int units = a.weights.columns / unit_inputs, past = (chunk + 1) * chunk_units;
-    if (t.lane() % 4 != 0) return;  // 64 bytes of weights
-    for (int unit = chunk * chunk_units; unit < (past < units ? past : units); ++unit) {
-      for (int p = 0; p < Weights::pieces; ++p) t.prefetch(a.weights.piece(strip, unit, p, t.lane()));
-    }
-  }
-
-  /// Sums over a group's inputs before they are scaled, and where weights have minimums, of the inputs themselves.
-  struct group_sums {
-    float part[Tiles][4];
-    float inputs[Weights::may_have_minimum ? Tiles : 1][4];
-  };
-
-  /// The sum over a chunk's inputs, as the fragments of mma lie.
-  template <class Simt>
-  EFFINFER_HOST_DEVICE static void sum_chunk(Simt& t, const args& a, int strip, int chunk, float (&sum)[Tiles][4]) {
-    constexpr int pieces = Weights::pieces, ahead = chunk_units / pieces;  // eight loads of weights on their way
-    const Weights& w = a.weights;
-    const int units = w.columns / unit_inputs;
-    const int first = chunk * chunk_units, end = first + chunk_units < units ? first + chunk_units : units;
-    group_sums of_group{};
-    EFFINFER_UNROLL
-    for (int i = 0; i < Tiles * 4; ++i) sum[i / 4][i % 4] = 0;
-    for (int batch = first; batch < end; batch += ahead) {
-      words raw[ahead][pieces];
-      std::uint32_t high[ahead][Weights::high_words + 1] = {};
+    EFFINFER_KEEP_ROLLED
+    while (i < count) {
+      const bool ends = from + units_at_once >= past;
+      const int next_i = ends ? i + t.blocks() : i, next_from = ends ? first : from + units_at_once;
+      if (next_i < count) fetch(next_i, next_from, stage ^ 1);
+      t.commit();
+      t.template wait<1>();
+      t.warp_barrier();
       EFFINFER_UNROLL
-      for (int u = 0; u < ahead; ++u) {
+      for (int u = 0; u < units_at_once; ++u) {
+        if (from + u >= past) continue;
+        const auto inputs = [&](int tile, int half) {
+          return load_inputs<Weights::group>(rows[tile] + from * unit_inputs + (u * unit_inputs + half * 32),
+                                             t.lane() % 4);
+        };
         EFFINFER_UNROLL
-        for (int p = 0; p < pieces; ++p) {
-          if (batch + u < end) raw[u][p] = load_words_once(w.piece(strip, batch + u, p, t.lane()));
-        }
-        if constexpr (Weights::high_words > 0) {
-          if (batch + u < end) w.load_high(strip, batch + u, t.lane(), high[u]);
-        }
+        for (int s = 0; s < Strips; ++s)
+          units::template add<Tiles>(t, w, strip(i, s), from, u, memory.at(stage * Strips + s), inputs, sum[s]);
       }
-      EFFINFER_UNROLL
-      for (int u = 0; u < ahead; ++u) {
-        if (batch + u < end) add_unit(t, a, strip, batch + u, raw[u], high[u], of_group, sum);
+      t.warp_barrier();  // all have read the stage
+      if (ends) {
+        // In turns with others, so that nobody writes what a slower warp has yet to add.
+        const auto to = sums + buffer * (most_parts * floats);
+        EFFINFER_UNROLL
+        for (int e = 0; e < Strips * Tiles * 4; ++e)
+          to[t.warp() * floats + e * 32 + t.lane()] = sum[e / (Tiles * 4)].sum[e / 4 % Tiles][e % 4];
+        EFFINFER_UNROLL
+        for (int s = 0; s < Strips; ++s) sum[s].clear();
+        t.barrier();
+        store(i, to);
+        buffer ^= 1;
       }
+      i = next_i, from = next_from, stage ^= 1;
     }
-    if constexpr (Weights::group == 0) {
-      EFFINFER_UNROLL
-      for (int i = 0; i < Tiles * 4; ++i) sum[i / 4][i % 4] = of_group.part[i / 4][i % 4];
-    }
+    t.template wait<0>();
   }
 
-  template <class Simt>
-  EFFINFER_HOST_DEVICE static void add_unit(Simt& t, const args& a, int strip, int unit, const words* raw,
-                                            const std::uint32_t* high, group_sums& of_group, float (&sum)[Tiles][4]) {
-    const std::uint32_t one = pair_of<T>(1.0F), ones[4] = {one, one, one, one};  // times inputs: their sum
-    std::uint32_t centers[2] = {};
-    words x[Tiles];
+  /// Of strip s, output `row` in it for a row of x.
+  template <class Shared>
+  EFFINFER_HOST_DEVICE static float total(Shared sums, int s, int row, int token) {
+    const int place = (token / 8 * 4 + row / 8 * 2 + token % 2) * 32 + row % 8 * 4 + token % 8 / 2;
+    float total = 0;
     EFFINFER_UNROLL
-    for (int j = 0; j < 4; ++j) {
-      const int input = unit * unit_inputs + 16 * j, row = t.lane() / 4;
-      if constexpr (Weights::group > 0) {
-        if (16 * j % Weights::group == 0) {
-          centers[0] = a.weights.template center_of<T>(strip, input / Weights::group, row);
-          centers[1] = a.weights.template center_of<T>(strip, input / Weights::group, row + 8);
-        }
-      }
-      std::uint32_t weights[4];
-      Weights::template unpack<T>(raw, high, j, centers, weights);
-      EFFINFER_UNROLL
-      for (int tile = 0; tile < Tiles; ++tile) {
-        const int token = tile * 8 + row;
-        if (j % 2 == 0) {
-          x[tile] = words{};
-          if (token < a.x.rows) x[tile] = detail::load_inputs<Weights::group>(a.x.row(token) + input, t.lane() % 4);
-        }
-        const std::uint32_t column[2] = {x[tile].w[j % 2 * 2], x[tile].w[j % 2 * 2 + 1]};
-        t.mma(of_group.part[tile], weights, column, T{});
-        if constexpr (Weights::may_have_minimum) {
-          if (a.weights.minimums != nullptr) t.mma(of_group.inputs[tile], ones, column, T{});
-        }
-      }
-      if constexpr (Weights::group > 0) {
-        if ((input + 16) % Weights::group != 0) continue;
-        const int g = input / Weights::group;
-        const float scale[2] = {a.weights.scale(strip, g, row), a.weights.scale(strip, g, row + 8)};
-        EFFINFER_UNROLL
-        for (int i = 0; i < Tiles * 4; ++i) {
-          float& part = of_group.part[i / 4][i % 4];
-          sum[i / 4][i % 4] = std::fma(part, scale[i % 4 / 2], sum[i / 4][i % 4]);
-          part = 0;
-        }
-        if constexpr (Weights::may_have_minimum) {
-          if (a.weights.minimums == nullptr) continue;
-          const float minimum[2] = {a.weights.minimum(strip, g, row), a.weights.minimum(strip, g, row + 8)};
-          EFFINFER_UNROLL
-          for (int i = 0; i < Tiles * 4; ++i) {
-            float& inputs = of_group.inputs[i / 4][i % 4];
-            sum[i / 4][i % 4] = std::fma(inputs, minimum[i % 4 / 2], sum[i / 4][i % 4]);
-            inputs = 0;
-          }
-        }
-      }
-    }
+    for (int p = 0; p < most_parts; ++p) total += sums[p * floats + s * Tiles * 128 + place];
+    return total;
+  }
+
+  /// Errors: `unsupported`, where the plan is for other Tiles.
+  static void check(const char* who, const product_plan& plan) {
+    if (plan.tiles == Tiles) return;
+    throw error(error_code::unsupported, who,
+                std::to_string(plan.tiles) + " tiles of rows with a kernel for " + std::to_string(Tiles));
   }
 };
 
-/// The second kernel where a plan has more than one split: the sums of the chunks, added in rising order.
-template <class Weights, class T, int Tiles, class Out = T>
-struct sum_chunks {
-  using args = product_args<Weights, T, Out>;
-  static constexpr int threads = 128;
+}  // namespace detail
 
+/// The product for 8 * Tiles rows.
+template <class Weights, class T, int Tiles, class Out = T>
+struct skinny_product {
+  using args = product_args<Weights, T, Out>;
+  using sums = detail::skinny_sums<Weights, T, Tiles, 1>;
+  static constexpr int threads = sums::threads, blocks_at_once = sums::blocks_at_once;
+  static constexpr bool awaits_predecessors = true;
+
+  /// Error: `unsupported`, where the plan is for other Tiles.
   static execution::simt::grid plan(const args& a) {
-    if (a.plan.splits < 2 || a.x.rows == 0) return {};
-    return {detail::strips_of(a.weights.rows), 1, threads, 0};
+    sums::check("quantization::cuda::skinny_product", a.plan);
+    if (a.x.rows == 0) return {};
+    const int strips = detail::strips_of(a.weights.rows);
+    return {strips < a.plan.blocks ? strips : a.plan.blocks, 1, threads, sums::shared_bytes};
   }
 
   template <class Simt>
   EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
-    const std::ptrdiff_t strips = detail::strips_of(a.weights.rows);
-    const int chunks = detail::chunks(a.weights.columns);
-    for (int e = t.thread(); e < Tiles * 128; e += threads) {
-      const int row = t.block() * strip_rows + e % 16, token = e / 16;
-      if (row >= a.weights.rows || token >= a.x.rows) continue;
-      const float* const sums =
-          a.workspace + t.block() * (Tiles * 128) + skinny_product<Weights, T, Tiles>::sum_place(e % 16, token);
-      float total = 0;
-      for (int c = 0; c < chunks; ++c) total += sums[c * strips * (Tiles * 128)];
-      a.out.row(token)[row] = Out(total * a.weights.row_scale(row));
-    }
+    const auto strip = [](int i, int) { return i; };
+    const auto store = [&](int i, auto of) {
+      for (int e = t.thread(); e < Tiles * 128; e += threads) {
+        const int row = i * strip_rows + e % strip_rows, token = e / strip_rows;
+        if (row >= a.weights.rows || token >= a.x.rows) continue;
+        a.out.row(token)[row] = Out(sums::total(of, 0, e % strip_rows, token) * a.weights.row_scale(row));
+      }
+    };
+    sums::run(t, a.x, a.weights, detail::strips_of(a.weights.rows), strip, store);
   }
 };
 

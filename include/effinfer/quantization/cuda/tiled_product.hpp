@@ -1,9 +1,9 @@
 #pragma once
-// out = x w^T for many rows of x: tiles of 128 outputs by up to 128 rows, through shared memory in stages that are filled in the
+// out = x w^T for many rows of x: tiles of 128 outputs by 128 rows, through shared memory in stages that are filled in the
 // background. Integer weights stay packed until they are in the registers of the warp that multiplies them.
 //
-// Sums are formed in the order of product.hpp, so a row's result has the same bits as alone. That takes a third accumulator beside
-// those of the group and of the chunk; it is touched once a chunk and stands in shared memory, each thread's part in reach of that thread only.
+// Sums are formed in the order of strip_units.hpp, so a row's result has the same bits as alone. That takes a third accumulator beside
+// those of the group and of the part; it is touched once a part and stands in shared memory, each thread's share in reach of that thread only.
 
 #include <effinfer/core/error.hpp>
 #include <effinfer/execution/simt/context.hpp>
@@ -21,16 +21,14 @@ namespace effinfer::inline v0::quantization::cuda {
 
 using execution::simt::device_limits;
 
-/// The sizes of a tile for Tokens rows of x.
-template <class Weights, int Tokens>
+template <class Weights>
 struct tile_shape {
-  static_assert(Tokens == 32 || Tokens == 64 || Tokens == 128);
-  static constexpr int outputs = 128, threads = 256;
+  static constexpr int outputs = 128, tokens = 128, threads = 256;
   static constexpr int strips = outputs / strip_rows;
   static constexpr int warp_strips = 2, warps_across = 2;  // of a warp's 32 outputs; warps that share them
-  static constexpr int tiles = Tokens / warps_across / 8;  // of eight rows of x, a warp
+  static constexpr int tiles = tokens / warps_across / 8;  // of eight rows of x, a warp
   static constexpr int stages = Weights::pieces == 4 ? 3 : 4;
-  static constexpr int x_words = Tokens * 8, weight_words = strips * Weights::pieces * 32;  // a stage
+  static constexpr int x_words = tokens * 8, weight_words = strips * Weights::pieces * 32;  // a stage
   static constexpr int halves = strips * Weights::unit_halves * strip_rows;  // a stage, of the scales of groups
   static constexpr int bytes = strips * Weights::unit_bytes * strip_rows;
   static constexpr int high = strips * 32 * Weights::high_words;
@@ -39,54 +37,19 @@ struct tile_shape {
       (stages * (x_words + weight_words) + total_words) * 16 + stages * (high * 4 + halves * 2 + bytes);
 };
 
-/// A plan for any number of rows of x: the largest tile that the rows fill and the device holds; few tiles are split along the inputs.
-/// Errors: as plan_skinny's; `unsupported`, where the device's blocks have too little shared memory; `limit` (65535 tiles of rows).
-template <class Weights, class T, class Out>
-product_plan plan_tiled(const matrix_view<const T>& x, const Weights& w, const matrix_view<Out>& out,
-                        const device_limits& device) {
-  const char* const who = "quantization::cuda::plan_tiled";
-  detail::check_product(who, x, w, out);
-  if (device.multiprocessors < 1) throw error(error_code::invalid_argument, who, "a device without multiprocessors");
-  constexpr int needed[3] = {tile_shape<Weights, 32>::shared_bytes, tile_shape<Weights, 64>::shared_bytes,
-                             tile_shape<Weights, 128>::shared_bytes};
-  int size = x.rows > 64 ? 2 : x.rows > 32 ? 1 : 0;
-  while (size > 0 && needed[size] > device.shared_bytes) --size;
-  if (needed[size] > device.shared_bytes) {
-    throw error(error_code::unsupported, who,
-                "a block needs " + std::to_string(needed[size]) + " bytes of shared memory, the device has " +
-                    std::to_string(device.shared_bytes));
-  }
-  product_plan plan;
-  plan.tiles = 4 << size;
-  const std::ptrdiff_t across = (x.rows + plan.tiles * 8 - 1) / (plan.tiles * 8), along = (w.rows + 127) / 128;
-  const std::ptrdiff_t chunks = detail::chunks(w.columns);
-  if (across > 0 && across * along < device.multiprocessors) {
-    const std::ptrdiff_t wanted = (device.multiprocessors + across * along - 1) / (across * along);
-    plan.splits = static_cast<int>(wanted < chunks ? wanted : chunks);
-  }
-  if (across * plan.splits > 65535) {
-    throw error(error_code::limit, who, std::to_string(x.rows) + " rows of x are more than a grid holds");
-  }
-  if (plan.splits > 1) {
-    plan.workspace_bytes = static_cast<std::size_t>(chunks) * static_cast<std::size_t>(x.rows) *
-                           static_cast<std::size_t>(w.rows) * sizeof(float);
-  }
-  return plan;
-}
-
-/// The product in tiles: block x is the tile of outputs, y the tile of rows and the split. With more than one split the chunks' sums go to the
-/// workspace, for sum_tiled_chunks; else out is written.
-template <class Weights, class T, int Tokens, class Out = T>
+/// The product in tiles: block x is the tile of outputs, y the tile of rows and the split. With more than one split the parts' sums go to the
+/// workspace, for sum_parts; else out is written.
+template <class Weights, class T, class Out = T>
 struct tiled_product {
   using args = product_args<Weights, T, Out>;
-  using shape = tile_shape<Weights, Tokens>;
+  using shape = tile_shape<Weights>;
 
-  /// Errors: `unsupported`, where the plan is for other Tokens.
+  /// Errors: `unsupported`, where the plan is for other tiles.
   static execution::simt::grid plan(const args& a) {
-    if (a.plan.tiles * 8 != Tokens) {
+    if (a.plan.tiles * 8 != shape::tokens) {
       throw error(error_code::unsupported, "quantization::cuda::tiled_product",
                   "a plan for tiles of " + std::to_string(a.plan.tiles * 8) + " rows with a kernel for " +
-                      std::to_string(Tokens));
+                      std::to_string(shape::tokens));
     }
     return {(a.weights.rows + shape::outputs - 1) / shape::outputs, tiles_across(a) * a.plan.splits, shape::threads,
             shape::shared_bytes};
@@ -101,11 +64,12 @@ struct tiled_product {
     const auto halves = t.template shared<f16>(shape::stages * shape::halves);
     const auto bytes = t.template shared<std::uint8_t>(shape::stages * shape::bytes);
 
-    const int split = t.block_y() / tiles_across(a), first_token = t.block_y() % tiles_across(a) * Tokens;
-    const int chunks = detail::chunks(a.weights.columns), units = a.weights.columns / unit_inputs;
-    const int each = (chunks + a.plan.splits - 1) / a.plan.splits;
-    const int begin = split * each * chunk_units, past = begin + each * chunk_units;
+    const int split = t.block_y() / tiles_across(a), first_token = t.block_y() % tiles_across(a) * shape::tokens;
+    const int units = a.weights.columns / unit_inputs, of_part = part_units(units);
+    const int each = (parts(units) + a.plan.splits - 1) / a.plan.splits;
+    const int begin = split * each * of_part, past = begin + each * of_part;
     const int end = past < units ? past : units;
+    int part_end = begin + of_part;
     const int warp_strip = t.warp() / shape::warps_across * shape::warp_strips;
     const int warp_token = t.warp() % shape::warps_across * (shape::tiles * 8);
     const int g = t.lane() / 4, c = t.lane() % 4;
@@ -121,7 +85,7 @@ struct tiled_product {
     };
     for (int s = 0; s + 1 < shape::stages; ++s) fetch(begin + s);
 
-    float sum[shape::warp_strips][shape::tiles][4] = {};   // of a chunk
+    float sum[shape::warp_strips][shape::tiles][4] = {};   // of a part
     float part[shape::warp_strips][shape::tiles][4] = {};  // of a group
     using row_values = float[shape::warp_strips][2];       // of rows g and g + 8 of the warp's strips
     const auto add_group = [&](int tile, const row_values& scale) {
@@ -214,8 +178,9 @@ struct tiled_product {
           for (int tile = 0; tile < shape::tiles; ++tile) add_group(tile, scale[0]);
         }
       }
-      if ((unit + 1) % chunk_units != 0 && unit + 1 != end) continue;
-      const bool alone = a.plan.splits > 1 || unit < begin + chunk_units;  // nothing to add to
+      if (unit + 1 != part_end && unit + 1 != end) continue;
+      part_end += of_part;
+      const bool alone = a.plan.splits > 1 || unit < begin + of_part;  // nothing to add to
       EFFINFER_UNROLL
       for (int i = 0; i < shape::warp_strips * shape::tiles; ++i) {
         float(&now)[4] = sum[i / shape::tiles][i % shape::tiles];
@@ -228,7 +193,7 @@ struct tiled_product {
         }
         total[i * shape::threads + t.thread()] = next;
       }
-      if (a.plan.splits > 1) store(t, a, unit / chunk_units, first_token, total);
+      if (a.plan.splits > 1) store(t, a, unit / of_part, first_token, total);
     }
     if (a.plan.splits == 1) store(t, a, 0, first_token, total);
     t.template wait<0>();
@@ -236,7 +201,7 @@ struct tiled_product {
 
  private:
   EFFINFER_HOST_DEVICE static int tiles_across(const args& a) {
-    return static_cast<int>((a.x.rows + Tokens - 1) / Tokens);
+    return static_cast<int>((a.x.rows + shape::tokens - 1) / shape::tokens);
   }
 
   /// Where piece q in [0, 8) of a row of x stands: rows take turns in which half comes first, so that the eight lanes that are served at once
@@ -265,7 +230,7 @@ struct tiled_product {
   template <class Simt, class Shared>
   EFFINFER_HOST_DEVICE static void fetch_x(Simt& t, const args& a, int first_token, int unit, Shared to) {
     EFFINFER_UNROLL
-    for (int i = 0; i < Tokens * 8 / shape::threads; ++i) {
+    for (int i = 0; i < shape::x_words / shape::threads; ++i) {
       const int at = i * shape::threads + t.thread(), last = static_cast<int>(a.x.rows) - 1;
       const int token =
           first_token + at / 8 < last ? first_token + at / 8 : last;  // past the end: any, it isn't stored
@@ -304,10 +269,10 @@ struct tiled_product {
     }
   }
 
-  /// The thread's own totals: to the workspace as a chunk's where there are splits, else to out. A loop of few registers, as it
+  /// The thread's own totals: to the workspace as a part's where there are splits, else to out. A loop of few registers, as it
   /// stands in the loop of products or behind it.
   template <class Simt, class Shared>
-  EFFINFER_HOST_DEVICE static void store(Simt& t, const args& a, int chunk, int first_token, Shared total) {
+  EFFINFER_HOST_DEVICE static void store(Simt& t, const args& a, int part, int first_token, Shared total) {
     const int first_row =
         (t.block() * shape::strips + t.warp() / shape::warps_across * shape::warp_strips) * strip_rows;
     first_token += t.warp() % shape::warps_across * (shape::tiles * 8);
@@ -321,34 +286,12 @@ struct tiled_product {
         if (row >= a.weights.rows || token >= a.x.rows) continue;
         const auto sum = std::bit_cast<float>(sums.w[e]);
         if (a.plan.splits > 1) {
-          a.workspace[(chunk * a.x.rows + token) * a.weights.rows + row] = sum;
+          a.workspace[(part * a.x.rows + token) * a.weights.rows + row] = sum;
         } else {
           a.out.row(token)[row] = Out(sum * a.weights.row_scale(row));
         }
       }
     }
-  }
-};
-
-/// The second kernel where a plan has more than one split: the sums of the chunks, added in rising order.
-template <class Weights, class T, class Out = T>
-struct sum_tiled_chunks {
-  using args = product_args<Weights, T, Out>;
-  static constexpr int threads = 256;
-
-  static execution::simt::grid plan(const args& a) {
-    if (a.plan.splits < 2) return {};
-    return {(a.weights.rows + threads - 1) / threads, static_cast<int>(a.x.rows), threads, 0};
-  }
-
-  template <class Simt>
-  EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
-    const int row = t.block() * threads + t.thread();
-    if (row >= a.weights.rows) return;
-    float total = 0;
-    for (int chunk = 0; chunk < detail::chunks(a.weights.columns); ++chunk)
-      total += a.workspace[(chunk * a.x.rows + t.block_y()) * a.weights.rows + row];
-    a.out.row(t.block_y())[row] = Out(total * a.weights.row_scale(row));
   }
 };
 

@@ -57,6 +57,17 @@ EFFINFER_HOST_DEVICE inline words load_words_once(const void* p) {
 #endif
 }
 
+/// a & mask | bits, which compilers don't find by themselves where both are constants.
+EFFINFER_HOST_DEVICE inline std::uint32_t and_or(std::uint32_t a, std::uint32_t mask, std::uint32_t bits) {
+#if defined(__CUDA_ARCH__)
+  std::uint32_t out;
+  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(out) : "r"(a), "r"(mask), "r"(bits));
+  return out;
+#else
+  return (a & mask) | bits;
+#endif
+}
+
 /// The sums of two pairs of T.
 template <class T>
 EFFINFER_HOST_DEVICE inline std::uint32_t add_pairs(std::uint32_t a, std::uint32_t b) {
@@ -110,6 +121,11 @@ template <class T>
 inline constexpr float integer_base = std::is_same_v<T, bf16> ? 128.0F : 1024.0F;
 template <class T>
 inline constexpr std::uint32_t integer_base_bits = std::is_same_v<T, bf16> ? 0x43004300U : 0x64006400U;
+/// -(integer_base + value), twice, of a value below 128.
+template <class T>
+EFFINFER_HOST_DEVICE constexpr std::uint32_t minus_integer(int value) {
+  return (integer_base_bits<T> | 0x80008000U) + static_cast<std::uint32_t>(value) * 0x00010001U;
+}
 
 /// bf16 or f16 as checkpoints have them: row r at data + r * stride. 16-byte aligned rows.
 template <class T>
@@ -130,6 +146,9 @@ struct float_weights {
     const int row = strip * strip_rows + lane / 4 + p % 2 * 8;
     return data + (row < rows ? row : rows - 1) * stride + unit * unit_inputs + p / 2 * 32 + lane % 4 * 8;
   }
+  /// Piece p of a unit is so many bytes behind piece p % piece_bases of one u units before it.
+  static constexpr int piece_bases = 2;
+  EFFINFER_HOST_DEVICE static constexpr int piece_bytes(int u, int p) { return (u * unit_inputs + p / 2 * 32) * 2; }
   /// The A operand of step j in [0, 4) of a unit.
   template <class X>
   EFFINFER_HOST_DEVICE static void unpack(const words* raw, const std::uint32_t*, int j, const std::uint32_t*,
@@ -155,12 +174,14 @@ struct int8_weights {
   EFFINFER_HOST_DEVICE const void* piece(int strip, int unit, int p, int lane) const {
     return units + ((std::ptrdiff_t{strip} * (columns / unit_inputs) + unit) * pieces + p) * 32 + lane;
   }
+  static constexpr int piece_bases = 1;
+  EFFINFER_HOST_DEVICE static constexpr int piece_bytes(int u, int p) { return (u * pieces + p) * 512; }
   /// Two codes in the lower bytes of 16-bit halves.
   template <class X>
   EFFINFER_HOST_DEVICE static std::uint32_t pair(std::uint32_t codes) {
     if constexpr (std::is_same_v<X, bf16>) {
       // Seven fraction bits hold the lower bits of the code; its sign is worth -128, one bit of the exponent of 128.
-      const std::uint32_t low = (codes & 0x007f007fU) | 0x43004300U, sign = (codes & 0x00800080U) | 0xc300c300U;
+      const std::uint32_t low = and_or(codes, 0x007f007fU, 0x43004300U), sign = and_or(codes, 0x00800080U, 0xc300c300U);
       return add_pairs<bf16>(low, sign);  // (128 + low) - (sign set ? 256 : 128)
     } else {
       return add_pairs<f16>((codes & 0x00ff00ffU) ^ 0x64806480U, pair_of<f16>(-1152.0F));  // 1024 + (code + 128)
@@ -195,6 +216,8 @@ struct int4_weights {
   EFFINFER_HOST_DEVICE const void* piece(int strip, int unit, int, int lane) const {
     return units + (std::ptrdiff_t{strip} * (columns / unit_inputs) + unit) * 32 + lane;
   }
+  static constexpr int piece_bases = 1;
+  EFFINFER_HOST_DEVICE static constexpr int piece_bytes(int u, int p) { return (u * pieces + p) * 512; }
   [[nodiscard]] EFFINFER_HOST_DEVICE std::ptrdiff_t group_place(int strip, int g, int row) const {
     return (std::ptrdiff_t{strip} * (columns / Group) + g) * strip_rows + row;
   }
@@ -207,7 +230,7 @@ struct int4_weights {
   /// What is added to 128 + q (bf16) or 1024 + q (f16) for q - zero, twice.
   template <class X>
   EFFINFER_HOST_DEVICE static std::uint32_t center(int zero) {
-    return pair_of<X>(-integer_base<X> - static_cast<float>(zero));
+    return minus_integer<X>(zero);
   }
   template <class X>
   [[nodiscard]] EFFINFER_HOST_DEVICE std::uint32_t center_of(int strip, int g, int row) const {
@@ -236,8 +259,8 @@ struct int4_weights {
                                           std::uint32_t (&a)[4]) {
     for (int r = 0; r < 2; ++r) {
       const std::uint32_t codes = raw->w[j / 2 * 2 + r] >> (j % 2 * 8);
-      a[r] = add_pairs<X>((codes & 0x000f000fU) | integer_base_bits<X>, centers[r]);
-      a[2 + r] = add_pairs<X>((codes >> 4 & 0x000f000fU) | integer_base_bits<X>, centers[r]);
+      a[r] = add_pairs<X>(and_or(codes, 0x000f000fU, integer_base_bits<X>), centers[r]);
+      a[2 + r] = add_pairs<X>(and_or(codes >> 4, 0x000f000fU, integer_base_bits<X>), centers[r]);
     }
   }
   EFFINFER_HOST_DEVICE float row_scale(int) const { return 1; }
@@ -264,6 +287,8 @@ struct fp8_weights {
   EFFINFER_HOST_DEVICE const void* piece(int strip, int unit, int p, int lane) const {
     return units + ((std::ptrdiff_t{strip} * (columns / unit_inputs) + unit) * pieces + p) * 32 + lane;
   }
+  static constexpr int piece_bases = 1;
+  EFFINFER_HOST_DEVICE static constexpr int piece_bytes(int u, int p) { return (u * pieces + p) * 512; }
   /// Two codes in the lower bytes of 16-bit halves: their bits in the places of a float of 16 bits, whose exponent is then too small by the
   /// difference of the biases; as a subnormal too.
   template <class X>

@@ -1,0 +1,342 @@
+#pragma once
+// The two products of attention for one warp: up to 16 query rows with a strip of 32 keys, and their weights with its values, which lie in
+// shared memory as the cache stores them. What a lane holds of scores and outputs is what execution::simt::d_element says, so that
+// query_rows.hpp does the rest.
+//
+// Activations and caches of one 16-bit type meet on matrix instructions as they are. Keys of int8 and fp8 become that type on the way into
+// the registers, which is exact: of int8 the codes. Scores are multiplied with the scales of keys; weights with those of values, or, where that
+// type is f16, values with theirs, which are then rounded to it. Weights are rounded to it. Other types (float among them) are multiplied as
+// floats, rounded nowhere, and slower.
+
+#include <effinfer/attention/cuda/cache_rows.hpp>
+#include <effinfer/attention/cuda/query_rows.hpp>
+#include <effinfer/core/config.hpp>
+#include <effinfer/core/dtype.hpp>
+#include <effinfer/kv_cache/view.hpp>
+#include <effinfer/quantization/cuda/weights.hpp>
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+namespace effinfer::inline v0::attention::cuda {
+
+/// Keys of a strip.
+inline constexpr int strip_keys = 32;
+
+/// True where attention multiplies on matrix instructions of T.
+template <class T, class Element>
+inline constexpr bool on_matrix_instructions = (std::is_same_v<T, bf16> || std::is_same_v<T, f16>)&&(
+    std::is_same_v<Element, T> || std::is_same_v<Element, kv_cache::int8> || std::is_same_v<Element, fp8_e4m3>);
+
+namespace detail {
+
+/// Words from a row of a strip to the next: rows below each other begin in other banks, at multiples of 16 bytes.
+template <class Element, int D>
+inline constexpr int strip_pitch = D / cache_row<Element, D>::per_word + 4;
+
+/// The keys or the values of positions [key, key + strip_keys) of one head, on their way to a strip's rows, Pitch words apart. Called by a
+/// warp. Positions outside [begin, end), which isn't empty there: any row of it. No strip crosses a multiple of kv_cache::tile_positions.
+template <bool Values, int D, int Pitch, class Simt, class View, class Shared>
+EFFINFER_HOST_DEVICE void fetch_strip(Simt& t, const View& cache, int kv_head, int key, int begin, int end, Shared to) {
+  using element = typename View::element_type;
+  using row = cache_row<element, D>;
+  static_assert(kv_cache::tile_positions % strip_keys == 0);
+  constexpr int copy_words = row::copy_bytes / 4, copy_elements = row::copy_bytes / static_cast<int>(sizeof(element));
+  constexpr int pieces = D / row::per_word / copy_words;  // of a row without its scale
+  const auto row_of = [&](int position) {
+    return Values ? cache.value(kv_head, position) : cache.key(kv_head, position);
+  };
+  if (pieces <= 32 && key >= begin && key + strip_keys <= end && are_rows_apart(cache, key + strip_keys)) {
+    constexpr int at_once = pieces <= 32 ? static_cast<int>(std::bit_floor(32U / pieces)) : 1;  // rows
+    const std::ptrdiff_t stride = cache.row_stride;
+    const element* from = row_of(key);
+    if constexpr (row::scaled) {
+      t.template copy_async<4>(to, t.lane() * Pitch + D / row::per_word,
+                               reinterpret_cast<const std::uint32_t*>(from + t.lane() * stride + D));
+    }
+    const int r = t.lane() / pieces, q = t.lane() % pieces;
+    if (at_once * pieces < 32 && r >= at_once) return;
+    from += r * stride + q * copy_elements;
+    EFFINFER_UNROLL
+    for (int i = 0; i < strip_keys; i += at_once) {
+      t.template copy_async<row::copy_bytes>(to, (r + i) * Pitch + q * copy_words,
+                                             reinterpret_cast<const std::uint32_t*>(from));
+      from += at_once * stride;
+    }
+    return;
+  }
+  constexpr int all_pieces = row::words / copy_words;
+  EFFINFER_KEEP_ROLLED
+  for (int i = t.lane(); i < strip_keys * all_pieces; i += 32) {
+    const int r = i / all_pieces, q = i % all_pieces;
+    int p = key + r < begin ? begin : key + r;
+    if (p >= end) p = end - 1;
+    t.template copy_async<row::copy_bytes>(to, r * Pitch + q * copy_words,
+                                           reinterpret_cast<const std::uint32_t*>(row_of(p) + q * copy_elements));
+  }
+}
+
+/// Bytes `low` of a and b, then `low` + 1 of both.
+EFFINFER_HOST_DEVICE inline std::uint32_t interleave(std::uint32_t a, std::uint32_t b, int low) {
+#if defined(__CUDA_ARCH__)
+  return __byte_perm(a, b, low == 0 ? 0x5140U : 0x7362U);
+#else
+  const auto byte = [](std::uint32_t word, int i) { return word >> (i * 8) & 0xffU; };
+  return byte(a, low) | byte(b, low) << 8 | byte(a, low + 1) << 16 | byte(b, low + 1) << 24;
+#endif
+}
+
+/// The four numbers of a word of int8 (its codes) or fp8 as pairs of T. Exact.
+template <class T, class Element>
+EFFINFER_HOST_DEVICE void to_pairs(std::uint32_t word, std::uint32_t (&to)[2]) {
+  using row = cache_row<Element, 64>;
+#if defined(__CUDA_ARCH__)
+  if constexpr (row::scaled) {
+    // 1024 + byte as f16; 128 + the lower seven bits as bf16, less 128 where the eighth is set, else 256.
+    EFFINFER_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      if constexpr (std::is_same_v<T, f16>) {
+        to[i] = quantization::cuda::add_pairs<T>(__byte_perm(word, 0x64646464U, i == 0 ? 0x4140U : 0x4342U),
+                                                 quantization::cuda::pair_of<T>(-1152.0F));
+      } else {
+        const std::uint32_t bytes = __byte_perm(word, 0, i == 0 ? 0x4140U : 0x4342U);
+        to[i] =
+            quantization::cuda::add_pairs<T>((bytes & 0x007f007fU) | 0x43004300U, (bytes & 0x00800080U) ^ 0xc380c380U);
+      }
+    }
+    return;
+  }
+#if __CUDA_ARCH__ >= 890
+  if constexpr (!row::scaled) {
+    EFFINFER_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      std::uint32_t both;
+      asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(both) : "h"(static_cast<std::uint16_t>(word >> (i * 16))));
+      to[i] = both;
+      if constexpr (std::is_same_v<T, bf16>) {
+        to[i] = pair<T>(static_cast<float>(f16::from_bits(static_cast<std::uint16_t>(both))),
+                        static_cast<float>(f16::from_bits(static_cast<std::uint16_t>(both >> 16))));
+      }
+    }
+    return;
+  }
+#endif
+#endif
+  EFFINFER_UNROLL
+  for (int i = 0; i < 2; ++i) to[i] = pair<T>(row::number(word, i * 2), row::number(word, i * 2 + 1));
+}
+
+/// Numbers d and d + 1 of a row of queries.
+template <class T>
+EFFINFER_HOST_DEVICE std::uint32_t load_pair(const T* from) {
+#if defined(__CUDA_ARCH__)
+  return *reinterpret_cast<const std::uint32_t*>(from);
+#else
+  std::uint32_t both;
+  __builtin_memcpy(&both, from, sizeof both);
+  return both;
+#endif
+}
+
+}  // namespace detail
+
+/// Scores of a lane, then weights.
+using strip_tile = float[1][strip_keys / 8][4];
+
+/// As floats. In all of these `rows` are the lane's two query rows, lane / 4 and 8 below it.
+template <class T, class Element, int D>
+struct strip_products {
+  using row = cache_row<Element, D>;
+  using tile = strip_tile;
+  static constexpr int pitch = detail::strip_pitch<Element, D>;
+
+  struct query {
+    const T* rows[2];
+  };
+  template <class Simt>
+  EFFINFER_HOST_DEVICE static query load_query(Simt&, const T* const (&rows)[2]) {
+    return {{rows[0], rows[1]}};
+  }
+
+  /// The column of the output that element e of the lane's out[c] is.
+  EFFINFER_HOST_DEVICE static constexpr int column(int lane, int c, int e) { return c * 8 + lane % 4 * 2 + e % 2; }
+
+  /// score += q k^T.
+  template <class Simt, class Shared>
+  EFFINFER_HOST_DEVICE static void multiply_query(Simt& t, const query& q, Shared keys, tile& score) {
+    constexpr int own = strip_keys / 4;  // keys of a lane
+    for (int w = 0; w < D / row::per_word; ++w) {
+      std::uint32_t k[own];
+      EFFINFER_UNROLL
+      for (int i = 0; i < own; ++i) k[i] = keys[(i / 2 * 8 + t.lane() % 4 * 2 + i % 2) * pitch + w];
+      EFFINFER_UNROLL
+      for (int n = 0; n < row::per_word; ++n) {
+        EFFINFER_UNROLL
+        for (int i = 0; i < own * 2; ++i) {
+          score[0][i / 4][i % 4] +=
+              static_cast<float>(q.rows[i % 4 / 2][w * row::per_word + n]) * row::number(k[i / 4 * 2 + i % 2], n);
+        }
+      }
+    }
+  }
+
+  /// out += p v.
+  template <class Simt, class Shared>
+  EFFINFER_HOST_DEVICE static void multiply_values(Simt& t, Shared values, const tile& weight,
+                                                   float (&out)[1][D / 8][4]) {
+    EFFINFER_UNROLL
+    for (int key = 0; key < strip_keys; ++key) {
+      float p[2];
+      EFFINFER_UNROLL
+      for (int i = 0; i < 2; ++i)
+        p[i] = t.shuffle(weight[0][key / 8][i * 2 + key % 2], t.lane() / 4 * 4 + key % 8 / 2) *
+               row::scale(values, key, pitch);
+      EFFINFER_UNROLL
+      for (int i = 0; i < D / 4; ++i) {
+        const int d = column(t.lane(), i / 2, i);
+        const float v = row::number(values[key * pitch + d / row::per_word], d % row::per_word);
+        out[0][i / 2][i % 2] += p[0] * v;
+        out[0][i / 2][2 + i % 2] += p[1] * v;
+      }
+    }
+  }
+};
+
+/// On matrix instructions.
+template <class T, class Element, int D>
+  requires on_matrix_instructions<T, Element>
+struct strip_products<T, Element, D> {
+  using row = cache_row<Element, D>;
+  using tile = strip_tile;
+  static constexpr int pitch = detail::strip_pitch<Element, D>;
+  /// Numbers of 8 bits come four in a word. The order of a sum's terms is free: the four of a word stand in one lane's operands, where pairs of
+  /// 16 bits would be 8 apart. And columns of outputs may lie in any: the four are those of four products.
+  static constexpr bool in_bytes = sizeof(Element) == 1;
+
+  /// The scales of values go to the weights where T has the exponents of a float, else to the values.
+  static constexpr bool weights_scaled = row::scaled && std::is_same_v<T, bf16>;
+
+  struct query {
+    std::uint32_t words[D / 16][4];
+  };
+  template <class Simt>
+  EFFINFER_HOST_DEVICE static query load_query(Simt& t, const T* const (&rows)[2]) {
+    query q;
+    EFFINFER_UNROLL
+    for (int i = 0; i < D / 4; ++i) {
+      const int half = i % 4 / 2, within = t.lane() % 4;
+      const int d = i / 4 * 16 + (in_bytes ? within * 4 + half * 2 : half * 8 + within * 2);
+      q.words[i / 4][i % 4] = detail::load_pair(rows[i % 2] + d);
+    }
+    return q;
+  }
+
+  EFFINFER_HOST_DEVICE static constexpr int column(int lane, int c, int e) {
+    const int within = lane % 4 * 2 + e % 2;
+    return in_bytes ? c / 4 * 32 + within * 4 + c % 4 : c * 8 + within;
+  }
+
+  template <class Simt, class Shared>
+  EFFINFER_HOST_DEVICE static void multiply_query(Simt& t, const query& q, Shared keys, tile& score) {
+    const int lane = t.lane();
+    EFFINFER_UNROLL
+    for (int k = 0; k < D / 16; ++k) {
+      EFFINFER_UNROLL
+      for (int n = 0; n < strip_keys / 8; n += 2) {
+        std::uint32_t b[2][2];
+        if constexpr (in_bytes) {
+          EFFINFER_UNROLL
+          for (int i = 0; i < 2; ++i) {
+            detail::to_pairs<T, Element>(keys[((n + i) * 8 + lane / 4) * pitch + k * 4 + lane % 4], b[i]);
+          }
+        } else {
+          load_two(t, keys, (n * 8 + lane / 16 * 8 + lane % 8) * pitch + k * 8 + lane / 8 % 2 * 4, b,
+                   std::false_type{});
+        }
+        EFFINFER_UNROLL
+        for (int i = 0; i < 2; ++i) t.mma(score[0][n + i], q.words[k], b[i], T{});
+      }
+    }
+  }
+
+  template <class Simt, class Shared>
+  EFFINFER_HOST_DEVICE static void multiply_values(Simt& t, Shared values, const tile& weight,
+                                                   float (&out)[1][D / 8][4]) {
+    const int lane = t.lane();
+    EFFINFER_UNROLL
+    for (int k = 0; k < strip_keys / 16; ++k) {
+      const auto key = [lane, k](int i) { return k * 16 + i / 2 * 8 + lane % 4 * 2 + i % 2; };
+      float scale[4];
+      EFFINFER_UNROLL
+      for (int i = 0; i < 4; ++i) scale[i] = row::scale(values, key(i), pitch);
+      // The weights of two neighbouring tiles of 8 keys lie in the registers as the first operand wants them.
+      std::uint32_t p[4];
+      EFFINFER_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const float(&w)[4] = weight[0][k * 2 + i / 2];
+        const float low = w[i % 2 * 2], high = w[i % 2 * 2 + 1];
+        p[i] = weights_scaled ? detail::pair<T>(low * scale[i / 2 * 2], high * scale[i / 2 * 2 + 1])
+                              : detail::pair<T>(low, high);
+      }
+      if constexpr (in_bytes) {
+        EFFINFER_UNROLL
+        for (int g = 0; g < D / 32; ++g) {
+          std::uint32_t word[4];
+          EFFINFER_UNROLL
+          for (int i = 0; i < 4; ++i) word[i] = values[key(i) * pitch + g * 8 + lane / 4];
+          EFFINFER_UNROLL
+          for (int c = 0; c < 4; c += 2) {
+            std::uint32_t b[2][2];  // of keys, then of columns
+            EFFINFER_UNROLL
+            for (int i = 0; i < 2; ++i) {
+              detail::to_pairs<T, Element>(detail::interleave(word[i * 2], word[i * 2 + 1], c), b[i]);
+              if constexpr (row::scaled && !weights_scaled) {
+                EFFINFER_UNROLL
+                for (int column = 0; column < 2; ++column) {
+                  b[i][column] = detail::pair<T>(number(b[i][column], 0) * scale[i * 2],
+                                                 number(b[i][column], 1) * scale[i * 2 + 1]);
+                }
+              }
+            }
+            EFFINFER_UNROLL
+            for (int column = 0; column < 2; ++column) {
+              const std::uint32_t of_column[2] = {b[0][column], b[1][column]};
+              t.mma(out[0][g * 4 + c + column], p, of_column, T{});
+            }
+          }
+        }
+      } else {
+        EFFINFER_UNROLL
+        for (int n = 0; n < D / 16; ++n) {
+          std::uint32_t b[2][2];
+          load_two(t, values, (k * 16 + lane % 16) * pitch + n * 8 + lane / 16 * 4, b, std::true_type{});
+          EFFINFER_UNROLL
+          for (int i = 0; i < 2; ++i) t.mma(out[0][n * 2 + i], p, b[i], T{});
+        }
+      }
+    }
+  }
+
+ private:
+  EFFINFER_HOST_DEVICE static float number(std::uint32_t both, int i) {
+    return static_cast<float>(T::from_bits(static_cast<std::uint16_t>(both >> (i * 16))));
+  }
+
+  /// Two second operands of t.mma.
+  template <class Simt, class Shared, bool Transposed>
+  EFFINFER_HOST_DEVICE static void load_two(Simt& t, Shared from, int place, std::uint32_t (&b)[2][2],
+                                            std::bool_constant<Transposed>) {
+    std::uint32_t r[4];
+    if constexpr (Transposed) {
+      t.load_matrices_transposed(from, place, r);
+    } else {
+      t.load_matrices(from, place, r);
+    }
+    EFFINFER_UNROLL
+    for (int i = 0; i < 4; ++i) b[i / 2][i % 2] = r[i];
+  }
+};
+
+}  // namespace effinfer::inline v0::attention::cuda

@@ -1,0 +1,83 @@
+#pragma once
+// silu(x g^T) * (x u^T) for up to 16 rows of x, where g and u are the halves of one matrix: the first two products of a gated feed-forward layer
+// and what joins them, in one kernel. Same bits as apart: skinny_product, then layers::cuda::swiglu.
+
+#include <effinfer/core/error.hpp>
+#include <effinfer/core/matrix_view.hpp>
+#include <effinfer/execution/simt/context.hpp>
+#include <effinfer/execution/simt/grid.hpp>
+#include <effinfer/layers/cuda/elementwise.hpp>
+#include <effinfer/quantization/cuda/product.hpp>
+#include <effinfer/quantization/cuda/strip_units.hpp>
+#include <effinfer/quantization/cuda/weights.hpp>
+
+#include <cstddef>
+#include <string>
+
+namespace effinfer::inline v0::quantization::cuda {
+
+/// Shapes: x [T, K], weights [2 F, K], first the gates', F a multiple of 16; out [T, F].
+template <class Weights, class T>
+struct gated_args {
+  matrix_view<const T> x;
+  Weights weights;
+  matrix_view<T> out;
+  product_plan plan;
+};
+
+/// True where the kernel takes these shapes. Not for weights of 16 bits: two strips of them fill the shared memory, and what the kernel saves is
+/// little beside reading them.
+template <class Weights>
+bool has_gated_form(std::ptrdiff_t tokens, int weight_rows) {
+  return Weights::pieces < 4 && tokens <= most_skinny_rows && weight_rows % (2 * strip_rows) == 0;
+}
+
+/// A plan. Errors: as plan_skinny's; `unsupported` (shapes that has_gated_form refuses).
+template <class Weights, class T>
+product_plan plan_gated(const matrix_view<const T>& x, const Weights& w, const matrix_view<T>& out,
+                        int multiprocessors) {
+  if (!has_gated_form<Weights>(x.rows, w.rows)) {
+    throw error(error_code::unsupported, "quantization::cuda::plan_gated",
+                std::to_string(x.rows) + " rows of x, weights of " + std::to_string(w.rows) + " rows");
+  }
+  auto half = w;
+  half.rows /= 2;
+  product_plan plan = plan_skinny(x, half, out, multiprocessors);
+  plan.blocks = 2 * multiprocessors;
+  return plan;
+}
+
+/// The kernel for 8 * Tiles rows: a block has a strip of gates and the strip of what they let pass.
+template <class Weights, class T, int Tiles>
+struct gated_product {
+  using args = gated_args<Weights, T>;
+  using sums = detail::skinny_sums<Weights, T, Tiles, 2>;
+  static constexpr int threads = sums::threads, blocks_at_once = 2;
+  static constexpr bool awaits_predecessors = true;
+
+  /// Error: `unsupported`, where the plan is for other Tiles.
+  static execution::simt::grid plan(const args& a) {
+    sums::check("quantization::cuda::gated_product", a.plan);
+    if (a.x.rows == 0) return {};
+    const int strips = a.weights.rows / (2 * strip_rows);
+    return {strips < a.plan.blocks ? strips : a.plan.blocks, 1, threads, sums::shared_bytes};
+  }
+
+  template <class Simt>
+  EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
+    const int half = a.weights.rows / 2, strips = half / strip_rows;
+    const auto strip = [strips](int i, int s) { return i + s * strips; };
+    const auto store = [&](int i, auto of) {
+      for (int e = t.thread(); e < Tiles * 128; e += threads) {
+        const int row = i * strip_rows + e % strip_rows, token = e / strip_rows;
+        if (token >= a.x.rows) continue;
+        const T gate(sums::total(of, 0, e % strip_rows, token) * a.weights.row_scale(row));
+        const T up(sums::total(of, 1, e % strip_rows, token) * a.weights.row_scale(half + row));
+        a.out.row(token)[row] = layers::cuda::swiglu<T>::of(gate, up);
+      }
+    };
+    sums::run(t, a.x, a.weights, strips, strip, store);
+  }
+};
+
+}  // namespace effinfer::inline v0::quantization::cuda
