@@ -25,13 +25,12 @@ template <class Weights, class T>
 std::vector<T> product(const Weights& w, const std::vector<T>& x, int tokens, int multiprocessors, int tile_rows = 0,
                        thread_order order = thread_order::shuffled) {
   std::vector<T> out(static_cast<std::size_t>(tokens * w.rows), T(not_a_number));
-  cuda::wgmma_args<Weights, T> a{{x.data(), tokens, w.columns}, w, {out.data(), tokens, w.rows}, {}, nullptr, {}};
+  std::vector<cuda::words> memory(x.size() * sizeof(T) / sizeof(cuda::words), cuda::words{{~0U, ~0U, ~0U, ~0U}});
+  const ei::matrix_view<T> ordered(reinterpret_cast<T*>(memory.data()), tokens, w.columns);
+  start<cuda::order_inputs<T>>({{x.data(), tokens, w.columns}, ordered, cuda::order_of<Weights>}, order);
+  cuda::wgmma_args<Weights, T> a{ordered, w, {out.data(), tokens, w.rows}, {}, {}};
   a.plan = cuda::plan_wgmma(a.x, w, a.out, hopper_with(multiprocessors));
   if (tile_rows > 0) a.plan.tile_rows = tile_rows;
-  std::vector<cuda::words> workspace(a.plan.workspace_bytes / sizeof(cuda::words),
-                                     cuda::words{{~0U, ~0U, ~0U, ~0U}});
-  a.ordered = reinterpret_cast<T*>(workspace.data());
-  start<cuda::order_inputs<T, cuda::input_order<Weights>>>({a.x, a.ordered}, order);
   cuda::start_wgmma(a, make_tensor_map, [order](auto kernel, const auto& args) {
     start<typename decltype(kernel)::type>(args, order);
   });

@@ -3,12 +3,9 @@
 // in registers, the rows of x as the right one, in shared memory. Weights come from device memory as they are packed, 16 bytes a lane, the next
 // units while one is multiplied, and become operands where they are; the copying engine brings boxes of x into a ring of stages.
 //
-//   const wgmma_plan plan = plan_wgmma(x, w, out, device.limits());
-//   wgmma_args<Weights, T> a{x, w, out, plan, workspace};
-//   q.launch<order_inputs<T, input_order<Weights>>>({x, workspace});       // once for all weights of one order
-//   start_wgmma(a, make_tensor_map, [&](auto kernel, const auto& args) { q.launch<typename decltype(kernel)::type>(args); });
-//
-// A lane of weights holds eight inputs side by side of each 32 (weights.hpp), so the engine must find x in another order: order_inputs writes it.
+//   q.launch<order_inputs<T>>({x, ordered, order_of<Weights>});    // or by who writes x: input_order.hpp
+//   start_wgmma(wgmma_args<Weights, T>{ordered, w, out, plan_wgmma(ordered, w, out, device.limits())}, make_tensor_map,
+//               [&](auto kernel, const auto& args) { q.launch<typename decltype(kernel)::type>(args); });
 //
 // What is exact: weights without groups are multiplied as they are, and scaled at the end. Those in groups are scaled first and rounded, once, to the
 // type of x: w = T(scale * (code - offset) + minimum). Sums are in float, over all inputs in rising order, whatever the plan: a row's result has
@@ -24,6 +21,8 @@
 #include <effinfer/execution/simt/context.hpp>
 #include <effinfer/execution/simt/grid.hpp>
 #include <effinfer/execution/simt/hopper.hpp>
+#include <effinfer/execution/simt/pack.hpp>
+#include <effinfer/quantization/cuda/input_order.hpp>
 #include <effinfer/quantization/cuda/product.hpp>
 #include <effinfer/quantization/cuda/weights.hpp>
 
@@ -38,12 +37,11 @@ namespace effinfer::inline v0::quantization::cuda {
 
 /// What such a product needs, known on the host before anything runs.
 struct wgmma_plan {
-  int tile_rows = 256;              ///< of x: 64, 128 or 256
-  int blocks = 0;                   ///< each goes through several tiles
-  std::size_t workspace_bytes = 0;  ///< of device memory, 256-byte aligned: x in another order
+  int tile_rows = 256;  ///< of x: 64, 128 or 256
+  int blocks = 0;       ///< each goes through several tiles
 };
 
-/// Shapes: x [T, K], weights [N, K], out [T, N]. `ordered`: the workspace, behind order_inputs [T, K]. `map`: start_wgmma's.
+/// Shapes: x [T, K], in the order_of<Weights>, weights [N, K], out [T, N]. `map`: start_wgmma's.
 template <class Weights, class T>
 struct wgmma_args {
   static_assert(Weights::template multiplies<T>,
@@ -52,7 +50,6 @@ struct wgmma_args {
   Weights weights;
   matrix_view<T> out;
   wgmma_plan plan;
-  T* ordered = nullptr;
   execution::simt::tensor_map map = {};
 };
 
@@ -221,17 +218,16 @@ template <class Weights, class T>
 wgmma_plan plan_wgmma(const matrix_view<const T>& x, const Weights& w, const matrix_view<T>& out,
                       const execution::simt::device_limits& device);
 
-/// Weights of one order read x in the same order.
 template <class Weights>
-inline constexpr int input_order = Weights::group == 16 ? 16 : 32;
+inline constexpr input_order order_of = Weights::group == 16 ? input_order::by_fours : input_order::by_eights;
 
-/// x in the order in which lanes hold weights: of each 32 inputs, pair i of the c-th eight as pair c of the i-th; for groups of 16, of each 16
-/// pair i of the c-th four as pair c of the i-th eight.
-template <class T, int Order>
+/// x in an order. Shapes: x, to [T, K]; K a multiple of 32.
+template <class T>
 struct order_inputs {
   struct args {
     matrix_view<const T> x;
-    T* to = nullptr;  ///< [T, K]
+    matrix_view<T> to;
+    input_order order;
   };
   static constexpr int threads = 256;
 
@@ -242,18 +238,13 @@ struct order_inputs {
   template <class Simt>
   EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
     const std::ptrdiff_t i = std::ptrdiff_t{t.block()} * threads + t.thread(), a_row = a.x.columns / 8;
-    const bool inside = i < a.x.rows * a_row;
-    words in{};
-    if (inside) in = load_words(a.x.row(i / a_row) + i % a_row * 8);
-    if constexpr (Order == 16) {
-      const bool odd = t.lane() % 2 == 1;
-      const std::uint32_t first = t.shuffle_xor(odd ? in.w[0] : in.w[1], 1);
-      const std::uint32_t second = t.shuffle_xor(odd ? in.w[2] : in.w[3], 1);
-      in = odd ? words{{first, second, in.w[1], in.w[3]}} : words{{in.w[0], in.w[2], first, second}};
-    } else {
-      detail::transpose_words<1>(t, in.w);
-    }
-    if (inside) detail::store_words(a.to + i * 8, in.w);
+    if (i >= a.x.rows * a_row) return;
+    const std::ptrdiff_t e = i % a_row * 8;
+    const auto in = execution::simt::load_pack(a.x.row(i / a_row) + e);
+    EFFINFER_UNROLL
+    for (int k = 0; k < 8; k += 2)
+      execution::simt::store_pack(a.to.row(i / a_row) + ordered_place(a.order, e + k),
+                                  execution::simt::pack<T, 2>{{in.v[k], in.v[k + 1]}});
   }
 };
 
@@ -500,17 +491,16 @@ wgmma_plan plan_wgmma(const matrix_view<const T>& x, const Weights& w, const mat
                                    " bytes of shared memory, the device has " + std::to_string(device.shared_bytes)
                              : "the device isn't of compute capability 9.0, or the program has no code for sm_90a");
   }
-  plan.workspace_bytes = static_cast<std::size_t>(x.rows) * static_cast<std::size_t>(x.columns) * sizeof(T);
   return plan;
 }
 
-/// Calls start(std::type_identity<Kernel>{}, args) for the kernel of a.plan, behind order_inputs. `make`: simt::make_tensor_map or a device's `map`.
+/// Calls start(std::type_identity<Kernel>{}, args) for the kernel of the plan. `make`: simt::make_tensor_map or a device's `map`.
 /// Errors: those of `make`; `invalid_argument` (a plan of nobody's).
 template <int Cluster = 1, int Steps = 1, class Weights, class T, class Make, class Start>
 void start_wgmma(const wgmma_args<Weights, T>& of, const Make& make, const Start& start) {
   if (of.x.rows == 0) return;
   wgmma_args<Weights, T> a = of;
-  a.map = make(execution::simt::box_source{a.ordered, a.x.rows, a.x.columns, a.x.columns, a.plan.tile_rows / Cluster});
+  a.map = make(execution::simt::box_source{a.x.data, a.x.rows, a.x.columns, a.x.stride, a.plan.tile_rows / Cluster});
   switch (a.plan.tile_rows) {
     case 64: return start(std::type_identity<wgmma_product<Weights, T, 64, Cluster, Steps>>(), a);
     case 128: return start(std::type_identity<wgmma_product<Weights, T, 128, Cluster, Steps>>(), a);
