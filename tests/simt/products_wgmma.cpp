@@ -3,6 +3,8 @@
 #include "simt/hopper.hpp"
 #include "simt/product_matrices.hpp"
 
+#include <effinfer/layers/cuda/elementwise.hpp>
+#include <effinfer/layers/cuda/rms_norm.hpp>
 #include <effinfer/quantization/cuda/wgmma_product.hpp>
 
 #include <doctest/doctest.h>
@@ -31,9 +33,8 @@ std::vector<T> product(const Weights& w, const std::vector<T>& x, int tokens, in
   cuda::wgmma_args<Weights, T> a{ordered, w, {out.data(), tokens, w.rows}, {}, {}};
   a.plan = cuda::plan_wgmma(a.x, w, a.out, hopper_with(multiprocessors));
   if (tile_rows > 0) a.plan.tile_rows = tile_rows;
-  cuda::start_wgmma(a, make_tensor_map, [order](auto kernel, const auto& args) {
-    start<typename decltype(kernel)::type>(args, order);
-  });
+  cuda::start_wgmma(a, make_tensor_map,
+                    [order](auto kernel, const auto& args) { start<typename decltype(kernel)::type>(args, order); });
   return out;
 }
 
@@ -73,6 +74,34 @@ void check(bool with_zeros = false) {
 }
 
 }  // namespace
+
+TEST_CASE_TEMPLATE("norms and SwiGLU write in order what products by wgmma read", T, bf16, f16) {
+  const int rows = 3, columns = 224;
+  const std::size_t count = rows * columns;
+  const std::vector<T> x = as<T>(numbers(count, 1)), up = as<T>(numbers(count, 2));
+  const std::vector<float> weight = numbers(columns, 3);
+  const ei::matrix_view<const T> from(x.data(), rows, columns), other(up.data(), rows, columns);
+  for (const auto order : {cuda::input_order::by_eights, cuda::input_order::by_fours}) {
+    const auto check_order = [&](const auto& write) {
+      std::vector<T> plain(count, T(not_a_number)), ordered = plain, wanted = plain;
+      write(ei::matrix_view<T>(plain.data(), rows, columns), cuda::input_order::as_they_are);
+      write(ei::matrix_view<T>(ordered.data(), rows, columns), order);
+      start<cuda::order_inputs<T>>(
+          {ei::matrix_view<const T>(plain.data(), rows, columns), {wanted.data(), rows, columns}, order});
+      CHECK(same_bits(ordered, wanted));
+      CHECK_FALSE(same_bits(ordered, plain));
+    };
+    check_order([&](const ei::matrix_view<T>& to, cuda::input_order in) {
+      std::vector<float> states(x.size());
+      for (std::size_t i = 0; i < count; ++i) states[i] = static_cast<float>(x[i]);
+      start<ei::layers::cuda::rms_norm<T, float, float>>(
+          {{states.data(), rows, columns}, other, weight.data(), 1e-5F, to, in});
+    });
+    check_order([&](const ei::matrix_view<T>& to, cuda::input_order in) {
+      start<ei::layers::cuda::swiglu<T>>({from, other, to, in});
+    });
+  }
+}
 
 TEST_CASE_TEMPLATE("products by wgmma: 16-bit weights", T, bf16, f16) { check<cuda::float_weights<T>, T>(); }
 

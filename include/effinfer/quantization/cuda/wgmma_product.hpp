@@ -123,13 +123,15 @@ EFFINFER_HOST_DEVICE std::uint32_t scale_pair(std::uint32_t pair, float scale, f
 template <class Weights>
 struct unit_share {
   static constexpr bool is_blocks = requires { Weights::lane_values; };
-  static constexpr int halves_held = is_blocks ? 0 : Weights::unit_halves, bytes_held = is_blocks ? 0 : Weights::unit_bytes;
+  static constexpr int halves_held = is_blocks ? 0 : Weights::unit_halves,
+                       bytes_held = is_blocks ? 0 : Weights::unit_bytes;
   template <class W>
   struct scales_of {
     using type = std::nullptr_t;
   };
   template <class W>
-  requires(is_blocks) struct scales_of<W> {
+    requires(is_blocks)
+  struct scales_of<W> {
     using type = typename W::lane_scales;
   };
 
@@ -284,7 +286,7 @@ struct wgmma_product {
     execution::simt::hopper<Simt> h(t);
     if (t.thread() == 0) {
       for (int i = 0; i < stages; ++i) {
-        h.init(barrier, i, 1);                       // filled: the producer
+        h.init(barrier, i, 1);                                 // filled: the producer
         h.init(barrier, stages + i, Cluster * consumers * 4);  // empty: a lane of each warp that has read
       }
       h.publish();
@@ -444,7 +446,8 @@ struct wgmma_product {
       EFFINFER_UNROLL
       for (int i = 0; i < 4; ++i) {
         const float(&of)[4] = sum[j + i / 2];
-        const std::uint32_t mine = detail::round_pair<T>(of[i % 2 * 2] * scale[i % 2], of[i % 2 * 2 + 1] * scale[i % 2]);
+        const std::uint32_t mine =
+            detail::round_pair<T>(of[i % 2 * 2] * scale[i % 2], of[i % 2 * 2 + 1] * scale[i % 2]);
         const std::uint32_t other = t.shuffle_xor(mine, 4);
         w[i] = g % 2 == 0 ? (mine & 0xffffU) | other << 16 : other >> 16 | (mine & 0xffff0000U);
       }
