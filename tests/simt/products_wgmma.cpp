@@ -38,11 +38,23 @@ std::vector<T> product(const Weights& w, const std::vector<T>& x, int tokens, in
   return out;
 }
 
-/// What the weights are once scaled and rounded, where they are in groups.
-template <class Weights, class T>
-std::vector<double> operands(std::vector<double> values) {
-  if (Weights::group > 0)
-    for (double& v : values) v = static_cast<double>(static_cast<float>(T(static_cast<float>(v))));
+/// What is multiplied: weights in groups are scaled by numbers of T and rounded to T.
+template <class T, class Weights>
+std::vector<double> operands(const Weights& w, std::vector<double> values) {
+  if constexpr (Weights::group > 0) {
+    const auto round = [](double v) { return static_cast<double>(static_cast<float>(T(static_cast<float>(v)))); };
+    for (int i = 0; i < w.rows * w.columns; ++i) {
+      const int row = i / w.columns, strip = row / 16, g = i % w.columns / Weights::group;
+      const double scale = w.scale(strip, g, row % 16);
+      double minimum = 0, middle = 0;
+      if constexpr (Weights::may_have_minimum) {
+        if (w.minimums != nullptr) minimum = w.minimum(strip, g, row % 16), middle = Weights::middle - w.offset;
+      }
+      double& value = values[static_cast<std::size_t>(i)];
+      const double code = scale == 0 ? 0 : std::round((value - minimum) / scale * 512) / 512;  // of FP8 too
+      value = round(round(scale) * (code - middle) + round(minimum + scale * middle));
+    }
+  }
   return values;
 }
 
@@ -57,7 +69,7 @@ void check_of(const Make& make_matrix, int multiple) {
     const auto m = make_matrix(rows, columns);
     const std::vector<T> x = as<T>(numbers(static_cast<std::size_t>(tokens * columns), 3));
     const std::vector<T> out = product(m.view, x, tokens, 1);
-    check_product(out, x, operands<Weights, T>(m.values), tokens, rows, columns);
+    check_product(out, x, operands<T>(m.view, m.values), tokens, rows, columns);
     for (const int tile_rows : {64, 128, 256}) {
       if (tile_rows / 2 < tokens) CHECK(same_bits(out, product(m.view, x, tokens, 2, tile_rows)));
     }

@@ -7,8 +7,9 @@
 //   start_wgmma(wgmma_args<Weights, T>{ordered, w, out, plan_wgmma(ordered, w, out, device.limits())}, make_tensor_map,
 //               [&](auto kernel, const auto& args) { q.launch<typename decltype(kernel)::type>(args); });
 //
-// What is exact: weights without groups are multiplied as they are, and scaled at the end. Those in groups are scaled first and rounded, once, to the
-// type of x: w = T(scale * (code - offset) + minimum). Sums are in float, over all inputs in rising order, whatever the plan: a row's result has
+// What is exact: weights without groups are multiplied as they are, and scaled at the end. Those in groups are scaled first, with numbers of the type of
+// x: w = T(T(scale) * (code - zero)), or where there are minimums w = T(T(scale) * (code - middle) + T(minimum + scale * (middle - zero))), middle being
+// half of the codes' range: each of the T() rounds to nearest, and is off by no more than half a unit in the last place. Sums are in float, over all inputs in rising order, whatever the plan: a row's result has
 // the same bits with any other rows, but not those of product.hpp, which adds in chunks and scales sums.
 //
 // Source of the pipeline: Shah et al., "FlashAttention-3" (2024), section 3.1 (producers and consumers); NVIDIA, "CUTLASS", Efficient GEMM in CUDA:
@@ -105,18 +106,23 @@ EFFINFER_HOST_DEVICE std::uint32_t round_pair(float low, float high) {
 #endif
 }
 
-/// Both numbers of a pair times scale, plus minimum, rounded to T.
-template <class T, bool AddsMinimum>
-EFFINFER_HOST_DEVICE std::uint32_t scale_pair(std::uint32_t pair, float scale, float minimum) {
-  float low, high;
+/// a b + c of pairs of T, rounded once.
+template <class T>
+EFFINFER_HOST_DEVICE std::uint32_t multiply_add_pairs(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+#if defined(__CUDA_ARCH__)
+  std::uint32_t sum;
   if constexpr (std::is_same_v<T, bf16>) {
-    low = std::bit_cast<float>(pair << 16), high = std::bit_cast<float>(pair & 0xffff0000U);
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
   } else {
-    low = static_cast<float>(f16::from_bits(static_cast<std::uint16_t>(pair)));
-    high = static_cast<float>(f16::from_bits(static_cast<std::uint16_t>(pair >> 16)));
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
   }
-  if constexpr (AddsMinimum) return round_pair<T>(std::fma(low, scale, minimum), std::fma(high, scale, minimum));
-  return round_pair<T>(low * scale, high * scale);
+  return sum;
+#else
+  const auto half = [](std::uint32_t v, int shift) {
+    return static_cast<float>(T::from_bits(static_cast<std::uint16_t>(v >> shift)));
+  };
+  return round_pair<T>(std::fma(half(a, 0), half(b, 0), half(c, 0)), std::fma(half(a, 16), half(b, 16), half(c, 16)));
+#endif
 }
 
 /// What a lane has of a unit: its codes, and of rows lane / 4 and 8 below it what scales them.
@@ -172,32 +178,40 @@ struct unit_share {
   }
 
   static constexpr int groups = Weights::group == 0 || Weights::group >= unit_inputs ? 1 : unit_inputs / Weights::group;
-  /// Of the lane's two rows, for each group of the unit.
+  /// Of the lane's two rows, for each group of the unit: pairs of a number.
   struct factors {
-    float scale[groups][2], minimum[groups][2];
-    std::uint32_t centers[groups][2];
+    std::uint32_t scale[groups][2], minimum[groups][2], centers[groups][2];
   };
   /// All lanes call it.
   template <class T, class Simt>
   EFFINFER_HOST_DEVICE factors find_factors(Simt& t, const Weights& w, int strip, int unit) const {
+    constexpr std::uint32_t nothing = 0x80008000U;  // -0, twice
     factors f{};
     EFFINFER_UNROLL
     for (int i = 0; Weights::group > 0 && i < 2 * groups; ++i) {
       const int g = i / 2, r = i % 2;
+      float by = scale;
+      f.minimum[g][r] = nothing;
       if constexpr (is_blocks) {
         const float mine = w.lane_value(lane_scales, r);
-        f.scale[g][r] = t.shuffle(mine, t.lane() / 4 * 4 + g);
-        if constexpr (Weights::may_have_minimum) {
-          if (w.minimums != nullptr) f.minimum[g][r] = t.shuffle(mine, t.lane() / 4 * 4 + groups + g);
-        }
+        by = t.shuffle(mine, t.lane() / 4 * 4 + g);
         f.centers[g][r] = w.template center_of<T>(strip, 0, 0);
+        if constexpr (Weights::may_have_minimum) {
+          if (w.minimums != nullptr) {
+            // The codes' middle is taken for their zero, so that what is added is small.
+            const float least = t.shuffle(mine, t.lane() / 4 * 4 + groups + g) - by * static_cast<float>(w.offset);
+            const float center = std::fma(by, Weights::middle, least);
+            f.minimum[g][r] = round_pair<T>(center, center);
+            f.centers[g][r] = pair_of<T>(-integer_base<T> - Weights::middle);
+          }
+        }
       } else if constexpr (Weights::group > 0) {
         const runs<f16, halves_held + 1> of_halves{halves};
         const runs<std::uint8_t, bytes_held + 1> of_bytes{bytes};
-        f.scale[g][r] = scale;
-        if constexpr (halves_held > 0) f.scale[g][r] = w.scale_in(strip, unit, of_halves, of_bytes, g, 8 * r);
+        if constexpr (halves_held > 0) by = w.scale_in(strip, unit, of_halves, of_bytes, g, 8 * r);
         f.centers[g][r] = w.template center_in<T>(of_bytes, g, 8 * r);
       }
+      f.scale[g][r] = round_pair<T>(by, by);
     }
     return f;
   }
@@ -208,7 +222,7 @@ struct unit_share {
     Weights::template unpack<T>(raw, high, j, f.centers[g], a);
     EFFINFER_UNROLL
     for (int i = 0; Weights::group > 0 && i < 4; ++i)
-      a[i] = scale_pair<T, Weights::may_have_minimum>(a[i], f.scale[g][i % 2], f.minimum[g][i % 2]);
+      a[i] = multiply_add_pairs<T>(a[i], f.scale[g][i % 2], f.minimum[g][i % 2]);
   }
 };
 
@@ -251,7 +265,7 @@ struct order_inputs {
 };
 
 /// The product in tiles of 128 outputs by Rows rows of x.
-template <class Weights, class T, int Rows, int Cluster = 1, int Steps = 1>
+template <class Weights, class T, int Rows, int Cluster = 1, int Steps = 4>
 struct wgmma_product {
   static constexpr int cluster = Cluster;
   using args = wgmma_args<Weights, T>;
@@ -499,7 +513,7 @@ wgmma_plan plan_wgmma(const matrix_view<const T>& x, const Weights& w, const mat
 
 /// Calls start(std::type_identity<Kernel>{}, args) for the kernel of the plan. `make`: simt::make_tensor_map or a device's `map`.
 /// Errors: those of `make`; `invalid_argument` (a plan of nobody's).
-template <int Cluster = 1, int Steps = 1, class Weights, class T, class Make, class Start>
+template <int Cluster = 1, int Steps = 4, class Weights, class T, class Make, class Start>
 void start_wgmma(const wgmma_args<Weights, T>& of, const Make& make, const Start& start) {
   if (of.x.rows == 0) return;
   wgmma_args<Weights, T> a = of;
