@@ -20,7 +20,7 @@ if [ "$architecture" = 90 ]; then architecture=90a; fi
 # As many at once as there are cores; each says what nvcc said where it fails.
 export root out architecture
 tests="kernels products sampling prefill caches linear"
-if [ "$architecture" = 90a ]; then tests="$tests prefill_wgmma"; fi
+if [ "$architecture" = 90a ]; then tests="$tests prefill_wgmma products_wgmma"; fi
 {
   echo time bench/gpu/time.cu
   for test in $tests; do echo "test_$test" "tests/simt/$test.cpp"; done

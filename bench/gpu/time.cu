@@ -18,6 +18,7 @@
 #include <effinfer/quantization/cuda/cublaslt.cuh>
 #include <effinfer/quantization/cuda/matmul.cuh>
 #include <effinfer/quantization/cuda/pack_blocks.hpp>
+#include <effinfer/quantization/cuda/wgmma_product.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -345,7 +346,23 @@ void time_products(const context& on, const std::string& name, std::size_t bytes
     if (tokens <= 64) {
       report_bytes(what, seconds(q, start, 20), static_cast<double>(bytes));
     } else {
-      report_operations(what, seconds(q, start, 4), 2.0 * tokens * static_cast<double>(matrix_numbers));
+      const double work = 2.0 * tokens * static_cast<double>(matrix_numbers);
+      report_operations(what, seconds(q, start, 4), work);
+      if (!ei::quantization::cuda::has_wgmma<Weights, bf16>(on.limits())) continue;
+      // x is read as if who wrote it had put it in order.
+      const auto start_wgmma = [&](int call) {
+        Weights w;
+        w.rows = rows, w.columns = columns;
+        place(w, weights.data() + static_cast<std::size_t>(call % copies) * bytes);
+        ei::quantization::cuda::wgmma_args<Weights, bf16> args;
+        args.x = {reinterpret_cast<const bf16*>(x.data()), tokens, columns}, args.weights = w;
+        args.out = {reinterpret_cast<bf16*>(out.data()), tokens, rows};
+        args.plan = ei::quantization::cuda::plan_wgmma(args.x, w, args.out, on.limits());
+        ei::quantization::cuda::start_wgmma(args, simt::make_tensor_map, [&](auto kernel, const auto& a) {
+          q.template launch<typename decltype(kernel)::type>(a);
+        });
+      };
+      report_operations(what + ", wgmma", seconds(q, start_wgmma, 4), work, true);
     }
   }
 }

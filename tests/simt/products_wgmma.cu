@@ -10,7 +10,6 @@ namespace simt = ei::execution::simt;
 
 template <class Weights, class T>
 void use() {
-  simt::launch<cuda::order_inputs<T, cuda::input_order<Weights>>>({}, nullptr);
   cuda::start_wgmma(cuda::wgmma_args<Weights, T>{}, simt::make_tensor_map, [](auto kernel, const auto& args) {
     simt::launch<typename decltype(kernel)::type>(args, nullptr);
   });
@@ -18,6 +17,7 @@ void use() {
 
 template <class T>
 void use_all_weights() {
+  simt::launch<cuda::order_inputs<T>>({}, nullptr);
   use<cuda::float_weights<T>, T>();
   use<cuda::int8_weights, T>();
   use<cuda::int4_weights<32>, T>();

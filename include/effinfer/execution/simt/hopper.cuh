@@ -55,7 +55,8 @@ class hopper<device_context> {
   __device__ void copy_box_to(std::uint16_t blocks, T* to, std::ptrdiff_t j, const tensor_map* map, int x, int y,
                               mbarrier* b, int i) {
     asm volatile(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, "
+        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, "
+        "{%2, "
         "%3}], [%4], %5;" ::"r"(address(to + j)),
         "l"(map), "r"(x), "r"(y), "r"(address(b + i)), "h"(blocks)
         : "memory");
@@ -70,8 +71,8 @@ class hopper<device_context> {
   }
   __device__ void arrive_at(int rank, mbarrier* b, int i) {
     asm volatile(
-        "{ .reg .b32 a; mapa.shared::cluster.u32 a, %0, %1; mbarrier.arrive.shared::cluster.b64 _, [a]; }" ::
-            "r"(address(b + i)),
+        "{ .reg .b32 a; mapa.shared::cluster.u32 a, %0, %1; mbarrier.arrive.shared::cluster.b64 _, [a]; }" ::"r"(
+            address(b + i)),
         "r"(rank)
         : "memory");
   }
@@ -240,9 +241,9 @@ class hopper<device_context> {
   __device__ void read(const std::uint32_t (&a)[Steps][4]) {
     EFFINFER_UNROLL
     for (int i = 0; i < Steps; ++i) {
-      asm volatile("{ .reg .pred p; setp.eq.u32 p, %4, 0xffffffff; @p st.shared.v4.b32 [%4], {%0, %1, %2, %3}; }" ::"r"(
-                       a[i][0]),
-                   "r"(a[i][1]), "r"(a[i][2]), "r"(a[i][3]), "r"(multiprocessor_));
+      asm volatile(
+          "{ .reg .pred p; setp.eq.u32 p, %4, 0xffffffff; @p st.shared.v4.b32 [%4], {%0, %1, %2, %3}; }" ::"r"(a[i][0]),
+          "r"(a[i][1]), "r"(a[i][2]), "r"(a[i][3]), "r"(multiprocessor_));
     }
   }
   /// The compiler must not read these before the wait that stands above.

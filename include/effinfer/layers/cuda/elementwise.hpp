@@ -5,6 +5,7 @@
 #include <effinfer/execution/simt/context.hpp>
 #include <effinfer/execution/simt/grid.hpp>
 #include <effinfer/execution/simt/pack.hpp>
+#include <effinfer/quantization/cuda/input_order.hpp>
 
 #include <cmath>
 #include <cstddef>
@@ -18,6 +19,7 @@ struct swiglu {
   struct args {
     matrix_view<const T> gate, up;
     matrix_view<T> out;
+    quantization::cuda::input_order order = {};  ///< of out, E a multiple of 32 then, and not in place
   };
 
   static execution::simt::grid plan(const args& a) {
@@ -31,7 +33,7 @@ struct swiglu {
     const std::ptrdiff_t first = (std::ptrdiff_t{t.block()} * threads + t.thread()) * width;
     if (first >= a.gate.columns) return;
     const T *const gates = a.gate.row(t.block_y()) + first, *const ups = a.up.row(t.block_y()) + first;
-    T* const out = a.out.row(t.block_y()) + first;
+    T* const out = a.out.row(t.block_y()) + ordered_place(a.order, first);
     const int count = a.gate.columns - first < width ? static_cast<int>(a.gate.columns - first) : width;
     auto gate = execution::simt::load_pack<T, width>(gates, count, takes_packs<T, width>(gates));
     const auto up = execution::simt::load_pack<T, width>(ups, count, takes_packs<T, width>(ups));

@@ -6,6 +6,7 @@
 #include <effinfer/execution/simt/context.hpp>
 #include <effinfer/execution/simt/grid.hpp>
 #include <effinfer/execution/simt/pack.hpp>
+#include <effinfer/quantization/cuda/input_order.hpp>
 
 #include <cmath>
 
@@ -24,6 +25,7 @@ struct rms_norm {
     const W* weight;
     float epsilon;
     matrix_view<T> out;
+    quantization::cuda::input_order order = {};  ///< of out, E a multiple of 32 then
   };
   [[maybe_unused]] static constexpr bool awaits_predecessors = true;  ///< the weights are there before
 
@@ -86,7 +88,11 @@ struct rms_norm {
       execution::simt::pack<T> done;
       EFFINFER_UNROLL
       for (int i = 0; i < width; ++i) done.v[i] = T(of[i] * scale * static_cast<float>(by.v[i]));
-      store_pack(out + first, done, size - first, wide_out);
+      if (a.order == quantization::cuda::input_order::as_they_are)
+        return store_pack(out + first, done, size - first, wide_out);
+      EFFINFER_UNROLL
+      for (int i = 0; i < width; i += 2)
+        store_pack(out + ordered_place(a.order, first + i), execution::simt::pack<T, 2>{{done.v[i], done.v[i + 1]}});
     };
     EFFINFER_UNROLL
     for (int h = 0; h < held; ++h) {

@@ -61,6 +61,7 @@ class decoder {
   using mixer = device_mixer<Mixer, Execution>;
   using T = typename Execution::activation;
   using products = typename weights_of<Quantization, T>::type;
+  using input_order = quantization::cuda::input_order;
 
  public:
   using device = typename Execution::context;
@@ -184,7 +185,7 @@ class decoder {
     w.logits_count_ = w.normed_rows_ = 0;
     for (int layer = first; layer < last; ++layer) {
       const device_block& b = weights_.blocks[static_cast<std::size_t>(layer)];
-      norm(q, all_states(w), {}, b.mixer_norm, normed);
+      norm(q, all_states(w), {}, b.mixer_norm, normed, order_for(b.query_key_value, w));
       const matrix_view<T> qkv = query_key_value(q, b, layer, normed, w);
       mixer_.remember(q, p.mixing, layer, qkv, matrix_view<T>(w.mixed_, p.rows, mixed_columns()));
     }
@@ -423,7 +424,7 @@ class decoder {
     for (int layer = first_layer; layer < last_layer; ++layer) {
       if (stop.stop_requested()) return {};
       const device_block& b = weights_.blocks[static_cast<std::size_t>(layer)];
-      norm(q, x, pending, b.mixer_norm, normed);
+      norm(q, x, pending, b.mixer_norm, normed, order_for(b.query_key_value, w));
       mixer_.mix(q, p.mixing, layer, query_key_value(q, b, layer, normed, w), mixed);
       if (layer + 1 == c.layers) {  // nobody reads the others' outputs
         const int first = p.rows - outputs_wanted(p, taps);
@@ -460,9 +461,10 @@ class decoder {
   }
 
   template <class Queue>
-  void norm(Queue& q, matrix_view<float> x, matrix_view<const T> pending, const float* weight,
-            matrix_view<T> normed) const {
-    q.template launch<layers::cuda::rms_norm<T, float, float>>({x, pending, weight, config().norm_epsilon, normed});
+  void norm(Queue& q, matrix_view<float> x, matrix_view<const T> pending, const float* weight, matrix_view<T> normed,
+            input_order order = {}) const {
+    q.template launch<layers::cuda::rms_norm<T, float, float>>(
+        {x, pending, weight, config().norm_epsilon, normed, order});
   }
   template <class Queue>
   matrix_view<T> query_key_value(Queue& q, const device_block& b, int layer, matrix_view<const T> normed,
@@ -471,7 +473,7 @@ class decoder {
     const int d = c.head_size;
     const matrix_view<T> qkv = mixer_.query_key_value(
         w.pass_.mixing, layer, {w.qkv_, w.pass_.rows, std::ptrdiff_t{c.heads + 2 * c.kv_heads} * d});
-    product(q, b.query_key_value, normed, qkv, w);
+    product(q, b.query_key_value, normed, qkv, w, order_for(b.query_key_value, w));
     if (b.query_norm != nullptr) {
       q.template launch<layers::cuda::head_rms_norm<T>>(
           {qkv, b.query_norm, b.key_norm, c.norm_epsilon, c.heads, c.kv_heads, d});
@@ -488,28 +490,48 @@ class decoder {
     return static_cast<int>(std::min<std::ptrdiff_t>(wanted, p.rows));
   }
 
-  /// out = x w^T + bias.
+  /// True of products of this pass that are wgmma_product.hpp's.
+  template <class W>
+  bool by_wgmma(const workspace& w) const {
+    return mixer::is_long_read(w.pass_.mixing) && quantization::cuda::has_wgmma<W, T>(device_->limits());
+  }
+  /// The order that all of a linear layer's products want x in; as they are, where they don't agree.
+  input_order order_for(const device_linear& l, const workspace& w) const {
+    input_order order = {};
+    bool first = true;
+    for (const device_matrix& m : l.weights) {
+      (void)with_weights(products(), m, [&](auto weights) {
+        using W = decltype(weights);
+        const input_order own = by_wgmma<W>(w) ? quantization::cuda::order_of<W> : input_order::as_they_are;
+        order = first || own == order ? own : input_order::as_they_are;
+        first = false;
+      });
+    }
+    return order;
+  }
+
+  /// out = x w^T + bias. `order`: that x has, order_for's or none.
   template <class Queue, class Out>
-  void product(Queue& q, const device_linear& l, matrix_view<const T> x, matrix_view<Out> out, workspace& w) const {
+  void product(Queue& q, const device_linear& l, matrix_view<const T> x, matrix_view<Out> out, workspace& w,
+               input_order order = {}) const {
     namespace kernels = quantization::cuda;
     std::ptrdiff_t first = 0;
-    int ordered_for = -1;  // input_order of x in the workspace
+    matrix_view<const T> ordered = x;
     for (const device_matrix& m : l.weights) {
       const matrix_view<Out> part = out.middle_columns(first, m.rows);
       first += m.rows;
       (void)with_weights(products(), m, [&](auto weights) {
         using W = decltype(weights);
         if constexpr (std::is_same_v<Out, T>) {
-          if (mixer::is_long_read(w.pass_.mixing) && kernels::has_wgmma<W, T>(device_->limits())) {
-            const kernels::wgmma_args<W, T> args{x,
-                                                 weights,
-                                                 part,
-                                                 kernels::plan_wgmma(x, weights, part, device_->limits()),
-                                                 reinterpret_cast<T*>(w.products_),
-                                                 {}};
-            if (kernels::input_order<W> != ordered_for)
-              q.template launch<kernels::order_inputs<T, kernels::input_order<W>>>({x, args.ordered});
-            ordered_for = kernels::input_order<W>;
+          if (by_wgmma<W>(w)) {
+            if (order != kernels::order_of<W>) {
+              const matrix_view<T> to(reinterpret_cast<T*>(w.products_), x.rows, x.columns);
+              order = kernels::order_of<W>;
+              q.template launch<kernels::order_inputs<T>>({x, to, order});
+              ordered = to;
+            }
+            const kernels::wgmma_args<W, T> args{
+                ordered, weights, part, kernels::plan_wgmma(ordered, weights, part, device_->limits()), {}};
             return kernels::start_wgmma(
                 args, [&](const auto& source) { return device_->map(source); },
                 [&q](auto kernel, const auto& a) { q.template launch<typename decltype(kernel)::type>(a); });
@@ -529,11 +551,10 @@ class decoder {
   bool gated(Queue& q, const device_linear& l, matrix_view<const T> x, matrix_view<T> out, const workspace& w) const {
     namespace products_of = quantization::cuda;
     if (l.weights.size() != 1 || l.bias != nullptr) return false;
-    if (mixer::is_long_read(w.pass_.mixing) && device_->limits().wgmma) return false;  // they have other bits
     bool done = false;
     (void)with_weights(products(), l.weights[0], [&]<class Weights>(const Weights& weights) {
       if constexpr (Weights::pieces < 4) {
-        if (!products_of::has_gated_form<Weights>(x.rows, weights.rows)) return;
+        if (by_wgmma<Weights>(w) || !products_of::has_gated_form<Weights>(x.rows, weights.rows)) return;  // other bits
         const products_of::gated_args<Weights, T> args{
             x, weights, out, products_of::plan_gated(x, weights, out, device_->limits().multiprocessors)};
         if (args.plan.tiles == 1) {

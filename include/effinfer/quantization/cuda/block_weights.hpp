@@ -129,6 +129,7 @@ struct block_weights {
     return center_of<X>(0, 0, 0);
   }
 
+  static constexpr float middle = 1 << (Bits - 1);  ///< of unsigned codes' range
   /// What scales the codes of a unit's groups, spread over four lanes: lane c has what belongs to group c of rows lane / 4 and 8 below it; where
   /// there may be minimums, the scales of two groups and then their minimums.
   static constexpr int lane_values = may_have_minimum ? 2 * unit_groups : unit_groups;

@@ -3,15 +3,13 @@
 // in registers, the rows of x as the right one, in shared memory. Weights come from device memory as they are packed, 16 bytes a lane, the next
 // units while one is multiplied, and become operands where they are; the copying engine brings boxes of x into a ring of stages.
 //
-//   const wgmma_plan plan = plan_wgmma(x, w, out, device.limits());
-//   wgmma_args<Weights, T> a{x, w, out, plan, workspace};
-//   q.launch<order_inputs<T, input_order<Weights>>>({x, workspace});       // once for all weights of one order
-//   start_wgmma(a, make_tensor_map, [&](auto kernel, const auto& args) { q.launch<typename decltype(kernel)::type>(args); });
+//   q.launch<order_inputs<T>>({x, ordered, order_of<Weights>});    // or by who writes x: input_order.hpp
+//   start_wgmma(wgmma_args<Weights, T>{ordered, w, out, plan_wgmma(ordered, w, out, device.limits())}, make_tensor_map,
+//               [&](auto kernel, const auto& args) { q.launch<typename decltype(kernel)::type>(args); });
 //
-// A lane of weights holds eight inputs side by side of each 32 (weights.hpp), so the engine must find x in another order: order_inputs writes it.
-//
-// What is exact: weights without groups are multiplied as they are, and scaled at the end. Those in groups are scaled first and rounded, once, to the
-// type of x: w = T(scale * (code - offset) + minimum). Sums are in float, over all inputs in rising order, whatever the plan: a row's result has
+// What is exact: weights without groups are multiplied as they are, and scaled at the end. Those in groups are scaled first, with numbers of the type of
+// x: w = T(T(scale) * (code - zero)), or where there are minimums w = T(T(scale) * (code - middle) + T(minimum + scale * (middle - zero))), middle being
+// half of the codes' range: each of the T() rounds to nearest, and is off by no more than half a unit in the last place. Sums are in float, over all inputs in rising order, whatever the plan: a row's result has
 // the same bits with any other rows, but not those of product.hpp, which adds in chunks and scales sums.
 //
 // Source of the pipeline: Shah et al., "FlashAttention-3" (2024), section 3.1 (producers and consumers); NVIDIA, "CUTLASS", Efficient GEMM in CUDA:
@@ -24,6 +22,8 @@
 #include <effinfer/execution/simt/context.hpp>
 #include <effinfer/execution/simt/grid.hpp>
 #include <effinfer/execution/simt/hopper.hpp>
+#include <effinfer/execution/simt/pack.hpp>
+#include <effinfer/quantization/cuda/input_order.hpp>
 #include <effinfer/quantization/cuda/product.hpp>
 #include <effinfer/quantization/cuda/weights.hpp>
 
@@ -38,12 +38,11 @@ namespace effinfer::inline v0::quantization::cuda {
 
 /// What such a product needs, known on the host before anything runs.
 struct wgmma_plan {
-  int tile_rows = 256;              ///< of x: 64, 128 or 256
-  int blocks = 0;                   ///< each goes through several tiles
-  std::size_t workspace_bytes = 0;  ///< of device memory, 256-byte aligned: x in another order
+  int tile_rows = 256;  ///< of x: 64, 128 or 256
+  int blocks = 0;       ///< each goes through several tiles
 };
 
-/// Shapes: x [T, K], weights [N, K], out [T, N]. `ordered`: the workspace, behind order_inputs [T, K]. `map`: start_wgmma's.
+/// Shapes: x [T, K], in the order_of<Weights>, weights [N, K], out [T, N]. `map`: start_wgmma's.
 template <class Weights, class T>
 struct wgmma_args {
   static_assert(Weights::template multiplies<T>,
@@ -52,7 +51,6 @@ struct wgmma_args {
   Weights weights;
   matrix_view<T> out;
   wgmma_plan plan;
-  T* ordered = nullptr;
   execution::simt::tensor_map map = {};
 };
 
@@ -108,18 +106,23 @@ EFFINFER_HOST_DEVICE std::uint32_t round_pair(float low, float high) {
 #endif
 }
 
-/// Both numbers of a pair times scale, plus minimum, rounded to T.
-template <class T, bool AddsMinimum>
-EFFINFER_HOST_DEVICE std::uint32_t scale_pair(std::uint32_t pair, float scale, float minimum) {
-  float low, high;
+/// a b + c of pairs of T, rounded once.
+template <class T>
+EFFINFER_HOST_DEVICE std::uint32_t multiply_add_pairs(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+#if defined(__CUDA_ARCH__)
+  std::uint32_t sum;
   if constexpr (std::is_same_v<T, bf16>) {
-    low = std::bit_cast<float>(pair << 16), high = std::bit_cast<float>(pair & 0xffff0000U);
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
   } else {
-    low = static_cast<float>(f16::from_bits(static_cast<std::uint16_t>(pair)));
-    high = static_cast<float>(f16::from_bits(static_cast<std::uint16_t>(pair >> 16)));
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
   }
-  if constexpr (AddsMinimum) return round_pair<T>(std::fma(low, scale, minimum), std::fma(high, scale, minimum));
-  return round_pair<T>(low * scale, high * scale);
+  return sum;
+#else
+  const auto half = [](std::uint32_t v, int shift) {
+    return static_cast<float>(T::from_bits(static_cast<std::uint16_t>(v >> shift)));
+  };
+  return round_pair<T>(std::fma(half(a, 0), half(b, 0), half(c, 0)), std::fma(half(a, 16), half(b, 16), half(c, 16)));
+#endif
 }
 
 /// What a lane has of a unit: its codes, and of rows lane / 4 and 8 below it what scales them.
@@ -175,32 +178,40 @@ struct unit_share {
   }
 
   static constexpr int groups = Weights::group == 0 || Weights::group >= unit_inputs ? 1 : unit_inputs / Weights::group;
-  /// Of the lane's two rows, for each group of the unit.
+  /// Of the lane's two rows, for each group of the unit: pairs of a number.
   struct factors {
-    float scale[groups][2], minimum[groups][2];
-    std::uint32_t centers[groups][2];
+    std::uint32_t scale[groups][2], minimum[groups][2], centers[groups][2];
   };
   /// All lanes call it.
   template <class T, class Simt>
   EFFINFER_HOST_DEVICE factors find_factors(Simt& t, const Weights& w, int strip, int unit) const {
+    constexpr std::uint32_t nothing = 0x80008000U;  // -0, twice
     factors f{};
     EFFINFER_UNROLL
     for (int i = 0; Weights::group > 0 && i < 2 * groups; ++i) {
       const int g = i / 2, r = i % 2;
+      float by = scale;
+      f.minimum[g][r] = nothing;
       if constexpr (is_blocks) {
         const float mine = w.lane_value(lane_scales, r);
-        f.scale[g][r] = t.shuffle(mine, t.lane() / 4 * 4 + g);
-        if constexpr (Weights::may_have_minimum) {
-          if (w.minimums != nullptr) f.minimum[g][r] = t.shuffle(mine, t.lane() / 4 * 4 + groups + g);
-        }
+        by = t.shuffle(mine, t.lane() / 4 * 4 + g);
         f.centers[g][r] = w.template center_of<T>(strip, 0, 0);
+        if constexpr (Weights::may_have_minimum) {
+          if (w.minimums != nullptr) {
+            // The codes' middle is taken for their zero, so that what is added is small.
+            const float least = t.shuffle(mine, t.lane() / 4 * 4 + groups + g) - by * static_cast<float>(w.offset);
+            const float center = std::fma(by, Weights::middle, least);
+            f.minimum[g][r] = round_pair<T>(center, center);
+            f.centers[g][r] = pair_of<T>(-integer_base<T> - Weights::middle);
+          }
+        }
       } else if constexpr (Weights::group > 0) {
         const runs<f16, halves_held + 1> of_halves{halves};
         const runs<std::uint8_t, bytes_held + 1> of_bytes{bytes};
-        f.scale[g][r] = scale;
-        if constexpr (halves_held > 0) f.scale[g][r] = w.scale_in(strip, unit, of_halves, of_bytes, g, 8 * r);
+        if constexpr (halves_held > 0) by = w.scale_in(strip, unit, of_halves, of_bytes, g, 8 * r);
         f.centers[g][r] = w.template center_in<T>(of_bytes, g, 8 * r);
       }
+      f.scale[g][r] = round_pair<T>(by, by);
     }
     return f;
   }
@@ -211,7 +222,7 @@ struct unit_share {
     Weights::template unpack<T>(raw, high, j, f.centers[g], a);
     EFFINFER_UNROLL
     for (int i = 0; Weights::group > 0 && i < 4; ++i)
-      a[i] = scale_pair<T, Weights::may_have_minimum>(a[i], f.scale[g][i % 2], f.minimum[g][i % 2]);
+      a[i] = multiply_add_pairs<T>(a[i], f.scale[g][i % 2], f.minimum[g][i % 2]);
   }
 };
 
@@ -223,17 +234,16 @@ template <class Weights, class T>
 wgmma_plan plan_wgmma(const matrix_view<const T>& x, const Weights& w, const matrix_view<T>& out,
                       const execution::simt::device_limits& device);
 
-/// Weights of one order read x in the same order.
 template <class Weights>
-inline constexpr int input_order = Weights::group == 16 ? 16 : 32;
+inline constexpr input_order order_of = Weights::group == 16 ? input_order::by_fours : input_order::by_eights;
 
-/// x in the order in which lanes hold weights: of each 32 inputs, pair i of the c-th eight as pair c of the i-th; for groups of 16, of each 16
-/// pair i of the c-th four as pair c of the i-th eight.
-template <class T, int Order>
+/// x in an order. Shapes: x, to [T, K]; K a multiple of 32.
+template <class T>
 struct order_inputs {
   struct args {
     matrix_view<const T> x;
-    T* to = nullptr;  ///< [T, K]
+    matrix_view<T> to;
+    input_order order;
   };
   static constexpr int threads = 256;
 
@@ -244,23 +254,18 @@ struct order_inputs {
   template <class Simt>
   EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
     const std::ptrdiff_t i = std::ptrdiff_t{t.block()} * threads + t.thread(), a_row = a.x.columns / 8;
-    const bool inside = i < a.x.rows * a_row;
-    words in{};
-    if (inside) in = load_words(a.x.row(i / a_row) + i % a_row * 8);
-    if constexpr (Order == 16) {
-      const bool odd = t.lane() % 2 == 1;
-      const std::uint32_t first = t.shuffle_xor(odd ? in.w[0] : in.w[1], 1);
-      const std::uint32_t second = t.shuffle_xor(odd ? in.w[2] : in.w[3], 1);
-      in = odd ? words{{first, second, in.w[1], in.w[3]}} : words{{in.w[0], in.w[2], first, second}};
-    } else {
-      detail::transpose_words<1>(t, in.w);
-    }
-    if (inside) detail::store_words(a.to + i * 8, in.w);
+    if (i >= a.x.rows * a_row) return;
+    const std::ptrdiff_t e = i % a_row * 8;
+    const auto in = execution::simt::load_pack(a.x.row(i / a_row) + e);
+    EFFINFER_UNROLL
+    for (int k = 0; k < 8; k += 2)
+      execution::simt::store_pack(a.to.row(i / a_row) + ordered_place(a.order, e + k),
+                                  execution::simt::pack<T, 2>{{in.v[k], in.v[k + 1]}});
   }
 };
 
 /// The product in tiles of 128 outputs by Rows rows of x.
-template <class Weights, class T, int Rows, int Cluster = 1, int Steps = 1>
+template <class Weights, class T, int Rows, int Cluster = 1, int Steps = 4>
 struct wgmma_product {
   static constexpr int cluster = Cluster;
   using args = wgmma_args<Weights, T>;
@@ -361,18 +366,25 @@ struct wgmma_product {
     const auto boxes = h.describe(memory, 0, 16, 1024);
     int stage = 0, parity = 0, rank = 0;
     if constexpr (Cluster > 1) rank = h.cluster_rank();
-    EFFINFER_KEEP_ROLLED
-    for (int i = t.block() / Cluster; i < tiles(a); i += t.blocks() / Cluster) {
-      const tile at = tile_at(a, i);
-      const int wanted = at.first_strip + (rank * consumers + own) * 4 + t.warp() % 4;
-      const int strip = wanted < last_strip ? wanted : last_strip;  // past the end: any, it isn't stored
-      detail::unit_share<Weights> share[ahead];
-      std::uint32_t left[2][Steps][4] = {};  // of this group of products and the one before
-      float sum[Rows / 8][4];
+    const auto strip_of = [&](const tile& at) { return at.first_strip + (rank * consumers + own) * 4 + t.warp() % 4; };
+    detail::unit_share<Weights> share[ahead];
+    std::uint32_t left[2][Steps][4] = {};  // of this group of products and the one before
+    float sum[Rows / 8][4];
+    tile at = {};
+    int strip = 0;
+    const auto begin_tile = [&](int i) {  // its first weights are on their way
+      at = tile_at(a, i);
+      const int wanted = strip_of(at);
+      strip = wanted < last_strip ? wanted : last_strip;  // past the end: any, it isn't stored
       EFFINFER_UNROLL
       for (int u = 0; u < ahead; ++u) {
         if (u < units) share[u].load(a.weights, strip, u, t.lane());
       }
+    };
+    const int first = t.block() / Cluster, step = t.blocks() / Cluster;
+    if (first < tiles(a)) begin_tile(first);
+    EFFINFER_KEEP_ROLLED
+    for (int i = first; i < tiles(a); i += step) {
       int before = 0;  // the stage of the unit before
       const auto release = [&] {
         if constexpr (Cluster > 1) {
@@ -423,7 +435,9 @@ struct wgmma_product {
         for (int u = 0; u + 1 < ahead; ++u) share[u] = share[u + 1];
       }
       release();
-      store(t, a, at.first_row, wanted, sum);
+      const tile done = at;
+      if (i + step < tiles(a)) begin_tile(i + step);
+      store(t, a, done.first_row, strip_of(done), sum);
     }
   }
 
@@ -494,17 +508,16 @@ wgmma_plan plan_wgmma(const matrix_view<const T>& x, const Weights& w, const mat
                                    " bytes of shared memory, the device has " + std::to_string(device.shared_bytes)
                              : "the device isn't of compute capability 9.0, or the program has no code for sm_90a");
   }
-  plan.workspace_bytes = static_cast<std::size_t>(x.rows) * static_cast<std::size_t>(x.columns) * sizeof(T);
   return plan;
 }
 
-/// Calls start(std::type_identity<Kernel>{}, args) for the kernel of a.plan, behind order_inputs. `make`: simt::make_tensor_map or a device's `map`.
+/// Calls start(std::type_identity<Kernel>{}, args) for the kernel of the plan. `make`: simt::make_tensor_map or a device's `map`.
 /// Errors: those of `make`; `invalid_argument` (a plan of nobody's).
-template <int Cluster = 1, int Steps = 1, class Weights, class T, class Make, class Start>
+template <int Cluster = 1, int Steps = 4, class Weights, class T, class Make, class Start>
 void start_wgmma(const wgmma_args<Weights, T>& of, const Make& make, const Start& start) {
   if (of.x.rows == 0) return;
   wgmma_args<Weights, T> a = of;
-  a.map = make(execution::simt::box_source{a.ordered, a.x.rows, a.x.columns, a.x.columns, a.plan.tile_rows / Cluster});
+  a.map = make(execution::simt::box_source{a.x.data, a.x.rows, a.x.columns, a.x.stride, a.plan.tile_rows / Cluster});
   switch (a.plan.tile_rows) {
     case 64: return start(std::type_identity<wgmma_product<Weights, T, 64, Cluster, Steps>>(), a);
     case 128: return start(std::type_identity<wgmma_product<Weights, T, 128, Cluster, Steps>>(), a);
