@@ -340,18 +340,31 @@ TEST_CASE("decode attention: variants, head sizes, groups, odd lengths, more tha
 
 TEST_CASE("decode attention: lengths about a split's, each alone as in any company") {
   using namespace ei::attention;
-  check_decode<64, bf16, bf16>(full{}, 2, 1, {1, 255, 256, 257, 1023, 1024, 1025, 16, 17});
+  check_decode<64, bf16, bf16>(full{}, 2, 1, {1, 255, 256, 257, 1023, 1024, 1025, 1536, 1537, 16, 17});
   check_decode<64, bf16, bf16>(softmax<sliding_window<300>>{}, 1, 1, {255, 299, 556, 557, 900, 1});
   check_decode<64, f16, f16>(softmax<sliding_window<200>>{}, 2, 1, {700, 200, 456, 457}, 256);  // rings
   check_decode<64, bf16, bf16>(softmax<streaming_window>{streaming_window{.first = 5, .window = 40}}, 2, 1,
                                {30, 600, 1030});
 }
 
-TEST_CASE("decode attention: more parts than are merged at once, and more positions than splits of the least size hold") {
+TEST_CASE("decode attention: no query has more parts than its memory may hold") {
+  namespace cuda = ei::attention::cuda;
+  int most = 0;
+  for (int visible = 1; visible < 70000; ++visible) {
+    const int keys = cuda::split_keys<bf16, bf16>(visible);
+    for (const int first : {0, keys - 1})  // of them, in a split
+      most = std::max(most, cuda::parts_of(cuda::splits_of(first, first + visible, keys)));
+    if (most > cuda::parts_at_most<bf16, bf16>(visible)) FAIL("of ", visible, " positions: ", most, " parts");
+  }
+  CHECK(most == cuda::parts_at_most<bf16, bf16>(70000));
+}
+
+TEST_CASE(
+    "decode attention: more parts than are merged at once, and more positions than splits of the least size hold") {
   using namespace ei::attention;
-  check_decode<32, bf16, bf16>(full{}, 1, 1, {4096, 4097, 4400});
-  check_decode<32, bf16, bf16>(softmax<sliding_window<4096>>{}, 1, 1, {4400, 4608});
-  check_decode<32, bf16, bf16>(full{}, 1, 1, {32769, 70});
+  check_decode<32, bf16, bf16>(full{}, 1, 1, {8192, 8193, 1537});
+  check_decode<32, bf16, bf16>(softmax<sliding_window<8192>>{}, 1, 1, {8400, 8704});
+  check_decode<32, bf16, bf16>(full{}, 1, 1, {65537, 70});
 }
 
 TEST_CASE("decode attention: any number of query heads to a key head") {

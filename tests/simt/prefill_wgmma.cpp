@@ -194,6 +194,7 @@ TEST_CASE("the plan tells which form of prefill a call gets") {
   CHECK(kernel::plan({full{}, layout(2, 2, 128), nullptr, {1, 3, 0, cuda::prefill_form::wgmma, 4}}).blocks == 4);
   CHECK(kernel::plan({full{}, layout(2, 2, 128), nullptr, {2, 3, 0, cuda::prefill_form::wgmma, 4}}).blocks == 6);
   CHECK(kernel::plan({full{}, layout(2, 2, 128), nullptr, {1, 3, 0, cuda::prefill_form::wgmma, 132}}).blocks == 6);
+  CHECK(kernel::plan({full{}, layout(2, 2, 128), nullptr, {1, 300, 0, cuda::prefill_form::wgmma, 4}}).blocks == 600);
   std::vector<T> some(512);
   cache_of<T> cache = cache_of<T>::of_rows(some.data(), some.data(), 2, 64, 4);
   cache.head_stride = 136, cache.row_stride = 64;

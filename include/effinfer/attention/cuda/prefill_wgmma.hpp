@@ -71,10 +71,11 @@ template <class Mixer, class T, class View, int D>
 struct prefill_wgmma {
   using args = prefill_args<Mixer, T, View>;
   static_assert(has_wgmma_form<T, View>(D));
-  /// Of one sequence, whose tiles differ in length evenly, blocks take several, as many blocks as there are multiprocessors: the next one's
-  /// queries, keys and values come while the last one ends. Otherwise a block has one, and the device deals them; of wide heads always, as
-  /// there are no registers.
+  /// A block may take several pieces of work, as many blocks as there are multiprocessors: the next one's queries, keys and values come while
+  /// the last one ends. So with one sequence, whose tiles differ in length evenly, where these are short enough for that to count: few for
+  /// each block. Otherwise a block has one, and the device deals them; of wide heads always, as there are no registers.
   static constexpr bool persistent = D <= 128;
+  static constexpr int most_pieces = 20;
 
   static constexpr int consumers = 2, rows = wgmma_prefill_rows, keys = D > 128 ? 64 : 128, stages = D > 128 ? 2 : 3;
   static constexpr int threads = (1 + consumers) * execution::simt::warpgroup_size;
@@ -106,7 +107,8 @@ struct prefill_wgmma {
                       " key heads are more than a grid holds");
     }
     const int all = a.plan.tiles * a.heads.kv_heads;
-    const bool shared = persistent && a.plan.sequences == 1 && all > a.plan.multiprocessors;
+    const bool shared = persistent && a.plan.sequences == 1 && all > a.plan.multiprocessors &&
+                        all / most_pieces <= a.plan.multiprocessors;
     return {shared ? a.plan.multiprocessors : all, 1, threads, shared_bytes};
   }
 

@@ -30,14 +30,16 @@
 
 namespace effinfer::inline v0::attention::cuda {
 
-/// Positions of a split of a query that sees `visible` of them: few, so that a short context is many blocks, but never more than
-/// most_splits (and one, where the first begins inside a split). Of what multiplies as floats, which is slower, more.
+/// Positions of a split of a query that sees `visible` of them. Few where there are few, so that they are many blocks; then twice as many, as
+/// beginning and ending a block costs time too; and so many that there are never more than most_splits (and one, where the first begins
+/// inside a split). Of what multiplies as floats, which is slower, more.
 inline constexpr int most_splits = 128;
 template <class T, class Element>
 inline constexpr int least_split_keys = on_matrix_instructions<T, Element> ? 256 : 1024;
 template <class T, class Element>
 constexpr int split_keys(int visible) {
-  int keys = least_split_keys<T, Element>;
+  constexpr int least = least_split_keys<T, Element>;
+  int keys = visible <= 4 * least ? least : 2 * least;
   while (visible > keys * std::ptrdiff_t{most_splits}) keys *= 2;
   return keys;
 }
@@ -52,8 +54,11 @@ constexpr int parts_of(int splits) { return splits > merged_at_once ? splits + m
 /// And the most of a query that sees at most `visible` positions.
 template <class T, class Element>
 constexpr int parts_at_most(int visible) {
-  constexpr int keys = least_split_keys<T, Element>;
-  return parts_of(((visible - 1) / keys < most_splits ? (visible - 1) / keys + 1 : most_splits) + 1);
+  constexpr int least = least_split_keys<T, Element>;
+  const auto splits = [](int positions, int keys) { return (positions - 1) / keys + 1; };
+  const int few = splits(visible < 4 * least ? visible : 4 * least, least), many = splits(visible, 2 * least);
+  const int most = few > many ? few : many;
+  return parts_of((most < most_splits ? most : most_splits) + 1);
 }
 static_assert(merged(merged(most_splits + 1)) == 1, "two rounds merge all");
 /// Counters of a head: of each first round, and of the second.
@@ -144,11 +149,15 @@ struct decode {
   static constexpr int rows = 16;
   static constexpr int half_words = strip_keys<D> * products::pitch;  ///< of a strip: keys, then values
   static constexpr int result_pitch = part_floats(D);                 ///< of a warp's results, which then stand there
-  static constexpr int warp_words = 2 * half_words > rows* result_pitch ? 2 * half_words : rows* result_pitch;
-  /// As many as leave room for three blocks on a multiprocessor, so that enough is on its way while some begin or end.
-  static constexpr int fitting = 72 * 1024 / (warp_words * 4);
+  /// As many warps, and strips of each on their way, as leave room for three blocks on a multiprocessor, so that enough is on its way while some
+  /// begin or end.
+  static constexpr int fitting = 72 * 1024 / (2 * half_words * 4);
   static constexpr int warps = fitting >= 4 ? 4 : fitting >= 2 ? 2 : 1;
+  static constexpr int stages = fitting >= 2 * warps ? 2 : 1;
+  static constexpr int strip_words = stages * 2 * half_words;
+  static constexpr int warp_words = strip_words > rows* result_pitch ? strip_words : rows* result_pitch;
   static constexpr int threads = warps * 32;
+
   static int chunks(const head_layout& h) { return (h.heads / h.kv_heads + rows - 1) / rows; }
   /// Errors: `mismatch`: a plan for another head size; `limit`: more sequences than the 65535 of a grid.
   static execution::simt::grid plan(const args& a) {
@@ -240,17 +249,21 @@ struct decode {
       }
       return key;
     };
-    const auto fetch = [&](auto values, int key) {
+    const auto fetch = [&](auto values, int key, int stage) {
       constexpr bool of_values = decltype(values)::value;
       if (key < past) {
         detail::fetch_strip<of_values, D, products::pitch>(t, s.cache, kv_head, key, s.cache.first, s.cache.length,
-                                                           own + (of_values ? half_words : 0));
+                                                           own + (stage * 2 + (of_values ? 1 : 0)) * half_words);
       }
       t.commit();
     };
-    int key = next_strip(split + t.warp() * strip_keys<D>);
-    fetch(std::false_type{}, key);
-    fetch(std::true_type{}, key);
+    int key = next_strip(split + t.warp() * strip_keys<D>), ahead = key;
+    EFFINFER_UNROLL
+    for (int i = 0; i < stages; ++i) {
+      fetch(std::false_type{}, ahead, i);
+      fetch(std::true_type{}, ahead, i);
+      ahead = next_strip(ahead + warps * strip_keys<D>);
+    }
 
     position at[1][2];
     const T* row_of[2];
@@ -265,31 +278,32 @@ struct decode {
     float out[1][D / 8][4] = {};
     float greatest[1][2] = {{minus_infinity, minus_infinity}}, sum[1][2] = {}, fade[1][2];
     const float unit = detail::score_unit<Mixer>(a.heads);
-    while (key < past) {
-      const int following = next_strip(key + warps * strip_keys<D>);
+    for (int stage = 0; key < past; stage = stage + 1 < stages ? stage + 1 : 0) {
+      const auto strip = own + stage * 2 * half_words;
       strip_tile<D> score = {};
-      t.template wait<1>();
+      t.template wait<2 * stages - 1>();
       t.warp_barrier();  // all lanes see the keys
-      products::multiply_query(t, query, own, score);
+      products::multiply_query(t, query, strip, score);
       if constexpr (row::scaled) {
         EFFINFER_UNROLL
         for (int i = 0; i < strip_keys<D> / 2; ++i)
-          score[0][i / 4][i % 4] *= row::scale(own, i / 4 * 8 + t.lane() % 4 * 2 + i % 2);
+          score[0][i / 4][i % 4] *= row::scale(strip, i / 4 * 8 + t.lane() % 4 * 2 + i % 2);
       }
       t.warp_barrier();  // and are done with them
-      fetch(std::false_type{}, following);
+      fetch(std::false_type{}, ahead, stage);
       const bool whole =
           key >= s.cache.first && key + strip_keys<D> <= query_position + 1 &&
           (!Mixer::hides_keys || a.mixer.all_visible({query_position, query_position + 1, key, key + strip_keys<D>}));
       detail::apply_policy<(D > 128)>(t, a.mixer, a.heads, s.cache.first, at, key, whole, score);
       detail::weigh(t, unit, score, greatest, sum, fade);
       detail::fade_out(fade, out);
-      t.template wait<1>();
+      t.template wait<2 * stages - 1>();
       t.warp_barrier();
-      products::multiply_values(t, own + half_words, score, out);
+      products::multiply_values(t, strip + half_words, score, out);
       t.warp_barrier();
-      fetch(std::true_type{}, following);
-      key = following;
+      fetch(std::true_type{}, ahead, stage);
+      ahead = next_strip(ahead + warps * strip_keys<D>);
+      key = next_strip(key + warps * strip_keys<D>);
     }
     t.template wait<0>();
     t.warp_barrier();
