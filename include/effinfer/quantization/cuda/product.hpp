@@ -109,8 +109,13 @@ namespace detail {
 template <class Weights, class T, int Tiles, int Strips>
 struct skinny_sums {
   static constexpr int threads = most_parts * 32, stages = 2;
-  /// 2 KiB of a strip a warp's stage.
-  static constexpr int units_at_once = 4 / Weights::pieces, blocks_at_once = skinny_blocks<Weights, Tiles>;
+  /// 2 KiB a warp's stage, and whole groups.
+  static constexpr int fitting = 4 / Weights::pieces / Strips,
+                       of_group = (Weights::group + unit_inputs - 1) / unit_inputs;
+  static constexpr int units_at_once = fitting > of_group ? fitting
+                                       : of_group > 0     ? of_group
+                                                          : 1,
+                       blocks_at_once = skinny_blocks<Weights, Tiles>;
   using units = strip_units<Weights, T, units_at_once>;
   static constexpr int floats = Strips * Tiles * 128;  ///< a part
   static constexpr int shared_bytes = most_parts * stages * (Strips * units::shared_bytes + floats * 4);

@@ -43,7 +43,7 @@ EFFINFER_HOST_DEVICE words load_inputs(const T* from, int c) {
 /// Units of a strip in the warp's shared memory. They begin at a multiple of Units; groups are whole.
 template <class Weights, class T, int Units>
 struct strip_units {
-  static_assert(Units % 2 == 0 || Weights::group == 0);
+  static_assert(Units > 0 && (Weights::group == 0 || Units * unit_inputs % Weights::group == 0));
   /// What they take: pieces, upper bits of codes, runs of scales.
   static constexpr int pieces = Units * Weights::pieces * 32, high = Units * 32 * Weights::high_words;
   static constexpr int halves = Units * Weights::unit_halves * strip_rows;
