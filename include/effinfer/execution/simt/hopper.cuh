@@ -91,11 +91,6 @@ class hopper<device_context> {
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
   }
   __device__ void commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-  /// An operation that changes nothing, as the assembler doesn't know.
-  template <int... Steps>
-  __device__ void detach(std::uint32_t (&... a)[Steps][4]) {
-    (renew(a), ...);
-  }
   /// The assembler takes registers of operands for free once a product that reads them has been issued: a store that never happens reads them
   /// here.
   template <int... Steps>
@@ -235,12 +230,6 @@ class hopper<device_context> {
   static __device__ void touch(std::uint32_t (&a)[Steps][4]) {
     EFFINFER_UNROLL
     for (int i = 0; i < Steps * 4; ++i) asm volatile("" : "+r"(a[i / 4][i % 4]));
-  }
-  template <int Steps>
-  __device__ void renew(std::uint32_t (&a)[Steps][4]) {
-    EFFINFER_UNROLL
-    for (int i = 0; i < Steps * 4; ++i)
-      asm volatile("xor.b32 %0, %0, %1;" : "+r"(a[i / 4][i % 4]) : "r"(multiprocessor_ >> 31));
   }
   template <int Steps>
   __device__ void read(const std::uint32_t (&a)[Steps][4]) {

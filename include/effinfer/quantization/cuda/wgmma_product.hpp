@@ -51,7 +51,7 @@ struct wgmma_args {
   Weights weights;
   matrix_view<T> out;
   wgmma_plan plan;
-  execution::simt::tensor_map map = {};
+  execution::simt::tensor_map map = {}, weights_map = {};
 };
 
 namespace detail {
@@ -234,8 +234,16 @@ template <class Weights, class T>
 wgmma_plan plan_wgmma(const matrix_view<const T>& x, const Weights& w, const matrix_view<T>& out,
                       const execution::simt::device_limits& device);
 
+/// Weights that are operands as they lie: they are read from shared memory too.
 template <class Weights>
-inline constexpr input_order order_of = Weights::group == 16 ? input_order::by_fours : input_order::by_eights;
+inline constexpr bool in_boxes = requires(Weights w) {
+  w.stride;
+};
+
+template <class Weights>
+inline constexpr input_order order_of = in_boxes<Weights>      ? input_order::as_they_are
+                                        : Weights::group == 16 ? input_order::by_fours
+                                                               : input_order::by_eights;
 
 /// x in an order. Shapes: x, to [T, K]; K a multiple of 32.
 template <class T>
@@ -279,7 +287,10 @@ struct wgmma_product {
   static_assert((producer_registers + consumers * consumer_registers) * execution::simt::warpgroup_size <= 65536);
 
   static constexpr int ahead = Rows == 256 ? 2 : 4;  ///< units of weights on their way
-  static constexpr int stage_bytes = Rows * unit_inputs * 2, stages = Rows == 256 ? 4 : 8;
+  /// Of x, and behind them of weights.
+  static constexpr int x_bytes = Rows * unit_inputs * 2;
+  static constexpr int stage_bytes = x_bytes + (in_boxes<Weights> ? outputs * unit_inputs * 2 : 0);
+  static constexpr int stages = stage_bytes > 32768 ? 4 : stage_bytes > 16384 ? 6 : 8;
   static constexpr int shared_bytes = stages * stage_bytes + 2 * stages * 8;
   static_assert(shared_bytes <= 227 * 1024);
 
@@ -343,17 +354,20 @@ struct wgmma_product {
     if constexpr (Cluster > 1) rank = h.cluster_rank();
     EFFINFER_KEEP_ROLLED
     for (int i = t.block() / Cluster; i < tiles(a); i += t.blocks() / Cluster) {
-      const int row = tile_at(a, i).first_row;
+      const tile at = tile_at(a, i);
       EFFINFER_KEEP_ROLLED
       for (int unit = 0; unit < units; ++unit) {
         h.wait(barrier, stages + stage, parity);
         h.arrive_expect(barrier, stage, stage_bytes);
         if constexpr (Cluster > 1) {
-          h.copy_box_to((1 << Cluster) - 1, memory, (stage * Cluster + rank) * (stage_bytes / 4 / Cluster), &a.map,
-                        unit * unit_inputs, row + rank * (Rows / Cluster), barrier, stage);
+          h.copy_box_to((1 << Cluster) - 1, memory, stage * (stage_bytes / 4) + rank * (x_bytes / 4 / Cluster), &a.map,
+                        unit * unit_inputs, at.first_row + rank * (Rows / Cluster), barrier, stage);
         } else {
-          h.copy_box(memory, stage * (stage_bytes / 4), &a.map, unit * unit_inputs, row, barrier, stage);
+          h.copy_box(memory, stage * (stage_bytes / 4), &a.map, unit * unit_inputs, at.first_row, barrier, stage);
         }
+        if constexpr (in_boxes<Weights>)
+          h.copy_box(memory, (stage * stage_bytes + x_bytes) / 4, &a.weights_map, unit * unit_inputs,
+                     at.first_strip * strip_rows + rank * outputs, barrier, stage);
         if (++stage == stages) stage = 0, parity ^= 1;
       }
     }
@@ -363,12 +377,12 @@ struct wgmma_product {
   EFFINFER_HOST_DEVICE static void consume(Simt& t, Hopper& h, const args& a, int own, Shared memory,
                                            Barriers barrier) {
     const int units = a.weights.columns / unit_inputs, last_strip = detail::strips_of(a.weights.rows) - 1;
-    const auto boxes = h.describe(memory, 0, 16, 1024);
+    const auto boxes = h.describe(memory, 0, 16, 1024), weight_boxes = boxes + (x_bytes + own * 64 * 128);
     int stage = 0, parity = 0, rank = 0;
     if constexpr (Cluster > 1) rank = h.cluster_rank();
     const auto strip_of = [&](const tile& at) { return at.first_strip + (rank * consumers + own) * 4 + t.warp() % 4; };
-    detail::unit_share<Weights> share[ahead];
-    std::uint32_t left[2][Steps][4] = {};  // of this group of products and the one before
+    detail::unit_share<Weights> share[ahead];  // nothing of it where weights come in boxes
+    std::uint32_t left[2][Steps][4] = {};      // of this group of products and the one before
     float sum[Rows / 8][4];
     tile at = {};
     int strip = 0;
@@ -378,7 +392,7 @@ struct wgmma_product {
       strip = wanted < last_strip ? wanted : last_strip;  // past the end: any, it isn't stored
       EFFINFER_UNROLL
       for (int u = 0; u < ahead; ++u) {
-        if (u < units) share[u].load(a.weights, strip, u, t.lane());
+        if (!in_boxes<Weights> && u < units) share[u].load(a.weights, strip, u, t.lane());
       }
     };
     const int first = t.block() / Cluster, step = t.blocks() / Cluster;
@@ -393,46 +407,63 @@ struct wgmma_product {
           if (t.lane() == 0) h.arrive(barrier, stages + before);
         }
       };
-      // Operands are unpacked while the group before is multiplied: where a warpgroup unpacked for longer than that, both might wait at once.
-      const auto multiply = [&](detail::unit_share<Weights>& codes, int unit, int group) {
-        const auto factors = codes.template find_factors<T>(t, a.weights, strip, unit);
-        EFFINFER_UNROLL
-        for (int j = 0; j < 4; j += Steps, ++group) {
-          std::uint32_t(&operands)[Steps][4] = left[group % 2];
-          EFFINFER_UNROLL
-          for (int i = 0; i < Steps; ++i) codes.template unpack<T>(factors, j + i, operands[i]);
-          if constexpr (std::is_same_v<Weights, float_weights<T>>) h.detach(operands);
-          if (j == 0) h.wait(barrier, stage, parity);
-          h.begin(operands);
-          EFFINFER_UNROLL
-          for (int i = 0; i < Steps; ++i)
-            h.template multiply<false>(sum, operands[i], boxes + (stage * stage_bytes + (j + i) * 32), T{},
-                                       unit + j + i > 0);
-          h.commit();
-          if (j + Steps == 4 && unit + ahead < units) codes.load(a.weights, strip, unit + ahead, t.lane());
-          h.template finish<1>();
-          h.keep(left[1 - group % 2]);
-          if (j == 0 && unit > 0) release();
-        }
-        before = stage;
-        if (++stage == stages) stage = 0, parity ^= 1;
-      };
-      // No branch between products in the background: the assembler would make them wait for each other.
       int unit = 0;
-      EFFINFER_KEEP_ROLLED
-      for (; unit + ahead <= units; unit += ahead) {
-        EFFINFER_UNROLL
-        for (int u = 0; u < ahead; ++u) multiply(share[u], unit + u, u * 4 / Steps);
-      }
-      h.template finish<0>(sum);
-      h.keep(left[0], left[1]);
-      EFFINFER_KEEP_ROLLED
-      for (; unit < units; ++unit) {
-        multiply(share[0], unit, 0);
+      if constexpr (in_boxes<Weights>) {
+        EFFINFER_KEEP_ROLLED
+        for (; unit < units; ++unit) {
+          h.wait(barrier, stage, parity);
+          h.begin();
+          EFFINFER_UNROLL
+          for (int j = 0; j < 4; ++j)
+            h.template multiply<false>(sum, weight_boxes + (stage * stage_bytes + j * 32),
+                                       boxes + (stage * stage_bytes + j * 32), T{}, unit + j > 0);
+          h.commit();
+          h.template finish<1>();
+          if (unit > 0) release();
+          before = stage;
+          if (++stage == stages) stage = 0, parity ^= 1;
+        }
+        h.template finish<0>(sum);
+      } else {
+        // Operands are unpacked while the group before is multiplied: where a warpgroup unpacked for longer than that, both might wait at once.
+        const auto multiply = [&](detail::unit_share<Weights>& codes, int unit, int group) {
+          const auto factors = codes.template find_factors<T>(t, a.weights, strip, unit);
+          EFFINFER_UNROLL
+          for (int j = 0; j < 4; j += Steps, ++group) {
+            std::uint32_t(&operands)[Steps][4] = left[group % 2];
+            EFFINFER_UNROLL
+            for (int i = 0; i < Steps; ++i) codes.template unpack<T>(factors, j + i, operands[i]);
+            if (j == 0) h.wait(barrier, stage, parity);
+            h.begin(operands);
+            EFFINFER_UNROLL
+            for (int i = 0; i < Steps; ++i)
+              h.template multiply<false>(sum, operands[i], boxes + (stage * stage_bytes + (j + i) * 32), T{},
+                                         unit + j + i > 0);
+            h.commit();
+            if (j + Steps == 4 && unit + ahead < units) codes.load(a.weights, strip, unit + ahead, t.lane());
+            h.template finish<1>();
+            h.keep(left[1 - group % 2]);
+            if (j == 0 && unit > 0) release();
+          }
+          before = stage;
+          if (++stage == stages) stage = 0, parity ^= 1;
+        };
+        // No branch between products in the background: the assembler would make them wait for each other.
+        EFFINFER_KEEP_ROLLED
+        for (; unit + ahead <= units; unit += ahead) {
+          EFFINFER_UNROLL
+          for (int u = 0; u < ahead; ++u) multiply(share[u], unit + u, u * 4 / Steps);
+        }
         h.template finish<0>(sum);
         h.keep(left[0], left[1]);
-        EFFINFER_UNROLL
-        for (int u = 0; u + 1 < ahead; ++u) share[u] = share[u + 1];
+        EFFINFER_KEEP_ROLLED
+        for (; unit < units; ++unit) {
+          multiply(share[0], unit, 0);
+          h.template finish<0>(sum);
+          h.keep(left[0], left[1]);
+          EFFINFER_UNROLL
+          for (int u = 0; u + 1 < ahead; ++u) share[u] = share[u + 1];
+        }
       }
       release();
       const tile done = at;
@@ -518,6 +549,9 @@ void start_wgmma(const wgmma_args<Weights, T>& of, const Make& make, const Start
   if (of.x.rows == 0) return;
   wgmma_args<Weights, T> a = of;
   a.map = make(execution::simt::box_source{a.x.data, a.x.rows, a.x.columns, a.x.stride, a.plan.tile_rows / Cluster});
+  if constexpr (in_boxes<Weights>)
+    a.weights_map = make(execution::simt::box_source{a.weights.data, a.weights.rows, a.weights.columns,
+                                                     a.weights.stride, detail::wgmma_outputs});
   switch (a.plan.tile_rows) {
     case 64: return start(std::type_identity<wgmma_product<Weights, T, 64, Cluster, Steps>>(), a);
     case 128: return start(std::type_identity<wgmma_product<Weights, T, 128, Cluster, Steps>>(), a);
