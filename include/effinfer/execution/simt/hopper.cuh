@@ -50,32 +50,6 @@ class hopper<device_context> {
         "l"(map), "r"(x), "r"(y), "r"(address(b + i))
         : "memory");
   }
-  /// The same into the same place of each block of the cluster of the mask.
-  template <class T>
-  __device__ void copy_box_to(std::uint16_t blocks, T* to, std::ptrdiff_t j, const tensor_map* map, int x, int y,
-                              mbarrier* b, int i) {
-    asm volatile(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, "
-        "{%2, "
-        "%3}], [%4], %5;" ::"r"(address(to + j)),
-        "l"(map), "r"(x), "r"(y), "r"(address(b + i)), "h"(blocks)
-        : "memory");
-  }
-  __device__ int cluster_rank() {
-    int rank;
-    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    return rank;
-  }
-  __device__ void cluster_barrier() {
-    asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
-  }
-  __device__ void arrive_at(int rank, mbarrier* b, int i) {
-    asm volatile(
-        "{ .reg .b32 a; mapa.shared::cluster.u32 a, %0, %1; mbarrier.arrive.shared::cluster.b64 _, [a]; }" ::"r"(
-            address(b + i)),
-        "r"(rank)
-        : "memory");
-  }
   __device__ void acquire(const tensor_map* map) {
     asm volatile("fence.proxy.tensormap::generic.acquire.gpu [%0], 128;" ::"l"(map) : "memory");
   }

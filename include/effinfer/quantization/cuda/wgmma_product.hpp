@@ -273,9 +273,8 @@ struct order_inputs {
 };
 
 /// The product in tiles of 128 outputs by Rows rows of x.
-template <class Weights, class T, int Rows, int Cluster = 1, int Steps = 4>
+template <class Weights, class T, int Rows>
 struct wgmma_product {
-  static constexpr int cluster = Cluster;
   using args = wgmma_args<Weights, T>;
   static_assert(Rows == 64 || Rows == 128 || Rows == 256);
 
@@ -312,12 +311,11 @@ struct wgmma_product {
     if (t.thread() == 0) {
       for (int i = 0; i < stages; ++i) {
         h.init(barrier, i, 1);                                 // filled: the producer
-        h.init(barrier, stages + i, Cluster * consumers * 4);  // empty: a lane of each warp that has read
+        h.init(barrier, stages + i, consumers * 4);  // empty: a lane of each warp that has read
       }
       h.publish();
     }
     t.barrier();
-    if constexpr (Cluster > 1) h.cluster_barrier();
     const int role = t.shuffle(t.warp() / 4, 0);  // so that the compiler knows it is one for a warp
     if (role == 0) {
       h.template give_registers<producer_registers>();
@@ -326,7 +324,6 @@ struct wgmma_product {
       h.template take_registers<consumer_registers>();
       consume(t, h, a, role - 1, memory, barrier);
     }
-    if constexpr (Cluster > 1) h.cluster_barrier();
   }
 
  private:
@@ -338,36 +335,30 @@ struct wgmma_product {
   };
   /// Number i: of each band of rows, for each tile of outputs its tiles of rows.
   EFFINFER_HOST_DEVICE static tile tile_at(const args& a, int i) {
-    const int across = detail::tiles_of(a.x.rows, Rows), along = detail::tiles_of(a.weights.rows, Cluster * outputs);
+    const int across = detail::tiles_of(a.x.rows, Rows), along = detail::tiles_of(a.weights.rows, outputs);
     const int of_band = i / (band * along), first = of_band * band, within = i - first * along;
     const int wide = across - first < band ? across - first : band;
-    return {(first + within % wide) * Rows, within / wide * (Cluster * outputs / strip_rows)};
+    return {(first + within % wide) * Rows, within / wide * (outputs / strip_rows)};
   }
   EFFINFER_HOST_DEVICE static int tiles(const args& a) {
-    return detail::tiles_of(a.x.rows, Rows) * detail::tiles_of(a.weights.rows, Cluster * outputs);
+    return detail::tiles_of(a.x.rows, Rows) * detail::tiles_of(a.weights.rows, outputs);
   }
 
   template <class Simt, class Hopper, class Shared, class Barriers>
   EFFINFER_HOST_DEVICE static void produce(Simt& t, Hopper& h, const args& a, Shared memory, Barriers barrier) {
     const int units = a.weights.columns / unit_inputs;
-    int stage = 0, parity = 1, rank = 0;  // the first time it is empty
-    if constexpr (Cluster > 1) rank = h.cluster_rank();
+    int stage = 0, parity = 1;  // the first time it is empty
     EFFINFER_KEEP_ROLLED
-    for (int i = t.block() / Cluster; i < tiles(a); i += t.blocks() / Cluster) {
+    for (int i = t.block(); i < tiles(a); i += t.blocks()) {
       const tile at = tile_at(a, i);
       EFFINFER_KEEP_ROLLED
       for (int unit = 0; unit < units; ++unit) {
         h.wait(barrier, stages + stage, parity);
         h.arrive_expect(barrier, stage, stage_bytes);
-        if constexpr (Cluster > 1) {
-          h.copy_box_to((1 << Cluster) - 1, memory, stage * (stage_bytes / 4) + rank * (x_bytes / 4 / Cluster), &a.map,
-                        unit * unit_inputs, at.first_row + rank * (Rows / Cluster), barrier, stage);
-        } else {
-          h.copy_box(memory, stage * (stage_bytes / 4), &a.map, unit * unit_inputs, at.first_row, barrier, stage);
-        }
+        h.copy_box(memory, stage * (stage_bytes / 4), &a.map, unit * unit_inputs, at.first_row, barrier, stage);
         if constexpr (in_boxes<Weights>)
           h.copy_box(memory, (stage * stage_bytes + x_bytes) / 4, &a.weights_map, unit * unit_inputs,
-                     at.first_strip * strip_rows + rank * outputs, barrier, stage);
+                     at.first_strip * strip_rows, barrier, stage);
         if (++stage == stages) stage = 0, parity ^= 1;
       }
     }
@@ -378,11 +369,10 @@ struct wgmma_product {
                                            Barriers barrier) {
     const int units = a.weights.columns / unit_inputs, last_strip = detail::strips_of(a.weights.rows) - 1;
     const auto boxes = h.describe(memory, 0, 16, 1024), weight_boxes = boxes + (x_bytes + own * 64 * 128);
-    int stage = 0, parity = 0, rank = 0;
-    if constexpr (Cluster > 1) rank = h.cluster_rank();
-    const auto strip_of = [&](const tile& at) { return at.first_strip + (rank * consumers + own) * 4 + t.warp() % 4; };
+    int stage = 0, parity = 0;
+    const auto strip_of = [&](const tile& at) { return at.first_strip + own * 4 + t.warp() % 4; };
     detail::unit_share<Weights> share[ahead];  // nothing of it where weights come in boxes
-    std::uint32_t left[2][Steps][4] = {};      // of this group of products and the one before
+    std::uint32_t left[2][4][4] = {};          // operands of this unit and of the one before
     float sum[Rows / 8][4];
     tile at = {};
     int strip = 0;
@@ -395,17 +385,13 @@ struct wgmma_product {
         if (!in_boxes<Weights> && u < units) share[u].load(a.weights, strip, u, t.lane());
       }
     };
-    const int first = t.block() / Cluster, step = t.blocks() / Cluster;
+    const int first = t.block(), step = t.blocks();
     if (first < tiles(a)) begin_tile(first);
     EFFINFER_KEEP_ROLLED
     for (int i = first; i < tiles(a); i += step) {
       int before = 0;  // the stage of the unit before
       const auto release = [&] {
-        if constexpr (Cluster > 1) {
-          if (t.lane() < Cluster) h.arrive_at(t.lane(), barrier, stages + before);
-        } else {
-          if (t.lane() == 0) h.arrive(barrier, stages + before);
-        }
+        if (t.lane() == 0) h.arrive(barrier, stages + before);
       };
       int unit = 0;
       if constexpr (in_boxes<Weights>) {
@@ -425,42 +411,40 @@ struct wgmma_product {
         }
         h.template finish<0>(sum);
       } else {
-        // Operands are unpacked while the group before is multiplied: where a warpgroup unpacked for longer than that, both might wait at once.
-        const auto multiply = [&](detail::unit_share<Weights>& codes, int unit, int group) {
-          const auto factors = codes.template find_factors<T>(t, a.weights, strip, unit);
+        // What scales the next unit is found while this one is multiplied, its operands are made when the one before is done: its registers are theirs.
+        auto factors = share[0].template find_factors<T>(t, a.weights, strip, 0);
+        const auto multiply = [&](const int u, std::uint32_t(&operands)[4][4],
+                                  const std::uint32_t(&of_unit_before)[4][4]) {
           EFFINFER_UNROLL
-          for (int j = 0; j < 4; j += Steps, ++group) {
-            std::uint32_t(&operands)[Steps][4] = left[group % 2];
-            EFFINFER_UNROLL
-            for (int i = 0; i < Steps; ++i) codes.template unpack<T>(factors, j + i, operands[i]);
-            if (j == 0) h.wait(barrier, stage, parity);
-            h.begin(operands);
-            EFFINFER_UNROLL
-            for (int i = 0; i < Steps; ++i)
-              h.template multiply<false>(sum, operands[i], boxes + (stage * stage_bytes + (j + i) * 32), T{},
-                                         unit + j + i > 0);
-            h.commit();
-            if (j + Steps == 4 && unit + ahead < units) codes.load(a.weights, strip, unit + ahead, t.lane());
-            h.template finish<1>();
-            h.keep(left[1 - group % 2]);
-            if (j == 0 && unit > 0) release();
-          }
+          for (int j = 0; j < 4; ++j) share[u].template unpack<T>(factors, j, operands[j]);
+          h.wait(barrier, stage, parity);
+          h.begin(operands);
+          EFFINFER_UNROLL
+          for (int j = 0; j < 4; ++j)
+            h.template multiply<false>(sum, operands[j], boxes + (stage * stage_bytes + j * 32), T{}, unit + j > 0);
+          h.commit();
+          if (unit + ahead < units) share[u].load(a.weights, strip, unit + ahead, t.lane());
+          factors = share[(u + 1) % ahead].template find_factors<T>(t, a.weights, strip, unit + 1);
+          h.template finish<1>();
+          h.keep(of_unit_before);
+          if (unit > 0) release();
           before = stage;
           if (++stage == stages) stage = 0, parity ^= 1;
+          ++unit;
         };
         // No branch between products in the background: the assembler would make them wait for each other.
         EFFINFER_KEEP_ROLLED
-        for (; unit + ahead <= units; unit += ahead) {
+        while (unit + ahead <= units) {
           EFFINFER_UNROLL
-          for (int u = 0; u < ahead; ++u) multiply(share[u], unit + u, u * 4 / Steps);
+          for (int u = 0; u < ahead; ++u) multiply(u, left[u % 2], left[1 - u % 2]);
         }
         h.template finish<0>(sum);
         h.keep(left[0], left[1]);
         EFFINFER_KEEP_ROLLED
-        for (; unit < units; ++unit) {
-          multiply(share[0], unit, 0);
+        while (unit < units) {
+          multiply(0, left[0], left[1]);
           h.template finish<0>(sum);
-          h.keep(left[0], left[1]);
+          h.keep(left[0]);
           EFFINFER_UNROLL
           for (int u = 0; u + 1 < ahead; ++u) share[u] = share[u + 1];
         }
@@ -528,7 +512,7 @@ wgmma_plan plan_wgmma(const matrix_view<const T>& x, const Weights& w, const mat
   for (const int rows : {256, 128, 64}) {
     const int tiles = detail::tiles_of(x.rows, rows) * detail::tiles_of(w.rows, detail::wgmma_outputs);
     const std::ptrdiff_t rounds = (tiles + device.multiprocessors - 1) / device.multiprocessors;
-    const std::ptrdiff_t cost = rounds * (rows + 32);  // to begin and to end takes a while too
+    const std::ptrdiff_t cost = rounds * (rows + 96);  // weights are read, and become operands, in any
     if (rows < 256 && cost >= least) continue;
     least = cost;
     plan.tile_rows = rows, plan.blocks = tiles < device.multiprocessors ? tiles : device.multiprocessors;
@@ -544,18 +528,18 @@ wgmma_plan plan_wgmma(const matrix_view<const T>& x, const Weights& w, const mat
 
 /// Calls start(std::type_identity<Kernel>{}, args) for the kernel of the plan. `make`: simt::make_tensor_map or a device's `map`.
 /// Errors: those of `make`; `invalid_argument` (a plan of nobody's).
-template <int Cluster = 1, int Steps = 4, class Weights, class T, class Make, class Start>
+template <class Weights, class T, class Make, class Start>
 void start_wgmma(const wgmma_args<Weights, T>& of, const Make& make, const Start& start) {
   if (of.x.rows == 0) return;
   wgmma_args<Weights, T> a = of;
-  a.map = make(execution::simt::box_source{a.x.data, a.x.rows, a.x.columns, a.x.stride, a.plan.tile_rows / Cluster});
+  a.map = make(execution::simt::box_source{a.x.data, a.x.rows, a.x.columns, a.x.stride, a.plan.tile_rows});
   if constexpr (in_boxes<Weights>)
     a.weights_map = make(execution::simt::box_source{a.weights.data, a.weights.rows, a.weights.columns,
                                                      a.weights.stride, detail::wgmma_outputs});
   switch (a.plan.tile_rows) {
-    case 64: return start(std::type_identity<wgmma_product<Weights, T, 64, Cluster, Steps>>(), a);
-    case 128: return start(std::type_identity<wgmma_product<Weights, T, 128, Cluster, Steps>>(), a);
-    case 256: return start(std::type_identity<wgmma_product<Weights, T, 256, Cluster, Steps>>(), a);
+    case 64: return start(std::type_identity<wgmma_product<Weights, T, 64>>(), a);
+    case 128: return start(std::type_identity<wgmma_product<Weights, T, 128>>(), a);
+    case 256: return start(std::type_identity<wgmma_product<Weights, T, 256>>(), a);
     default:
       throw error(error_code::invalid_argument, "quantization::cuda::start_wgmma",
                   "a plan for tiles of " + std::to_string(a.plan.tile_rows) + " rows");
