@@ -134,12 +134,20 @@ struct unit_share {
   template <class W>
   struct scales_of {
     using type = std::nullptr_t;
+    using places = std::nullptr_t;
   };
   template <class W>
     requires(is_blocks)
   struct scales_of<W> {
     using type = typename W::lane_scales;
+    using places = typename W::lane_places;
   };
+  /// Of a strip.
+  using places = typename scales_of<Weights>::places;
+  EFFINFER_HOST_DEVICE static places find(const Weights& w, int strip, int lane) {
+    if constexpr (is_blocks) return w.find_scales(strip, lane);
+    return {};
+  }
 
   words raw[Weights::pieces];
   std::uint32_t high[Weights::high_words + 1] = {};
@@ -155,12 +163,12 @@ struct unit_share {
     EFFINFER_HOST_DEVICE V operator[](int i) const { return of[i / strip_rows][i % strip_rows / 8]; }
   };
 
-  EFFINFER_HOST_DEVICE void load(const Weights& w, int strip, int unit, int lane) {
+  EFFINFER_HOST_DEVICE void load(const Weights& w, const places& at, int strip, int unit, int lane) {
     EFFINFER_UNROLL
     for (int p = 0; p < Weights::pieces; ++p) raw[p] = load_words_once(w.piece(strip, unit, p, lane));
     if constexpr (Weights::high_words > 0) w.load_high(strip, unit, lane, high);
     if constexpr (is_blocks) {
-      w.load_scales(strip, unit, lane, lane_scales);
+      w.load_scales(at, unit, lane_scales);
     } else if constexpr (Weights::unit_halves > 0) {
       EFFINFER_UNROLL
       for (int i = 0; i < Weights::unit_halves; ++i) {
@@ -281,7 +289,7 @@ struct wgmma_product {
   static constexpr int consumers = 2, outputs = detail::wgmma_outputs;
   static constexpr int threads = (1 + consumers) * execution::simt::warpgroup_size;
   static constexpr bool for_hopper = true;
-  static constexpr int producer_registers = 40, consumer_registers = 232;
+  static constexpr int producer_registers = 24, consumer_registers = 240;
   static_assert(outputs == consumers * 64);
   static_assert((producer_registers + consumers * consumer_registers) * execution::simt::warpgroup_size <= 65536);
 
@@ -310,7 +318,7 @@ struct wgmma_product {
     execution::simt::hopper<Simt> h(t);
     if (t.thread() == 0) {
       for (int i = 0; i < stages; ++i) {
-        h.init(barrier, i, 1);                                 // filled: the producer
+        h.init(barrier, i, 1);                       // filled: the producer
         h.init(barrier, stages + i, consumers * 4);  // empty: a lane of each warp that has read
       }
       h.publish();
@@ -376,13 +384,15 @@ struct wgmma_product {
     float sum[Rows / 8][4];
     tile at = {};
     int strip = 0;
+    typename detail::unit_share<Weights>::places places = {};
     const auto begin_tile = [&](int i) {  // its first weights are on their way
       at = tile_at(a, i);
       const int wanted = strip_of(at);
       strip = wanted < last_strip ? wanted : last_strip;  // past the end: any, it isn't stored
+      places = detail::unit_share<Weights>::find(a.weights, strip, t.lane());
       EFFINFER_UNROLL
       for (int u = 0; u < ahead; ++u) {
-        if (!in_boxes<Weights> && u < units) share[u].load(a.weights, strip, u, t.lane());
+        if (!in_boxes<Weights> && u < units) share[u].load(a.weights, places, strip, u, t.lane());
       }
     };
     const int first = t.block(), step = t.blocks();
@@ -423,7 +433,7 @@ struct wgmma_product {
           for (int j = 0; j < 4; ++j)
             h.template multiply<false>(sum, operands[j], boxes + (stage * stage_bytes + j * 32), T{}, unit + j > 0);
           h.commit();
-          if (unit + ahead < units) share[u].load(a.weights, strip, unit + ahead, t.lane());
+          if (unit + ahead < units) share[u].load(a.weights, places, strip, unit + ahead, t.lane());
           factors = share[(u + 1) % ahead].template find_factors<T>(t, a.weights, strip, unit + 1);
           h.template finish<1>();
           h.keep(of_unit_before);
