@@ -80,7 +80,8 @@ void check_logits(const std::string& path, const Quantization& policy, std::size
   const double rounding = worst(as_rows(plain::decoder<T, Quantization>(files, policy, window)(tokens)), wanted);
   CHECK(rounding > 0);
   device_counts counts;
-  const Model model = Model::load(path, {}, policy, host<T>{.multiprocessors = 3, .wgmma = wgmma, .counts = &counts});
+  const Model model = Model::load(
+      path, {}, policy, host<T>{.multiprocessors = 3, .shared_bytes = 227 * 1024, .wgmma = wgmma, .counts = &counts});
   for (const std::vector<int>& sizes : {std::vector<int>{2, 5, 1}, std::vector<int>{64}}) {
     if (sizes[0] == 64 ? !long_too : wgmma) continue;
     auto session = model.start(options);
@@ -234,7 +235,8 @@ TEST_CASE_TEMPLATE("bit for bit: in whatever passes and reads, alone or in a bat
 
   // Long reads by wgmma, for attention and the products of a layer, and steps as ever.
   device_counts counts;
-  const Model hopper = load_small<Model>(folder, {.multiprocessors = 3, .wgmma = true, .counts = &counts});
+  const Model hopper =
+      load_small<Model>(folder, {.multiprocessors = 3, .shared_bytes = 227 * 1024, .wgmma = true, .counts = &counts});
   const rows whole_there = in_chunks(34, {34}, hopper);
   CHECK(counts.wgmma_kernels >= 5);
   CHECK(in_chunks(7, {34}, hopper) == whole_there);

@@ -408,10 +408,6 @@ class hopper<simt_host::context> {
     b_->commit(t_->thread());
   }
   template <int... Steps>
-  void detach(std::uint32_t (&... a)[Steps][4]) {
-    (void)std::initializer_list<const void*>{&a...};
-  }
-  template <int... Steps>
   void keep(const std::uint32_t (&... a)[Steps][4]) {
     (void)std::initializer_list<const void*>{&a...};
   }

@@ -48,7 +48,7 @@ std::vector<double> operands(const Weights& w, std::vector<double> values) {
       const double scale = w.scale(strip, g, row % 16);
       double minimum = 0, middle = 0;
       if constexpr (Weights::may_have_minimum) {
-        if (w.minimums != nullptr) minimum = w.minimum(strip, g, row % 16), middle = Weights::middle - w.offset;
+        if (w.minimums != nullptr) minimum = w.minimum(strip, g, row % 16), middle = double{Weights::middle} - w.offset;
       }
       double& value = values[static_cast<std::size_t>(i)];
       const double code = scale == 0 ? 0 : std::round((value - minimum) / scale * 512) / 512;  // of FP8 too

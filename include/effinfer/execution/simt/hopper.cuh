@@ -50,32 +50,6 @@ class hopper<device_context> {
         "l"(map), "r"(x), "r"(y), "r"(address(b + i))
         : "memory");
   }
-  /// The same into the same place of each block of the cluster of the mask.
-  template <class T>
-  __device__ void copy_box_to(std::uint16_t blocks, T* to, std::ptrdiff_t j, const tensor_map* map, int x, int y,
-                              mbarrier* b, int i) {
-    asm volatile(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, "
-        "{%2, "
-        "%3}], [%4], %5;" ::"r"(address(to + j)),
-        "l"(map), "r"(x), "r"(y), "r"(address(b + i)), "h"(blocks)
-        : "memory");
-  }
-  __device__ int cluster_rank() {
-    int rank;
-    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    return rank;
-  }
-  __device__ void cluster_barrier() {
-    asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
-  }
-  __device__ void arrive_at(int rank, mbarrier* b, int i) {
-    asm volatile(
-        "{ .reg .b32 a; mapa.shared::cluster.u32 a, %0, %1; mbarrier.arrive.shared::cluster.b64 _, [a]; }" ::"r"(
-            address(b + i)),
-        "r"(rank)
-        : "memory");
-  }
   __device__ void acquire(const tensor_map* map) {
     asm volatile("fence.proxy.tensormap::generic.acquire.gpu [%0], 128;" ::"l"(map) : "memory");
   }
@@ -91,11 +65,6 @@ class hopper<device_context> {
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
   }
   __device__ void commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-  /// An operation that changes nothing, as the assembler doesn't know.
-  template <int... Steps>
-  __device__ void detach(std::uint32_t (&... a)[Steps][4]) {
-    (renew(a), ...);
-  }
   /// The assembler takes registers of operands for free once a product that reads them has been issued: a store that never happens reads them
   /// here.
   template <int... Steps>
@@ -230,12 +199,6 @@ class hopper<device_context> {
   static __device__ void touch(std::uint32_t (&a)[Steps][4]) {
     EFFINFER_UNROLL
     for (int i = 0; i < Steps * 4; ++i) asm volatile("" : "+r"(a[i / 4][i % 4]));
-  }
-  template <int Steps>
-  __device__ void renew(std::uint32_t (&a)[Steps][4]) {
-    EFFINFER_UNROLL
-    for (int i = 0; i < Steps * 4; ++i)
-      asm volatile("xor.b32 %0, %0, %1;" : "+r"(a[i / 4][i % 4]) : "r"(multiprocessor_ >> 31));
   }
   template <int Steps>
   __device__ void read(const std::uint32_t (&a)[Steps][4]) {

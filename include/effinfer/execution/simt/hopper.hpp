@@ -31,7 +31,6 @@
 //   h.begin(a...)                 before the first of them, and whenever registers of d or a have been written: wgmma.fence. These registers
 //                                 a, [..][4], are written by then, not later where the compiler would like to, which makes products wait
 //   h.commit()                    they form groups
-//   h.detach(a...)                what a load brought as it is goes to registers of its own, [..][4], so that the next load may have its
 //   h.keep(a...)                  behind the wait for products that read these registers a, [..][4]: until then nothing else may be put there
 //   h.template finish<N>(d...)    waits until all but the last N groups are complete; these d may be read
 //

@@ -39,29 +39,18 @@ void launch(const typename K::args& args, cudaStream_t stream, bool overlaps = f
     check(cudaFuncSetAttribute(entry_of<K>(), cudaFuncAttributeMaxDynamicSharedMemorySize, g.shared_bytes),
           "shared memory of a kernel");
   }
-  cudaLaunchAttribute attributes[2] = {};
-  unsigned count = 0;
-  if (overlaps) {
-    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
-  }
-  if constexpr (requires { K::cluster; }) {
-    attributes[count].id = cudaLaunchAttributeClusterDimension;
-    attributes[count].val.clusterDim.x = K::cluster;
-    attributes[count].val.clusterDim.y = attributes[count].val.clusterDim.z = 1;
-    ++count;
-  }
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t how{};
   how.gridDim = dim3(static_cast<unsigned>(g.blocks), static_cast<unsigned>(g.blocks_y));
   how.blockDim = dim3(static_cast<unsigned>(g.threads));
   how.dynamicSmemBytes = static_cast<std::size_t>(g.shared_bytes);
   how.stream = stream;
-  how.attrs = attributes;
-  how.numAttrs = count;
+  how.attrs = &overlap;
+  how.numAttrs = overlaps ? 1 : 0;
   if constexpr (hopper_kernel<K>) {
     check(cudaLaunchKernelEx(&how, enter_alone<K>, args), "start of a kernel");
-  } else if constexpr (sized_kernel<K>) {
-    check(cudaLaunchKernelEx(&how, enter_sized<K>, args), "start of a kernel");
   } else {
     check(cudaLaunchKernelEx(&how, enter<K>, args), "start of a kernel");
   }

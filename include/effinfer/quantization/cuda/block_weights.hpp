@@ -137,16 +137,26 @@ struct block_weights {
     f16 half[2];
     std::uint8_t code[2];
   };
-  EFFINFER_HOST_DEVICE void load_scales(int strip, int unit, int lane, lane_scales& to) const {
-    const int c = lane % lane_values, g = unit * unit_groups + c % unit_groups;
+  /// Where the lane's are, of a strip's first unit. Codes null: there are none.
+  struct lane_places {
+    const f16* half;
+    const std::uint8_t* code;
+  };
+  [[nodiscard]] EFFINFER_HOST_DEVICE lane_places find_scales(int strip, int lane) const {
+    const int c = lane % lane_values, g = c % unit_groups;
     const bool minimum = c >= unit_groups && minimums != nullptr;
-    const f16* const half = (minimum ? minimums : scales) + half_place(strip, g) + lane / 4;
+    lane_places to{(minimum ? minimums : scales) + half_place(strip, g) + lane / 4, nullptr};
+    if (Bits < 8 && scale_codes != nullptr)
+      to.code = (minimum ? minimum_codes : scale_codes) + code_place(strip, g) + lane / 4;
+    return to;
+  }
+  EFFINFER_HOST_DEVICE void load_scales(const lane_places& from, int unit, lane_scales& to) const {
+    const bool is_wide = Bits == 6 || (Bits < 8 && wide);
+    const f16* const half = from.half + (is_wide ? unit / (256 / unit_inputs) : unit * unit_groups) * strip_rows;
     to.half[0] = half[0], to.half[1] = half[8];
-    if constexpr (Bits < 8) {
-      if (scale_codes == nullptr) return;
-      const std::uint8_t* const code = (minimum ? minimum_codes : scale_codes) + code_place(strip, g) + lane / 4;
-      to.code[0] = code[0], to.code[1] = code[8];
-    }
+    if (Bits == 8 || from.code == nullptr) return;
+    const std::uint8_t* const code = from.code + unit * (unit_groups * strip_rows);
+    to.code[0] = code[0], to.code[1] = code[8];
   }
   [[nodiscard]] EFFINFER_HOST_DEVICE float lane_value(const lane_scales& of, int lower) const {
     const auto d = static_cast<float>(of.half[lower]);

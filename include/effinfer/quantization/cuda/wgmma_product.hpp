@@ -51,7 +51,7 @@ struct wgmma_args {
   Weights weights;
   matrix_view<T> out;
   wgmma_plan plan;
-  execution::simt::tensor_map map = {};
+  execution::simt::tensor_map map = {}, weights_map = {};
 };
 
 namespace detail {
@@ -134,12 +134,20 @@ struct unit_share {
   template <class W>
   struct scales_of {
     using type = std::nullptr_t;
+    using places = std::nullptr_t;
   };
   template <class W>
     requires(is_blocks)
   struct scales_of<W> {
     using type = typename W::lane_scales;
+    using places = typename W::lane_places;
   };
+  /// Of a strip.
+  using places = typename scales_of<Weights>::places;
+  EFFINFER_HOST_DEVICE static places find(const Weights& w, int strip, int lane) {
+    if constexpr (is_blocks) return w.find_scales(strip, lane);
+    return {};
+  }
 
   words raw[Weights::pieces];
   std::uint32_t high[Weights::high_words + 1] = {};
@@ -155,12 +163,12 @@ struct unit_share {
     EFFINFER_HOST_DEVICE V operator[](int i) const { return of[i / strip_rows][i % strip_rows / 8]; }
   };
 
-  EFFINFER_HOST_DEVICE void load(const Weights& w, int strip, int unit, int lane) {
+  EFFINFER_HOST_DEVICE void load(const Weights& w, const places& at, int strip, int unit, int lane) {
     EFFINFER_UNROLL
     for (int p = 0; p < Weights::pieces; ++p) raw[p] = load_words_once(w.piece(strip, unit, p, lane));
     if constexpr (Weights::high_words > 0) w.load_high(strip, unit, lane, high);
     if constexpr (is_blocks) {
-      w.load_scales(strip, unit, lane, lane_scales);
+      w.load_scales(at, unit, lane_scales);
     } else if constexpr (Weights::unit_halves > 0) {
       EFFINFER_UNROLL
       for (int i = 0; i < Weights::unit_halves; ++i) {
@@ -234,8 +242,16 @@ template <class Weights, class T>
 wgmma_plan plan_wgmma(const matrix_view<const T>& x, const Weights& w, const matrix_view<T>& out,
                       const execution::simt::device_limits& device);
 
+/// Weights that are operands as they lie: they are read from shared memory too.
 template <class Weights>
-inline constexpr input_order order_of = Weights::group == 16 ? input_order::by_fours : input_order::by_eights;
+inline constexpr bool in_boxes = requires(Weights w) {
+  w.stride;
+};
+
+template <class Weights>
+inline constexpr input_order order_of = in_boxes<Weights>      ? input_order::as_they_are
+                                        : Weights::group == 16 ? input_order::by_fours
+                                                               : input_order::by_eights;
 
 /// x in an order. Shapes: x, to [T, K]; K a multiple of 32.
 template <class T>
@@ -265,21 +281,23 @@ struct order_inputs {
 };
 
 /// The product in tiles of 128 outputs by Rows rows of x.
-template <class Weights, class T, int Rows, int Cluster = 1, int Steps = 4>
+template <class Weights, class T, int Rows>
 struct wgmma_product {
-  static constexpr int cluster = Cluster;
   using args = wgmma_args<Weights, T>;
   static_assert(Rows == 64 || Rows == 128 || Rows == 256);
 
   static constexpr int consumers = 2, outputs = detail::wgmma_outputs;
   static constexpr int threads = (1 + consumers) * execution::simt::warpgroup_size;
   static constexpr bool for_hopper = true;
-  static constexpr int producer_registers = 40, consumer_registers = 232;
+  static constexpr int producer_registers = 24, consumer_registers = 240;
   static_assert(outputs == consumers * 64);
   static_assert((producer_registers + consumers * consumer_registers) * execution::simt::warpgroup_size <= 65536);
 
   static constexpr int ahead = Rows == 256 ? 2 : 4;  ///< units of weights on their way
-  static constexpr int stage_bytes = Rows * unit_inputs * 2, stages = Rows == 256 ? 4 : 8;
+  /// Of x, and behind them of weights.
+  static constexpr int x_bytes = Rows * unit_inputs * 2;
+  static constexpr int stage_bytes = x_bytes + (in_boxes<Weights> ? outputs * unit_inputs * 2 : 0);
+  static constexpr int stages = stage_bytes > 32768 ? 4 : stage_bytes > 16384 ? 6 : 8;
   static constexpr int shared_bytes = stages * stage_bytes + 2 * stages * 8;
   static_assert(shared_bytes <= 227 * 1024);
 
@@ -300,13 +318,12 @@ struct wgmma_product {
     execution::simt::hopper<Simt> h(t);
     if (t.thread() == 0) {
       for (int i = 0; i < stages; ++i) {
-        h.init(barrier, i, 1);                                 // filled: the producer
-        h.init(barrier, stages + i, Cluster * consumers * 4);  // empty: a lane of each warp that has read
+        h.init(barrier, i, 1);                       // filled: the producer
+        h.init(barrier, stages + i, consumers * 4);  // empty: a lane of each warp that has read
       }
       h.publish();
     }
     t.barrier();
-    if constexpr (Cluster > 1) h.cluster_barrier();
     const int role = t.shuffle(t.warp() / 4, 0);  // so that the compiler knows it is one for a warp
     if (role == 0) {
       h.template give_registers<producer_registers>();
@@ -315,7 +332,6 @@ struct wgmma_product {
       h.template take_registers<consumer_registers>();
       consume(t, h, a, role - 1, memory, barrier);
     }
-    if constexpr (Cluster > 1) h.cluster_barrier();
   }
 
  private:
@@ -327,33 +343,30 @@ struct wgmma_product {
   };
   /// Number i: of each band of rows, for each tile of outputs its tiles of rows.
   EFFINFER_HOST_DEVICE static tile tile_at(const args& a, int i) {
-    const int across = detail::tiles_of(a.x.rows, Rows), along = detail::tiles_of(a.weights.rows, Cluster * outputs);
+    const int across = detail::tiles_of(a.x.rows, Rows), along = detail::tiles_of(a.weights.rows, outputs);
     const int of_band = i / (band * along), first = of_band * band, within = i - first * along;
     const int wide = across - first < band ? across - first : band;
-    return {(first + within % wide) * Rows, within / wide * (Cluster * outputs / strip_rows)};
+    return {(first + within % wide) * Rows, within / wide * (outputs / strip_rows)};
   }
   EFFINFER_HOST_DEVICE static int tiles(const args& a) {
-    return detail::tiles_of(a.x.rows, Rows) * detail::tiles_of(a.weights.rows, Cluster * outputs);
+    return detail::tiles_of(a.x.rows, Rows) * detail::tiles_of(a.weights.rows, outputs);
   }
 
   template <class Simt, class Hopper, class Shared, class Barriers>
   EFFINFER_HOST_DEVICE static void produce(Simt& t, Hopper& h, const args& a, Shared memory, Barriers barrier) {
     const int units = a.weights.columns / unit_inputs;
-    int stage = 0, parity = 1, rank = 0;  // the first time it is empty
-    if constexpr (Cluster > 1) rank = h.cluster_rank();
+    int stage = 0, parity = 1;  // the first time it is empty
     EFFINFER_KEEP_ROLLED
-    for (int i = t.block() / Cluster; i < tiles(a); i += t.blocks() / Cluster) {
-      const int row = tile_at(a, i).first_row;
+    for (int i = t.block(); i < tiles(a); i += t.blocks()) {
+      const tile at = tile_at(a, i);
       EFFINFER_KEEP_ROLLED
       for (int unit = 0; unit < units; ++unit) {
         h.wait(barrier, stages + stage, parity);
         h.arrive_expect(barrier, stage, stage_bytes);
-        if constexpr (Cluster > 1) {
-          h.copy_box_to((1 << Cluster) - 1, memory, (stage * Cluster + rank) * (stage_bytes / 4 / Cluster), &a.map,
-                        unit * unit_inputs, row + rank * (Rows / Cluster), barrier, stage);
-        } else {
-          h.copy_box(memory, stage * (stage_bytes / 4), &a.map, unit * unit_inputs, row, barrier, stage);
-        }
+        h.copy_box(memory, stage * (stage_bytes / 4), &a.map, unit * unit_inputs, at.first_row, barrier, stage);
+        if constexpr (in_boxes<Weights>)
+          h.copy_box(memory, (stage * stage_bytes + x_bytes) / 4, &a.weights_map, unit * unit_inputs,
+                     at.first_strip * strip_rows, barrier, stage);
         if (++stage == stages) stage = 0, parity ^= 1;
       }
     }
@@ -363,76 +376,88 @@ struct wgmma_product {
   EFFINFER_HOST_DEVICE static void consume(Simt& t, Hopper& h, const args& a, int own, Shared memory,
                                            Barriers barrier) {
     const int units = a.weights.columns / unit_inputs, last_strip = detail::strips_of(a.weights.rows) - 1;
-    const auto boxes = h.describe(memory, 0, 16, 1024);
-    int stage = 0, parity = 0, rank = 0;
-    if constexpr (Cluster > 1) rank = h.cluster_rank();
-    const auto strip_of = [&](const tile& at) { return at.first_strip + (rank * consumers + own) * 4 + t.warp() % 4; };
-    detail::unit_share<Weights> share[ahead];
-    std::uint32_t left[2][Steps][4] = {};  // of this group of products and the one before
+    const auto boxes = h.describe(memory, 0, 16, 1024), weight_boxes = boxes + (x_bytes + own * 64 * 128);
+    int stage = 0, parity = 0;
+    const auto strip_of = [&](const tile& at) { return at.first_strip + own * 4 + t.warp() % 4; };
+    detail::unit_share<Weights> share[ahead];  // nothing of it where weights come in boxes
+    std::uint32_t left[2][4][4] = {};          // operands of this unit and of the one before
     float sum[Rows / 8][4];
     tile at = {};
     int strip = 0;
+    typename detail::unit_share<Weights>::places places = {};
     const auto begin_tile = [&](int i) {  // its first weights are on their way
       at = tile_at(a, i);
       const int wanted = strip_of(at);
       strip = wanted < last_strip ? wanted : last_strip;  // past the end: any, it isn't stored
+      places = detail::unit_share<Weights>::find(a.weights, strip, t.lane());
       EFFINFER_UNROLL
       for (int u = 0; u < ahead; ++u) {
-        if (u < units) share[u].load(a.weights, strip, u, t.lane());
+        if (!in_boxes<Weights> && u < units) share[u].load(a.weights, places, strip, u, t.lane());
       }
     };
-    const int first = t.block() / Cluster, step = t.blocks() / Cluster;
+    const int first = t.block(), step = t.blocks();
     if (first < tiles(a)) begin_tile(first);
     EFFINFER_KEEP_ROLLED
     for (int i = first; i < tiles(a); i += step) {
       int before = 0;  // the stage of the unit before
       const auto release = [&] {
-        if constexpr (Cluster > 1) {
-          if (t.lane() < Cluster) h.arrive_at(t.lane(), barrier, stages + before);
-        } else {
-          if (t.lane() == 0) h.arrive(barrier, stages + before);
-        }
+        if (t.lane() == 0) h.arrive(barrier, stages + before);
       };
-      // Operands are unpacked while the group before is multiplied: where a warpgroup unpacked for longer than that, both might wait at once.
-      const auto multiply = [&](detail::unit_share<Weights>& codes, int unit, int group) {
-        const auto factors = codes.template find_factors<T>(t, a.weights, strip, unit);
-        EFFINFER_UNROLL
-        for (int j = 0; j < 4; j += Steps, ++group) {
-          std::uint32_t(&operands)[Steps][4] = left[group % 2];
+      int unit = 0;
+      if constexpr (in_boxes<Weights>) {
+        EFFINFER_KEEP_ROLLED
+        for (; unit < units; ++unit) {
+          h.wait(barrier, stage, parity);
+          h.begin();
           EFFINFER_UNROLL
-          for (int i = 0; i < Steps; ++i) codes.template unpack<T>(factors, j + i, operands[i]);
-          if constexpr (std::is_same_v<Weights, float_weights<T>>) h.detach(operands);
-          if (j == 0) h.wait(barrier, stage, parity);
+          for (int j = 0; j < 4; ++j)
+            h.template multiply<false>(sum, weight_boxes + (stage * stage_bytes + j * 32),
+                                       boxes + (stage * stage_bytes + j * 32), T{}, unit + j > 0);
+          h.commit();
+          h.template finish<1>();
+          if (unit > 0) release();
+          before = stage;
+          if (++stage == stages) stage = 0, parity ^= 1;
+        }
+        h.template finish<0>(sum);
+      } else {
+        // What scales the next unit is found while this one is multiplied, its operands are made when the one before is done: its registers are theirs.
+        auto factors = share[0].template find_factors<T>(t, a.weights, strip, 0);
+        const auto multiply = [&](const int u, std::uint32_t(&operands)[4][4],
+                                  const std::uint32_t(&of_unit_before)[4][4]) {
+          EFFINFER_UNROLL
+          for (int j = 0; j < 4; ++j) share[u].template unpack<T>(factors, j, operands[j]);
+          h.wait(barrier, stage, parity);
           h.begin(operands);
           EFFINFER_UNROLL
-          for (int i = 0; i < Steps; ++i)
-            h.template multiply<false>(sum, operands[i], boxes + (stage * stage_bytes + (j + i) * 32), T{},
-                                       unit + j + i > 0);
+          for (int j = 0; j < 4; ++j)
+            h.template multiply<false>(sum, operands[j], boxes + (stage * stage_bytes + j * 32), T{}, unit + j > 0);
           h.commit();
-          if (j + Steps == 4 && unit + ahead < units) codes.load(a.weights, strip, unit + ahead, t.lane());
+          if (unit + ahead < units) share[u].load(a.weights, places, strip, unit + ahead, t.lane());
+          factors = share[(u + 1) % ahead].template find_factors<T>(t, a.weights, strip, unit + 1);
           h.template finish<1>();
-          h.keep(left[1 - group % 2]);
-          if (j == 0 && unit > 0) release();
+          h.keep(of_unit_before);
+          if (unit > 0) release();
+          before = stage;
+          if (++stage == stages) stage = 0, parity ^= 1;
+          ++unit;
+        };
+        // No branch between products in the background: the assembler would make them wait for each other.
+        EFFINFER_KEEP_ROLLED
+        while (unit + ahead <= units) {
+          EFFINFER_UNROLL
+          for (int u = 0; u < ahead; ++u) multiply(u, left[u % 2], left[1 - u % 2]);
         }
-        before = stage;
-        if (++stage == stages) stage = 0, parity ^= 1;
-      };
-      // No branch between products in the background: the assembler would make them wait for each other.
-      int unit = 0;
-      EFFINFER_KEEP_ROLLED
-      for (; unit + ahead <= units; unit += ahead) {
-        EFFINFER_UNROLL
-        for (int u = 0; u < ahead; ++u) multiply(share[u], unit + u, u * 4 / Steps);
-      }
-      h.template finish<0>(sum);
-      h.keep(left[0], left[1]);
-      EFFINFER_KEEP_ROLLED
-      for (; unit < units; ++unit) {
-        multiply(share[0], unit, 0);
         h.template finish<0>(sum);
         h.keep(left[0], left[1]);
-        EFFINFER_UNROLL
-        for (int u = 0; u + 1 < ahead; ++u) share[u] = share[u + 1];
+        EFFINFER_KEEP_ROLLED
+        while (unit < units) {
+          multiply(0, left[0], left[1]);
+          h.template finish<0>(sum);
+          h.keep(left[0]);
+          EFFINFER_UNROLL
+          for (int u = 0; u + 1 < ahead; ++u) share[u] = share[u + 1];
+        }
       }
       release();
       const tile done = at;
@@ -497,7 +522,7 @@ wgmma_plan plan_wgmma(const matrix_view<const T>& x, const Weights& w, const mat
   for (const int rows : {256, 128, 64}) {
     const int tiles = detail::tiles_of(x.rows, rows) * detail::tiles_of(w.rows, detail::wgmma_outputs);
     const std::ptrdiff_t rounds = (tiles + device.multiprocessors - 1) / device.multiprocessors;
-    const std::ptrdiff_t cost = rounds * (rows + 32);  // to begin and to end takes a while too
+    const std::ptrdiff_t cost = rounds * (rows + 96);  // weights are read, and become operands, in any
     if (rows < 256 && cost >= least) continue;
     least = cost;
     plan.tile_rows = rows, plan.blocks = tiles < device.multiprocessors ? tiles : device.multiprocessors;
@@ -513,15 +538,18 @@ wgmma_plan plan_wgmma(const matrix_view<const T>& x, const Weights& w, const mat
 
 /// Calls start(std::type_identity<Kernel>{}, args) for the kernel of the plan. `make`: simt::make_tensor_map or a device's `map`.
 /// Errors: those of `make`; `invalid_argument` (a plan of nobody's).
-template <int Cluster = 1, int Steps = 4, class Weights, class T, class Make, class Start>
+template <class Weights, class T, class Make, class Start>
 void start_wgmma(const wgmma_args<Weights, T>& of, const Make& make, const Start& start) {
   if (of.x.rows == 0) return;
   wgmma_args<Weights, T> a = of;
-  a.map = make(execution::simt::box_source{a.x.data, a.x.rows, a.x.columns, a.x.stride, a.plan.tile_rows / Cluster});
+  a.map = make(execution::simt::box_source{a.x.data, a.x.rows, a.x.columns, a.x.stride, a.plan.tile_rows});
+  if constexpr (in_boxes<Weights>)
+    a.weights_map = make(execution::simt::box_source{a.weights.data, a.weights.rows, a.weights.columns,
+                                                     a.weights.stride, detail::wgmma_outputs});
   switch (a.plan.tile_rows) {
-    case 64: return start(std::type_identity<wgmma_product<Weights, T, 64, Cluster, Steps>>(), a);
-    case 128: return start(std::type_identity<wgmma_product<Weights, T, 128, Cluster, Steps>>(), a);
-    case 256: return start(std::type_identity<wgmma_product<Weights, T, 256, Cluster, Steps>>(), a);
+    case 64: return start(std::type_identity<wgmma_product<Weights, T, 64>>(), a);
+    case 128: return start(std::type_identity<wgmma_product<Weights, T, 128>>(), a);
+    case 256: return start(std::type_identity<wgmma_product<Weights, T, 256>>(), a);
     default:
       throw error(error_code::invalid_argument, "quantization::cuda::start_wgmma",
                   "a plan for tiles of " + std::to_string(a.plan.tile_rows) + " rows");
