@@ -133,13 +133,13 @@ struct decode_args {
   head_layout heads;
   const decode_sequence<T, View>* sequences;
   decode_plan plan;
-  std::byte*
-      workspace;  ///< of plan.workspace_bytes: [sequences, H, arrivals_of_head], then [plan.parts, H, part_floats(D)]
+  /// Of plan.workspace_bytes: arrivals [sequences, H, arrivals_of_head], then parts [plan.parts, H, part_floats(D)].
+  std::byte* workspace;
 };
 
 /// One split of one sequence for the query heads of one key head, at most `rows` of them at a time: block x is the split, the key head and
-/// the group of heads, y the sequence. The last of a sequence's blocks to end merges the parts, in an order that depends on their number
-/// alone, with what the mixer's `start` adds. A query that sees no key gets zeros. D: the head size.
+/// the group of heads, y the sequence. The block that ends last merges the parts, in an order that depends on their number alone, with what
+/// the mixer's `start` adds. A query that sees no key gets zeros. D: the head size.
 template <class Mixer, class T, class View, int D>
 struct decode {
   using args = decode_args<Mixer, T, View>;
@@ -153,7 +153,7 @@ struct decode {
   /// begin or end.
   static constexpr int fitting = 72 * 1024 / (2 * half_words * 4);
   static constexpr int warps = fitting >= 4 ? 4 : fitting >= 2 ? 2 : 1;
-  static constexpr int stages = fitting >= 2 * warps ? 2 : 1;
+  static constexpr int stages = D <= 128 && fitting >= 2 * warps ? 2 : 1;
   static constexpr int strip_words = stages * 2 * half_words;
   static constexpr int warp_words = strip_words > rows* result_pitch ? strip_words : rows* result_pitch;
   static constexpr int threads = warps * 32;

@@ -175,7 +175,7 @@ class device_mixer<softmax_mixer<Attention, Cache, FromCheckpoint>, Execution> {
     int read_end_ = 0;  // where a long read ends that has begun
     std::size_t part_floats_;
     execution::simt::memory<device> parts_;
-    execution::simt::memory<device> arrivals_;  // [part_rows, heads]
+    execution::simt::memory<device> arrivals_;  // [part_rows, heads, arrivals_of_head]
   };
   using item = pass_item<state>;
 
