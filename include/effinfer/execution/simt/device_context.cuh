@@ -168,7 +168,8 @@ __global__ void enter(const __grid_constant__ typename K::args a) {
 
 /// The same for a sized_kernel.
 template <sized_kernel K>
-__global__ void __launch_bounds__(K::threads, K::blocks_at_once) enter_sized(const __grid_constant__ typename K::args a) {
+__global__ void __launch_bounds__(K::threads, K::blocks_at_once)
+    enter_sized(const __grid_constant__ typename K::args a) {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
