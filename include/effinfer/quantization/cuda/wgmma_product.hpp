@@ -440,18 +440,17 @@ struct wgmma_product {
           if (unit > 0) release();
           before = stage;
           if (++stage == stages) stage = 0, parity ^= 1;
-          ++unit;
         };
         // No branch between products in the background: the assembler would make them wait for each other.
         EFFINFER_KEEP_ROLLED
         while (unit + ahead <= units) {
           EFFINFER_UNROLL
-          for (int u = 0; u < ahead; ++u) multiply(u, left[u % 2], left[1 - u % 2]);
+          for (int u = 0; u < ahead; ++u, ++unit) multiply(u, left[u % 2], left[1 - u % 2]);
         }
         h.template finish<0>(sum);
         h.keep(left[0], left[1]);
         EFFINFER_KEEP_ROLLED
-        while (unit < units) {
+        for (; unit < units; ++unit) {
           multiply(0, left[0], left[1]);
           h.template finish<0>(sum);
           h.keep(left[0]);
