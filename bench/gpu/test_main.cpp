@@ -23,7 +23,8 @@ struct {
   std::array<void*, 64> free{};
   std::mutex one_at_a_time;
 } pool;
-constexpr std::size_t head = 128;  // in which a block says of which size it is; what is handed out begins at a multiple of it
+constexpr std::size_t head =
+    128;  // in which a block says of which size it is; what is handed out begins at a multiple of it
 
 void* take(std::size_t bytes) {
   const std::scoped_lock lock(pool.one_at_a_time);

@@ -418,8 +418,6 @@ class hopper<simt_host::context> {
     b_->finish(t_->thread(), N);
   }
 
-  static int zero_behind(float /*x*/) { return 0; }
-
   template <bool Transposed, int Columns, class T>
   void multiply(float (&d)[Columns][4], matrix_descriptor a, matrix_descriptor b, T, bool accumulate) {
     static_assert(Columns == 8 || Columns == 16 || Columns == 32);

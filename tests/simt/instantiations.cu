@@ -23,6 +23,7 @@ template <class T>
 void use_layers() {
   use<ei::layers::cuda::rms_norm<T>>();
   use<ei::layers::cuda::rms_norm<T, float, float>>();
+  use<ei::layers::cuda::head_rms_norm<T>>();
   use<ei::layers::cuda::swiglu<T>>();
   use<ei::decoding::cuda::greedy_parts<T>>();
   use<ei::layers::cuda::rotate_and_store<T, ei::bf16>>();

@@ -81,6 +81,31 @@ TEST_CASE_TEMPLATE("rms_norm, with a residual and without", T, float, bf16, f16)
   }
 }
 
+TEST_CASE_TEMPLATE("norms of the heads of queries and keys, and nothing behind them", T, float, bf16) {
+  const int rows = 2, heads = 3, kv_heads = 2;
+  for (const int d : {32, 96, 130, 256}) {
+    const auto width = static_cast<std::size_t>(d), columns = 7 * width;  // values behind the keys
+    std::vector<T> x = as<T>(numbers(rows * columns, 1));
+    const std::vector<T> before = x;
+    const std::vector<float> query = numbers(width, 2), key = numbers(width, 3);
+    start<ei::layers::cuda::head_rms_norm<T>>({view(x, rows), query.data(), key.data(), 1e-5F, heads, kv_heads, d});
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const std::size_t head = i % columns / width, first = i / width * width;
+      if (head >= 5) {
+        CHECK(static_cast<float>(x[i]) == static_cast<float>(before[i]));
+        continue;
+      }
+      double square = 0;
+      for (std::size_t e = first; e < first + width; ++e)
+        square += std::pow(static_cast<double>(static_cast<float>(before[e])), 2);
+      const double wanted = static_cast<double>(static_cast<float>(before[i])) / std::sqrt(square / d + 1e-5) *
+                            static_cast<double>((head < 3 ? query : key)[i - first]);
+      CHECK(std::abs(static_cast<double>(static_cast<float>(x[i])) - wanted) <=
+            std::abs(wanted) * (rounding<T> + 1e-6) + 1e-7);
+    }
+  }
+}
+
 TEST_CASE_TEMPLATE("swiglu", T, float, bf16) {
   for (const std::ptrdiff_t size : {1, 255, 257, 1032}) {
     const auto count = static_cast<std::size_t>(2 * size);
@@ -315,11 +340,31 @@ TEST_CASE("decode attention: variants, head sizes, groups, odd lengths, more tha
 
 TEST_CASE("decode attention: lengths about a split's, each alone as in any company") {
   using namespace ei::attention;
-  check_decode<64, bf16, bf16>(full{}, 2, 1, {1, 255, 256, 257, 1023, 1024, 1025, 16, 17});
+  check_decode<64, bf16, bf16>(full{}, 2, 1, {1, 255, 256, 257, 1023, 1024, 1025, 1536, 1537, 16, 17});
   check_decode<64, bf16, bf16>(softmax<sliding_window<300>>{}, 1, 1, {255, 299, 556, 557, 900, 1});
   check_decode<64, f16, f16>(softmax<sliding_window<200>>{}, 2, 1, {700, 200, 456, 457}, 256);  // rings
   check_decode<64, bf16, bf16>(softmax<streaming_window>{streaming_window{.first = 5, .window = 40}}, 2, 1,
                                {30, 600, 1030});
+}
+
+TEST_CASE("decode attention: no query has more parts than its memory may hold") {
+  namespace cuda = ei::attention::cuda;
+  int most = 0;
+  for (int visible = 1; visible < 70000; ++visible) {
+    const int keys = cuda::split_keys<bf16, bf16>(visible);
+    for (const int first : {0, keys - 1})  // of them, in a split
+      most = std::max(most, cuda::parts_of(cuda::splits_of(first, first + visible, keys)));
+    if (most > cuda::parts_at_most<bf16, bf16>(visible)) FAIL("of ", visible, " positions: ", most, " parts");
+  }
+  CHECK(most == cuda::parts_at_most<bf16, bf16>(70000));
+}
+
+TEST_CASE(
+    "decode attention: more parts than are merged at once, and more positions than splits of the least size hold") {
+  using namespace ei::attention;
+  check_decode<32, bf16, bf16>(full{}, 1, 1, {8192, 8193, 1537});
+  check_decode<32, bf16, bf16>(softmax<sliding_window<8192>>{}, 1, 1, {8400, 8704});
+  check_decode<32, bf16, bf16>(full{}, 1, 1, {65537, 70});
 }
 
 TEST_CASE("decode attention: any number of query heads to a key head") {

@@ -26,8 +26,8 @@ struct on_cuda {
   /// Of weights, caches and workspaces: device memory, aligned as asked for (256); must outlive the model. Null: cudaMalloc.
   std::pmr::memory_resource* memory = nullptr;
   /// Starts each kernel while the one before it ends, where the device and the program are of compute capability 9.0 (programmatic dependent
-  /// launch, execution/simt/launch.cuh); results are the same bits. Not measured on a device yet, hence off.
-  bool overlap_kernels = false;
+  /// launch, execution/simt/launch.cuh); results are the same bits.
+  bool overlap_kernels = true;
 
   class context;
 };

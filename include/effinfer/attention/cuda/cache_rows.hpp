@@ -41,11 +41,11 @@ struct cache_row {
     }
   }
 
-  /// The scale of row r of a tile whose rows are so many words apart.
+  /// The scale of row r of a tile.
   template <class Shared>
-  EFFINFER_HOST_DEVICE static float scale(const Shared& tile, int r, int apart = pitch) {
+  EFFINFER_HOST_DEVICE static float scale(const Shared& tile, int r) {
     if constexpr (scaled) {
-      return std::bit_cast<float>(static_cast<std::uint32_t>(tile[r * apart + words - 1]));
+      return std::bit_cast<float>(static_cast<std::uint32_t>(tile[r * pitch + words - 1]));
     } else {
       return 1.0F;
     }
@@ -53,8 +53,7 @@ struct cache_row {
 };
 
 /// Copies the rows of positions [key, key + Keys) of one head to keys and values in shared memory, Pitch words apart, in the background. Positions outside
-/// [begin, end), which isn't empty there: any row of it. No tile of Keys crosses a multiple of kv_cache::tile_positions. Called by Threads threads,
-/// the block's or a warp's.
+/// [begin, end), which isn't empty there: any row of it. No tile of Keys crosses a multiple of kv_cache::tile_positions.
 template <int Keys, int D, int Threads, int Pitch, class Simt, class View, class Shared>
 EFFINFER_HOST_DEVICE void fetch_rows(Simt& t, const View& cache, int kv_head, int key, int begin, int end, Shared keys,
                                      Shared values) {
@@ -66,7 +65,7 @@ EFFINFER_HOST_DEVICE void fetch_rows(Simt& t, const View& cache, int kv_head, in
   const int low = key > begin ? key : begin, past = key + Keys < end ? key + Keys : end;
   const element *const key_rows = cache.key(kv_head, low), *const value_rows = cache.value(kv_head, low);
   EFFINFER_KEEP_ROLLED
-  for (int i = t.thread() % Threads; i < Keys * pieces; i += Threads) {
+  for (int i = t.thread(); i < Keys * pieces; i += Threads) {
     const int r = i / pieces, q = i % pieces;
     int p = key + r < low ? low : key + r;
     if (p >= past) p = past - 1;

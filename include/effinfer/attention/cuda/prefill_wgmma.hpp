@@ -12,7 +12,7 @@
 // Tiles come into shared memory in one of two ways. Where a sequence has `maps`, its cache lies in a matrix that the copying
 // engine was told of (map_cache), and one thread asks for boxes of 64 positions: contiguous, ring and paged caches are all
 // such, as 64 positions lie one behind the other. Tiles that the cache holds only a part of, and all tiles of sequences without
-// maps, are copied by 128 threads, 16 bytes each, as a box can't leave out rows in its midst: what lies there may be NaN, which
+// maps, are copied by 64 threads, 16 bytes each, as a box can't leave out rows in its midst: what lies there may be NaN, which
 // a weight of 0 doesn't cure.
 //
 // Exact: as in prefill.hpp, within this form: chunked is whole, batched is alone, with maps is without.
@@ -67,19 +67,22 @@ prefill_maps map_cache(const kv_cache::view<T>& cache, int kv_heads, const Make&
 }
 
 /// Work is a tile of query rows and a key head: those that see the most keys first, of a tile all heads.
-template <class Mixer, class T, class View, int D, int Variant = 15>
+template <class Mixer, class T, class View, int D>
 struct prefill_wgmma {
   using args = prefill_args<Mixer, T, View>;
   static_assert(has_wgmma_form<T, View>(D));
-  static constexpr bool tied = Variant % 2 != 0, persistent = D <= 128 && Variant / 2 % 2 != 0,
-                        skips = D <= 128 && Variant / 4 % 2 != 0, longest_first = Variant / 8 % 2 != 0,
-                        sections = Variant / 16 % 2 != 0, takes_turns = Variant / 32 % 2 == 0;
+  /// A block may take several pieces of work, as many blocks as there are multiprocessors: the next one's queries, keys and values come while
+  /// the last one ends. So with one sequence, whose tiles differ in length evenly, where these are short enough for that to count: few for
+  /// each block. Otherwise a block has one, and the device deals them; of wide heads always, as there are no registers.
+  static constexpr bool persistent = D <= 128;
+  static constexpr int most_pieces = 20;
 
-  static constexpr int consumers = 2, rows = wgmma_prefill_rows, keys = D > 128 ? 64 : 128, stages = 2;
+  static constexpr int consumers = 2, rows = wgmma_prefill_rows, keys = D > 128 ? 64 : 128, stages = D > 128 ? 2 : 3;
   static constexpr int threads = (1 + consumers) * execution::simt::warpgroup_size;
   static constexpr bool for_hopper = true;  ///< launch: code of sm_90a, one block at a time on a multiprocessor
   /// Of a thread, when the roles are taken: the block begins with as many for each as fit.
-  static constexpr int producer_registers = D > 128 ? 40 : 56, consumer_registers = D > 128 ? 232 : 224;
+  static constexpr int producer_registers = D > 128 ? 40 : D > 64 ? 56 : 72;
+  static constexpr int consumer_registers = (504 - producer_registers) / consumers;
   static_assert((producer_registers + consumers * consumer_registers) * execution::simt::warpgroup_size <= 65536);
   static_assert(rows == consumers * 64 && keys % kv_cache::tile_positions == 0);
 
@@ -104,7 +107,9 @@ struct prefill_wgmma {
                       " key heads are more than a grid holds");
     }
     const int all = a.plan.tiles * a.heads.kv_heads;
-    return {persistent && all > a.plan.multiprocessors ? a.plan.multiprocessors : all, 1, threads, shared_bytes};
+    const bool shared = persistent && a.plan.sequences == 1 && all > a.plan.multiprocessors &&
+                        all / most_pieces <= a.plan.multiprocessors;
+    return {shared ? a.plan.multiprocessors : all, 1, threads, shared_bytes};
   }
 
   template <class Simt>
@@ -114,7 +119,7 @@ struct prefill_wgmma {
     execution::simt::hopper<Simt> h(t);
     if (t.thread() == 0) {
       for (int i = 0; i < 2 * stages; ++i) {
-        h.init(barrier, i, warps);                           // filled: a lane of each of the producers
+        h.init(barrier, i, warps / 2);                       // filled: a lane of each of its producers
         h.init(barrier, 2 * stages + i, consumers * warps);  // empty: of each that has read
       }
       h.publish();
@@ -131,14 +136,14 @@ struct prefill_wgmma {
   }
 
  private:
-  static constexpr int group_size = execution::simt::warpgroup_size, warps = group_size / execution::simt::warp_size;
+  static constexpr int group_size = execution::simt::warpgroup_size, half_size = group_size / 2,
+                       warps = group_size / execution::simt::warp_size;
   /// Positions that are one behind the other in any cache, and how many such a tile has.
   static constexpr int box_rows = kv_cache::tile_positions, halves = keys / box_rows;
   /// Named barriers: of each consumer, and of each one's turn.
   static constexpr int among_consumers = 1, turn = 1 + consumers;
 
-  /// A block's share of the work: its i-th piece. As many blocks as there are take theirs in turn, forwards and backwards, so that each gets
-  /// long ones and short ones.
+  /// A block's i-th piece of work. They take theirs in turn, forwards and backwards, so that each gets long ones and short ones.
   template <class Simt>
   EFFINFER_HOST_DEVICE static int number_of(Simt& t, int i) {
     return i * t.blocks() + (i % 2 == 0 ? t.block() : t.blocks() - 1 - t.block());
@@ -149,22 +154,11 @@ struct prefill_wgmma {
     int kv_head;
 
     EFFINFER_HOST_DEVICE piece_of_work(const args& a, int number)
-        : piece_of_work(a, tile_of(a, number), head_of(a, number)) {}
+        : piece_of_work(a, a.plan.tiles - 1 - number / a.heads.kv_heads, number % a.heads.kv_heads) {}
 
    private:
     EFFINFER_HOST_DEVICE piece_of_work(const args& a, int tile, int head)
         : s(a.sequences[detail::sequence_of(a, tile)]), block(a.mixer, a.heads, s, tile, rows), kv_head(head) {}
-    static constexpr int heads_at_once = 4;
-    EFFINFER_HOST_DEVICE static int tile_of(const args& a, int number) {
-      if (sections && a.heads.kv_heads % heads_at_once == 0)
-        return a.plan.tiles - 1 - number / heads_at_once % a.plan.tiles;
-      return a.plan.tiles - 1 - (longest_first ? number / a.heads.kv_heads : number % a.plan.tiles);
-    }
-    EFFINFER_HOST_DEVICE static int head_of(const args& a, int number) {
-      if (sections && a.heads.kv_heads % heads_at_once == 0)
-        return number / heads_at_once / a.plan.tiles * heads_at_once + number % heads_at_once;
-      return longest_first ? number % a.heads.kv_heads : number / a.plan.tiles;
-    }
   };
   template <class Simt>
   EFFINFER_HOST_DEVICE static bool has_work(Simt& t, const args& a, int i) {
@@ -183,24 +177,25 @@ struct prefill_wgmma {
   EFFINFER_HOST_DEVICE static constexpr int piece(int high, int r, int q) {
     return (q / 8 * high * 128 + execution::simt::swizzled(r * 128 + q % 8 * 16)) / 4;
   }
-  /// A group copies as many rows at a time; behind 8 rows pieces lie as before.
-  static constexpr int rows_at_once = group_size / (D / 8);
+  /// The same, so many rows below: behind 8 rows pieces lie as before.
   EFFINFER_HOST_DEVICE static constexpr int piece_below(int high, int r, int q, int below) {
     return piece(high, r + below % 8, q) + below / 8 * 8 * 32;
   }
 
-  /// Copies by threads are passed on two halves of a stage later, when they have had the time to arrive. Not later still: consumers that wait
-  /// for those would be waited for.
+  /// Two warps bring keys, two values, as the places of either become free. What threads copy is passed on when the next tile is on its way:
+  /// so it has had the time to arrive.
   template <class Simt, class Hopper, class Shared, class Barriers>
   EFFINFER_HOST_DEVICE static void produce(Simt& t, Hopper& h, const args& a, Shared memory, Barriers barrier) {
-    int number = 0, passed = 0;  // halves of stages
-    const auto pass_on = [&](int until) {
+    const bool values = t.shuffle(t.warp(), 0) >= warps / 2;
+    const int thread = t.thread() % half_size;
+    int stage = 0, parity = 1;  // the first time a stage is empty
+    int pending = -1;           // the stage that is still to be passed on
+    const auto pass_on = [&] {
+      if (pending < 0) return;
       h.fence_async();
       t.warp_barrier();
-      EFFINFER_KEEP_ROLLED
-      for (; passed < until; ++passed) {
-        if (t.lane() == 0) h.arrive(barrier, filled(passed / 2 % stages, passed % 2 != 0));
-      }
+      if (t.lane() == 0) h.arrive(barrier, filled(pending, values));
+      pending = -1;
     };
     EFFINFER_KEEP_ROLLED
     for (int n = 0; has_work(t, a, n); ++n) {
@@ -208,58 +203,45 @@ struct prefill_wgmma {
       const View& cache = w.s.cache;
       const prefill_maps* const maps = w.s.maps;
       const detail::query_block& block = w.block;
-      if (maps != nullptr && t.thread() == 0) {
-        h.acquire(&maps->keys);
-        h.acquire(&maps->values);
-      }
+      if (maps != nullptr && thread == 0) h.acquire(values ? &maps->values : &maps->keys);
       EFFINFER_KEEP_ROLLED
       for (int key = block.next_tile<keys>(a.mixer, block.visited.begin); key < block.visited.end;
            key = block.next_tile<keys>(a.mixer, key + keys)) {
-        const int stage = number / 2 % stages, parity = (number / 2 / stages + 1) % 2;  // the first time it is empty
         if (maps != nullptr && key >= cache.first && key + keys <= cache.length) {
-          if (passed < number) {
+          if (pending >= 0) {
             t.template wait<0>();
-            pass_on(number);
+            pass_on();
           }
-          box from[2][halves];  // found before there is room, as that takes a while
+          box from[halves];  // found before there is room, as that takes a while
           EFFINFER_UNROLL
-          for (int i = 0; t.thread() == 0 && i < 2 * halves; ++i)
-            from[i / halves][i % halves] = find_box(cache, w.kv_head, key + i % halves * box_rows, *maps, i >= halves);
-          EFFINFER_UNROLL
-          for (int v = 0; v < 2; ++v) {
-            h.wait(barrier, empty(stage, v == 1), parity);
-            if (t.thread() != 0) {
-              if (t.lane() == 0) h.arrive(barrier, filled(stage, v == 1));
-              continue;
-            }
-            h.arrive_expect(barrier, filled(stage, v == 1), tile_bytes);
+          for (int i = 0; thread == 0 && i < halves; ++i)
+            from[i] = find_box(cache, w.kv_head, key + i * box_rows, *maps, values);
+          h.wait(barrier, empty(stage, values), parity);
+          if (thread == 0) {
+            h.arrive_expect(barrier, filled(stage, values), tile_bytes);
             EFFINFER_UNROLL
             for (int i = 0; i < halves * panels; ++i) {
               const int half = i / panels, panel = i % panels;
-              h.copy_box(memory, (place(stage, v == 1) + (panel * keys + half * box_rows) * 128) / 4,
-                         v == 1 ? &maps->values : &maps->keys, from[v][half].column + panel * 64, from[v][half].row,
-                         barrier, filled(stage, v == 1));
+              h.copy_box(memory, (place(stage, values) + (panel * keys + half * box_rows) * 128) / 4,
+                         values ? &maps->values : &maps->keys, from[half].column + panel * 64, from[half].row, barrier,
+                         filled(stage, values));
             }
+          } else if (t.lane() == 0) {
+            h.arrive(barrier, filled(stage, values));
           }
-          number += 2;
-          passed = number;
         } else {
-          EFFINFER_KEEP_ROLLED
-          for (int v = 0; v < 2; ++v) {
-            h.wait(barrier, empty(stage, v == 1), parity);
-            copy_rows(t, cache, w.kv_head, key, v == 1, memory + place(stage, v == 1) / 4);
-            t.commit();
-            ++number;
-            t.template wait<2>();
-            if (number - passed > 2) pass_on(number - 2);
-          }
+          h.wait(barrier, empty(stage, values), parity);
+          copy_rows(t, cache, w.kv_head, key, values, memory + place(stage, values) / 4);
+          t.commit();
+          t.template wait<1>();
+          pass_on();
+          pending = stage;
         }
+        if (++stage == stages) stage = 0, parity ^= 1;
       }
     }
-    if (passed < number) {
-      t.template wait<0>();
-      pass_on(number);
-    }
+    t.template wait<0>();
+    pass_on();
   }
 
   /// Where the rows from a position on are in the engine's matrix.
@@ -276,8 +258,8 @@ struct prefill_wgmma {
   /// The rows of a tile, on their way. Of positions that the cache doesn't hold: any row that it does, their weight is 0.
   template <class Simt, class Shared>
   EFFINFER_HOST_DEVICE static void copy_rows(Simt& t, const View& cache, int kv_head, int key, bool values, Shared to) {
-    constexpr int pieces = D / 8;
-    const int q = t.thread() % pieces, row = t.thread() / pieces;
+    constexpr int pieces = D / 8, at_once = half_size / pieces;
+    const int q = t.thread() % pieces, row = t.thread() % half_size / pieces;
     EFFINFER_KEEP_ROLLED
     for (int half = 0; half < halves; ++half) {
       const int begin = key + half * box_rows;
@@ -289,14 +271,14 @@ struct prefill_wgmma {
       if (past - low == box_rows) {
         const T* next = from + row * cache.row_stride;
         EFFINFER_UNROLL
-        for (int r = 0; r < box_rows; r += rows_at_once, next += rows_at_once * cache.row_stride) {
+        for (int r = 0; r < box_rows; r += at_once, next += at_once * cache.row_stride) {
           t.copy_async(to, piece_below(keys, half * box_rows + row, q, r),
                        reinterpret_cast<const std::uint32_t*>(next));
         }
         continue;
       }
       EFFINFER_KEEP_ROLLED
-      for (int r = row; r < box_rows; r += rows_at_once) {
+      for (int r = row; r < box_rows; r += at_once) {
         int p = begin + r < low ? low : begin + r;
         if (p >= past) p = past - 1;
         t.copy_async(to, piece(keys, half * box_rows + r, q),
@@ -308,12 +290,12 @@ struct prefill_wgmma {
   /// A warpgroup's queries come by itself, to where only it reads.
   template <class Simt, class Shared>
   EFFINFER_HOST_DEVICE static void copy_queries(Simt& t, const piece_of_work& w, int own, Shared memory) {
-    constexpr int pieces = D / 8;
+    constexpr int pieces = D / 8, at_once = group_size / pieces;
     const matrix_view<const T> query = w.s.query;
     const int thread = detail::settled(t.thread()) % group_size, group = w.block.group;
     const int q = thread % pieces, row = thread / pieces;
     EFFINFER_UNROLL
-    for (int i = 0; i < 64; i += rows_at_once) {
+    for (int i = 0; i < 64; i += at_once) {
       int r = w.block.first_row + own * 64 + i + row;
       if (r >= w.block.past_row) r = w.block.past_row - 1;
       const T* const from = query.row(r / group) + std::ptrdiff_t{w.kv_head * group + r % group} * D + q * 8;
@@ -413,18 +395,17 @@ struct prefill_wgmma {
           const int next_stage = (stage + 1) % stages, next_parity = next_stage == 0 ? parity ^ 1 : parity;
           h.wait(barrier, filled(next_stage, false), next_parity);
           // The first consumer goes first; the last turn is nobody's to wait for.
-          if (takes_turns && !(own == 0 && first)) h.sync(turn + own, 2 * group_size);
+          if (!(own == 0 && first)) h.sync(turn + own, 2 * group_size);
           multiply_keys(next_stage);
           h.wait(barrier, filled(stage, true), parity);
           multiply_values(stage);
-          if (takes_turns && !(own == 1 && following >= block.visited.end)) h.arrive(turn + (own ^ 1), 2 * group_size);
+          if (!(own == 1 && following >= block.visited.end)) h.arrive(turn + (own ^ 1), 2 * group_size);
           h.template finish<1>(score[0]);
-          if (!tied) release(empty(next_stage, false));
+          release(empty(next_stage, false));
           weigh(whole, next);
-          if (tied) release(empty(next_stage, false) + h.zero_behind(sum[0][0] + sum[0][1]));
           h.template finish<0>(out[0]);
           release(empty(stage, true));
-          if (!skips || t.any(fade[0][0] != 1 || fade[0][1] != 1)) detail::fade_out(fade, out);
+          if (t.any(fade[0][0] != 1 || fade[0][1] != 1)) detail::fade_out(fade, out);  // seldom, after some tiles
           pack();
           stage = next_stage, parity = next_parity;
         };
@@ -458,13 +439,14 @@ struct prefill_wgmma {
                                          const float (&out)[D / 8][4]) {
     const matrix_view<T> to_rows = w.s.out;
     const detail::query_block& block = w.block;
+    const int lane = detail::settled(t.lane());
     const int warp_row = block.first_row + own * 64 + detail::settled(t.warp()) % warps * 16;
     EFFINFER_UNROLL
     for (int half = 0; half < 2; ++half) {
-      const int r = warp_row + half * 8 + t.lane() / 4, row = r < block.past_row ? r : block.past_row - 1;
+      const int r = warp_row + half * 8 + lane / 4, row = r < block.past_row ? r : block.past_row - 1;
       const int head = w.kv_head * block.group + row % block.group;
       const float factor = detail::final_factor(t, a.mixer, unit, head, greatest[half], sum[half]);
-      T* const to = to_rows.row(row / block.group) + std::ptrdiff_t{head} * D + t.lane() % 4 * 8;
+      T* const to = to_rows.row(row / block.group) + std::ptrdiff_t{head} * D + lane % 4 * 8;
       EFFINFER_UNROLL
       for (int c = 0; c < D / 8; c += 4) {
         std::uint32_t words[4];

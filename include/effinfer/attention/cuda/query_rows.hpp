@@ -225,21 +225,25 @@ EFFINFER_HOST_DEVICE void fade_out(const float (&fade)[Strips][2], float (&out)[
     out[i / 4 / Columns][i / 4 % Columns][i % 4] *= fade[i / 4 / Columns][i % 4 / 2];
 }
 
-/// What weighted values are to be multiplied with at the end, once for each of the thread's rows: with the mixer's start among
-/// the weights. 0 for a row that saw nothing. All lanes call it.
+/// What values are to be multiplied with at the end that were weighted 2^(score - greatest), with `sum` of those weights: with the
+/// mixer's start among them. 0 where nothing was seen.
+template <class Simt>
+EFFINFER_HOST_DEVICE float factor_of(Simt& t, const softmax_start& start, float greatest, float sum) {
+  const float other = start.max * log2_e;
+  const float most = greatest > other ? greatest : other, shift = most == minus_infinity ? 0.0F : most;
+  const float share = t.exp2(greatest - shift);
+  float total = sum * share;
+  if (start.sum != 0.0F) total += start.sum * t.exp2(other - shift);
+  return total != 0.0F ? share / total : 0.0F;
+}
+
+/// The same of a thread's rows, once for each, whose sums the four threads of a row share. All lanes call it.
 template <class Mixer, class Simt>
 EFFINFER_HOST_DEVICE float final_factor(Simt& t, const Mixer& mixer, float unit, int head, float greatest, float sum) {
   float all = sum;
   all += t.shuffle_xor(all, 1);
   all += t.shuffle_xor(all, 2);
-  // What the mixer's start adds, in powers of two.
-  const softmax_start start = mixer.start(head);
-  const float own = greatest * unit, other = start.max * log2_e;
-  const float most = own > other ? own : other, shift = most == minus_infinity ? 0.0F : most;
-  const float share = t.exp2(own - shift);
-  float total = all * share;
-  if (start.sum != 0.0F) total += start.sum * t.exp2(other - shift);
-  return total != 0.0F ? share / total : 0.0F;
+  return factor_of(t, mixer.start(head), greatest * unit, all);
 }
 
 }  // namespace effinfer::inline v0::attention::cuda::detail

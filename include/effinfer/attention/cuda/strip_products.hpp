@@ -1,5 +1,5 @@
 #pragma once
-// The two products of attention for one warp: up to 16 query rows with a strip of 32 keys, and their weights with its values, which lie in
+// The two products of attention for one warp: up to 16 query rows with a strip of keys, and their weights with its values, which lie in
 // shared memory as the cache stores them. What a lane holds of scores and outputs is what execution::simt::d_element says, so that
 // query_rows.hpp does the rest.
 //
@@ -22,8 +22,9 @@
 
 namespace effinfer::inline v0::attention::cuda {
 
-/// Keys of a strip.
-inline constexpr int strip_keys = 32;
+/// Keys of a strip of heads of D: as many as the registers hold scores of.
+template <int D>
+inline constexpr int strip_keys = D > 128 ? 16 : 32;
 
 /// True where attention multiplies on matrix instructions of T.
 template <class T, class Element>
@@ -32,45 +33,50 @@ inline constexpr bool on_matrix_instructions = (std::is_same_v<T, bf16> || std::
 
 namespace detail {
 
-/// Words from a row of a strip to the next: rows below each other begin in other banks, at multiples of 16 bytes.
+/// Words from a row of a strip to the next: rows below each other begin in other banks; at multiples of 16 bytes but for int8, whose rows lie
+/// as they do in a cache that has them one after another.
 template <class Element, int D>
-inline constexpr int strip_pitch = D / cache_row<Element, D>::per_word + 4;
+inline constexpr int strip_pitch = cache_row<Element, D>::words + (cache_row<Element, D>::scaled ? 0 : 4);
 
-/// The keys or the values of positions [key, key + strip_keys) of one head, on their way to a strip's rows, Pitch words apart. Called by a
+/// The keys or the values of positions [key, key + strip_keys<D>) of one head, on their way to a strip's rows, Pitch words apart. Called by a
 /// warp. Positions outside [begin, end), which isn't empty there: any row of it. No strip crosses a multiple of kv_cache::tile_positions.
 template <bool Values, int D, int Pitch, class Simt, class View, class Shared>
 EFFINFER_HOST_DEVICE void fetch_strip(Simt& t, const View& cache, int kv_head, int key, int begin, int end, Shared to) {
   using element = typename View::element_type;
   using row = cache_row<element, D>;
-  static_assert(kv_cache::tile_positions % strip_keys == 0);
+  static_assert(kv_cache::tile_positions % strip_keys<D> == 0);
   constexpr int copy_words = row::copy_bytes / 4, copy_elements = row::copy_bytes / static_cast<int>(sizeof(element));
-  constexpr int pieces = D / row::per_word / copy_words;  // of a row without its scale
+  constexpr int pieces = row::words / copy_words;
   const auto row_of = [&](int position) {
     return Values ? cache.value(kv_head, position) : cache.key(kv_head, position);
   };
-  if (pieces <= 32 && key >= begin && key + strip_keys <= end && are_rows_apart(cache, key + strip_keys)) {
+  const bool whole = key >= begin && key + strip_keys<D> <= end && are_rows_apart(cache, key + strip_keys<D>);
+  if constexpr (row::scaled) {
+    static_assert(Pitch == row::words && strip_keys<D> * Pitch % 4 == 0);
+    const element* const from = row_of(whole ? key : begin);
+    if (whole && cache.row_stride == kv_cache::row_elements<element>(D) &&
+        reinterpret_cast<std::uintptr_t>(from) % 16 == 0) {
+      EFFINFER_UNROLL
+      for (int i = t.lane() * 4; i < strip_keys<D> * Pitch; i += 128)
+        t.copy_async(to, i, reinterpret_cast<const std::uint32_t*>(from) + i);
+      return;
+    }
+  } else if (pieces <= 32 && whole) {
     constexpr int at_once = pieces <= 32 ? static_cast<int>(std::bit_floor(32U / pieces)) : 1;  // rows
     const std::ptrdiff_t stride = cache.row_stride;
-    const element* from = row_of(key);
-    if constexpr (row::scaled) {
-      t.template copy_async<4>(to, t.lane() * Pitch + D / row::per_word,
-                               reinterpret_cast<const std::uint32_t*>(from + t.lane() * stride + D));
-    }
     const int r = t.lane() / pieces, q = t.lane() % pieces;
     if (at_once * pieces < 32 && r >= at_once) return;
-    from += r * stride + q * copy_elements;
+    const element* from = row_of(key) + r * stride + q * copy_elements;
     EFFINFER_UNROLL
-    for (int i = 0; i < strip_keys; i += at_once) {
-      t.template copy_async<row::copy_bytes>(to, (r + i) * Pitch + q * copy_words,
-                                             reinterpret_cast<const std::uint32_t*>(from));
+    for (int i = 0; i < strip_keys<D>; i += at_once) {
+      t.copy_async(to, (r + i) * Pitch + q * copy_words, reinterpret_cast<const std::uint32_t*>(from));
       from += at_once * stride;
     }
     return;
   }
-  constexpr int all_pieces = row::words / copy_words;
   EFFINFER_KEEP_ROLLED
-  for (int i = t.lane(); i < strip_keys * all_pieces; i += 32) {
-    const int r = i / all_pieces, q = i % all_pieces;
+  for (int i = t.lane(); i < strip_keys<D> * pieces; i += 32) {
+    const int r = i / pieces, q = i % pieces;
     int p = key + r < begin ? begin : key + r;
     if (p >= end) p = end - 1;
     t.template copy_async<row::copy_bytes>(to, r * Pitch + q * copy_words,
@@ -92,40 +98,33 @@ EFFINFER_HOST_DEVICE inline std::uint32_t interleave(std::uint32_t a, std::uint3
 template <class T, class Element>
 EFFINFER_HOST_DEVICE void to_pairs(std::uint32_t word, std::uint32_t (&to)[2]) {
   using row = cache_row<Element, 64>;
-#if defined(__CUDA_ARCH__)
-  if constexpr (row::scaled) {
-    // 1024 + byte as f16; 128 + the lower seven bits as bf16, less 128 where the eighth is set, else 256.
-    EFFINFER_UNROLL
-    for (int i = 0; i < 2; ++i) {
-      if constexpr (std::is_same_v<T, f16>) {
-        to[i] = quantization::cuda::add_pairs<T>(__byte_perm(word, 0x64646464U, i == 0 ? 0x4140U : 0x4342U),
-                                                 quantization::cuda::pair_of<T>(-1152.0F));
-      } else {
-        const std::uint32_t bytes = __byte_perm(word, 0, i == 0 ? 0x4140U : 0x4342U);
-        to[i] =
-            quantization::cuda::add_pairs<T>((bytes & 0x007f007fU) | 0x43004300U, (bytes & 0x00800080U) ^ 0xc380c380U);
-      }
-    }
-    return;
-  }
-#if __CUDA_ARCH__ >= 890
-  if constexpr (!row::scaled) {
-    EFFINFER_UNROLL
-    for (int i = 0; i < 2; ++i) {
-      std::uint32_t both;
-      asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(both) : "h"(static_cast<std::uint16_t>(word >> (i * 16))));
-      to[i] = both;
-      if constexpr (std::is_same_v<T, bf16>) {
-        to[i] = pair<T>(static_cast<float>(f16::from_bits(static_cast<std::uint16_t>(both))),
-                        static_cast<float>(f16::from_bits(static_cast<std::uint16_t>(both >> 16))));
-      }
-    }
-    return;
-  }
-#endif
-#endif
   EFFINFER_UNROLL
-  for (int i = 0; i < 2; ++i) to[i] = pair<T>(row::number(word, i * 2), row::number(word, i * 2 + 1));
+  for (int i = 0; i < 2; ++i) {
+#if defined(__CUDA_ARCH__)
+    if constexpr (row::scaled) {
+      const std::uint32_t spread =
+          __byte_perm(word, std::is_same_v<T, f16> ? 0x64646464U : 0U, i == 0 ? 0x4140U : 0x4342U);
+      if constexpr (std::is_same_v<T, f16>) {  // 1024 + byte
+        to[i] = quantization::cuda::add_pairs<T>(spread, quantization::cuda::pair_of<T>(-1152.0F));
+      } else {  // 128 + the lower seven bits, less 128 where the eighth is set, else 256
+        to[i] = quantization::cuda::add_pairs<T>((spread & 0x007f007fU) | 0x43004300U,
+                                                 (spread & 0x00800080U) ^ 0xc380c380U);
+      }
+      continue;
+    }
+#endif
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+    if constexpr (!row::scaled) {
+      asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(to[i]) : "h"(static_cast<std::uint16_t>(word >> (i * 16))));
+      if constexpr (std::is_same_v<T, bf16>) {
+        to[i] = pair<T>(static_cast<float>(f16::from_bits(static_cast<std::uint16_t>(to[i]))),
+                        static_cast<float>(f16::from_bits(static_cast<std::uint16_t>(to[i] >> 16))));
+      }
+      continue;
+    }
+#endif
+    to[i] = pair<T>(row::number(word, i * 2), row::number(word, i * 2 + 1));
+  }
 }
 
 /// Numbers d and d + 1 of a row of queries.
@@ -143,13 +142,14 @@ EFFINFER_HOST_DEVICE std::uint32_t load_pair(const T* from) {
 }  // namespace detail
 
 /// Scores of a lane, then weights.
-using strip_tile = float[1][strip_keys / 8][4];
+template <int D>
+using strip_tile = float[1][strip_keys<D> / 8][4];
 
 /// As floats. In all of these `rows` are the lane's two query rows, lane / 4 and 8 below it.
 template <class T, class Element, int D>
 struct strip_products {
   using row = cache_row<Element, D>;
-  using tile = strip_tile;
+  using tile = strip_tile<D>;
   static constexpr int pitch = detail::strip_pitch<Element, D>;
 
   struct query {
@@ -166,7 +166,7 @@ struct strip_products {
   /// score += q k^T.
   template <class Simt, class Shared>
   EFFINFER_HOST_DEVICE static void multiply_query(Simt& t, const query& q, Shared keys, tile& score) {
-    constexpr int own = strip_keys / 4;  // keys of a lane
+    constexpr int own = strip_keys<D> / 4;  // keys of a lane
     for (int w = 0; w < D / row::per_word; ++w) {
       std::uint32_t k[own];
       EFFINFER_UNROLL
@@ -187,12 +187,11 @@ struct strip_products {
   EFFINFER_HOST_DEVICE static void multiply_values(Simt& t, Shared values, const tile& weight,
                                                    float (&out)[1][D / 8][4]) {
     EFFINFER_UNROLL
-    for (int key = 0; key < strip_keys; ++key) {
+    for (int key = 0; key < strip_keys<D>; ++key) {
       float p[2];
       EFFINFER_UNROLL
       for (int i = 0; i < 2; ++i)
-        p[i] = t.shuffle(weight[0][key / 8][i * 2 + key % 2], t.lane() / 4 * 4 + key % 8 / 2) *
-               row::scale(values, key, pitch);
+        p[i] = t.shuffle(weight[0][key / 8][i * 2 + key % 2], t.lane() / 4 * 4 + key % 8 / 2) * row::scale(values, key);
       EFFINFER_UNROLL
       for (int i = 0; i < D / 4; ++i) {
         const int d = column(t.lane(), i / 2, i);
@@ -209,11 +208,18 @@ template <class T, class Element, int D>
   requires on_matrix_instructions<T, Element>
 struct strip_products<T, Element, D> {
   using row = cache_row<Element, D>;
-  using tile = strip_tile;
+  using tile = strip_tile<D>;
   static constexpr int pitch = detail::strip_pitch<Element, D>;
   /// Numbers of 8 bits come four in a word. The order of a sum's terms is free: the four of a word stand in one lane's operands, where pairs of
-  /// 16 bits would be 8 apart. And columns of outputs may lie in any: the four are those of four products.
+  /// 16 bits would be 8 apart. And columns of outputs may lie in any: the four are those of four products. Which words a lane has is
+  /// so that lanes read different banks, for either pitch.
   static constexpr bool in_bytes = sizeof(Element) == 1;
+  EFFINFER_HOST_DEVICE static constexpr int word_of_key(int step, int within) {
+    return row::scaled ? within * (D / 16) + step : step * 4 + within;
+  }
+  EFFINFER_HOST_DEVICE static constexpr int word_of_value(int step, int group) {
+    return row::scaled ? group * (D / 32) + step : step * 8 + group;
+  }
 
   /// The scales of values go to the weights where T has the exponents of a float, else to the values.
   static constexpr bool weights_scaled = row::scaled && std::is_same_v<T, bf16>;
@@ -226,16 +232,16 @@ struct strip_products<T, Element, D> {
     query q;
     EFFINFER_UNROLL
     for (int i = 0; i < D / 4; ++i) {
-      const int half = i % 4 / 2, within = t.lane() % 4;
-      const int d = i / 4 * 16 + (in_bytes ? within * 4 + half * 2 : half * 8 + within * 2);
-      q.words[i / 4][i % 4] = detail::load_pair(rows[i % 2] + d);
+      const int k = i / 4, half = i % 4 / 2, within = t.lane() % 4;
+      const int d = in_bytes ? word_of_key(k, within) * 4 + half * 2 : k * 16 + half * 8 + within * 2;
+      q.words[k][i % 4] = detail::load_pair(rows[i % 2] + d);
     }
     return q;
   }
 
   EFFINFER_HOST_DEVICE static constexpr int column(int lane, int c, int e) {
     const int within = lane % 4 * 2 + e % 2;
-    return in_bytes ? c / 4 * 32 + within * 4 + c % 4 : c * 8 + within;
+    return in_bytes ? word_of_value(c / 4, within) * 4 + c % 4 : c * 8 + within;
   }
 
   template <class Simt, class Shared>
@@ -244,12 +250,12 @@ struct strip_products<T, Element, D> {
     EFFINFER_UNROLL
     for (int k = 0; k < D / 16; ++k) {
       EFFINFER_UNROLL
-      for (int n = 0; n < strip_keys / 8; n += 2) {
+      for (int n = 0; n < strip_keys<D> / 8; n += 2) {
         std::uint32_t b[2][2];
         if constexpr (in_bytes) {
           EFFINFER_UNROLL
           for (int i = 0; i < 2; ++i) {
-            detail::to_pairs<T, Element>(keys[((n + i) * 8 + lane / 4) * pitch + k * 4 + lane % 4], b[i]);
+            detail::to_pairs<T, Element>(keys[((n + i) * 8 + lane / 4) * pitch + word_of_key(k, lane % 4)], b[i]);
           }
         } else {
           load_two(t, keys, (n * 8 + lane / 16 * 8 + lane % 8) * pitch + k * 8 + lane / 8 % 2 * 4, b,
@@ -266,11 +272,11 @@ struct strip_products<T, Element, D> {
                                                    float (&out)[1][D / 8][4]) {
     const int lane = t.lane();
     EFFINFER_UNROLL
-    for (int k = 0; k < strip_keys / 16; ++k) {
+    for (int k = 0; k < strip_keys<D> / 16; ++k) {
       const auto key = [lane, k](int i) { return k * 16 + i / 2 * 8 + lane % 4 * 2 + i % 2; };
       float scale[4];
       EFFINFER_UNROLL
-      for (int i = 0; i < 4; ++i) scale[i] = row::scale(values, key(i), pitch);
+      for (int i = 0; i < 4; ++i) scale[i] = row::scale(values, key(i));
       // The weights of two neighbouring tiles of 8 keys lie in the registers as the first operand wants them.
       std::uint32_t p[4];
       EFFINFER_UNROLL
@@ -285,7 +291,7 @@ struct strip_products<T, Element, D> {
         for (int g = 0; g < D / 32; ++g) {
           std::uint32_t word[4];
           EFFINFER_UNROLL
-          for (int i = 0; i < 4; ++i) word[i] = values[key(i) * pitch + g * 8 + lane / 4];
+          for (int i = 0; i < 4; ++i) word[i] = values[key(i) * pitch + word_of_value(g, lane / 4)];
           EFFINFER_UNROLL
           for (int c = 0; c < 4; c += 2) {
             std::uint32_t b[2][2];  // of keys, then of columns

@@ -352,7 +352,7 @@ struct sample_kept {
 template <class T, int Threads = 512>
 struct sample {
   using args = sample_args<T>;
-  static constexpr int most_kept = 2048;
+  static constexpr int most_kept = 8192;
   static constexpr int bins = 2048, warps = Threads / 32;
 
   /// Errors: `invalid_argument` (V = 0), `limit` (V > 2^21: sums of weights fit 64 bits up to there).
@@ -407,7 +407,7 @@ struct sample {
     const args& a;
     sample_row rule;
     const T* row;
-    int tokens, first, end;  // of the warp's run
+    int tokens, first = 0, end = 0;  // of the warp's run
     decltype(t.template shared<sum>(1)) histogram, warp_sums, found;
     decltype(t.template shared<float>(1)) warp_values;
     decltype(t.template shared<int>(1)) warp_ids;
@@ -429,8 +429,6 @@ struct sample {
           rule(a.rows[t.block()]),
           row(a.logits.row(t.block())),
           tokens(static_cast<int>(a.logits.columns)),
-          first(0),
-          end(0),
           histogram(t.template shared<sum>(bins)),
           warp_sums(t.template shared<sum>(warps)),
           found(t.template shared<sum>(4)),

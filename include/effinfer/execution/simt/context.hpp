@@ -30,7 +30,7 @@
 //   t.exp2(x)                     2^x, with a relative error below 2^-21; 0 below 2^-126, and for minus infinity
 //   t.mma(d, a, b, std::int8_t{}) the same of 16 x 32 and 32 x 8 of 8-bit integers, exact in 32 bits
 //   t.atomic_add(p, v)            on global memory; returns what was there
-//   t.fence()                     __threadfence: whoever sees what the thread writes to global memory after it sees what it wrote before, and
+//   t.fence()                     fence.acq_rel of the device: whoever sees what the thread writes to global memory after it sees what it wrote before, and
 //                                 the thread reads behind it what those wrote whose writes it has seen
 //   t.atomic_add(a, i, v)         on shared memory; no result. Barriers stand between these and other reads and writes
 //   t.await_predecessors()        until the kernels before it on its stream are done and seen, where it was started while they ran

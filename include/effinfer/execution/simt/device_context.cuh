@@ -22,7 +22,7 @@ class device_context {
 
   __device__ void barrier() { __syncthreads(); }
   __device__ void warp_barrier() { __syncwarp(); }
-  __device__ void fence() { __threadfence(); }
+  __device__ void fence() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
 
   template <class T>
   __device__ T shuffle(T v, int lane) {
@@ -168,7 +168,8 @@ __global__ void enter(const __grid_constant__ typename K::args a) {
 
 /// The same for a sized_kernel.
 template <sized_kernel K>
-__global__ void __launch_bounds__(K::threads, K::blocks_at_once) enter_sized(const __grid_constant__ typename K::args a) {
+__global__ void __launch_bounds__(K::threads, K::blocks_at_once)
+    enter_sized(const __grid_constant__ typename K::args a) {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif

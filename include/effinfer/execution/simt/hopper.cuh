@@ -188,11 +188,6 @@ class hopper<device_context> {
   __device__ void give_registers() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
   }
-  __device__ int zero_behind(float x) {
-    int zero = 0;
-    asm volatile("{ .reg .pred p; setp.lt.f32 p, %1, 0f00000000; selp.b32 %0, 1, 0, p; }" : "=r"(zero) : "f"(x));
-    return zero;
-  }
 
  private:
   template <class T>

@@ -1,6 +1,6 @@
 #pragma once
-// Root-mean-square normalisation: of rows, a block each, and of the heads in a row, a warp each. Source: Zhang & Sennrich, "Root Mean Square Layer Normalization" (2019),
-// equation 4.
+// Root-mean-square normalisation: of rows, a block each, and of the heads in a row, a warp each. Source: Zhang & Sennrich, "Root Mean
+// Square Layer Normalization" (2019), equation 4.
 
 #include <effinfer/core/matrix_view.hpp>
 #include <effinfer/execution/simt/context.hpp>
@@ -112,36 +112,51 @@ struct rms_norm {
   static constexpr int width = 8, most_threads = 512, held = 4;
 };
 
-/// x[t][h] becomes its rms_norm under weight, for each head h of the first `heads` (Qwen3's norms of query and key).
+/// x[t][h] becomes its rms_norm, for each head h: under query_weight for the first H, under key_weight for the next K (Qwen3's norms of
+/// query and key).
 ///
-/// Shapes: x [T, >= heads * D], weight [D]. Numbers: as above.
+/// Shapes: x [T, >= (H + K) * D], query_weight, key_weight [D]. Numbers: as above; a lane adds up the squares of its packs of 4. A warp a head.
 template <class T>
 struct head_rms_norm {
   struct args {
     matrix_view<T> x;
-    const float* weight;
+    const float *query_weight, *key_weight;
     float epsilon;
-    int heads, head_size;
+    int heads, kv_heads, head_size;
   };
 
   static execution::simt::grid plan(const args& a) {
-    return {(a.heads + warps - 1) / warps, static_cast<int>(a.x.rows), 32 * warps, 0};
+    return {(a.heads + a.kv_heads + warps - 1) / warps, static_cast<int>(a.x.rows), 32 * warps, 0};
   }
 
   template <class Simt>
   EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
-    const int head = t.block() * warps + t.warp();
-    if (head >= a.heads) return;  // the whole warp
-    T* const x = a.x.row(t.block_y()) + head * a.head_size;
+    const int head = t.block() * warps + t.warp(), size = a.head_size;
+    if (head >= a.heads + a.kv_heads) return;  // the whole warp
+    T* const x = a.x.row(t.block_y()) + head * size;
+    const float* const weight = head < a.heads ? a.query_weight : a.key_weight;
+    const bool wide = execution::simt::takes_packs<T, width>(x),
+               wide_weight = execution::simt::takes_packs<float, width>(weight);
+    const auto load = [&](int first) { return execution::simt::load_pack<T, width>(x + first, size - first, wide); };
     float sum = 0;
-    for (int i = t.lane(); i < a.head_size; i += 32) sum += static_cast<float>(x[i]) * static_cast<float>(x[i]);
-    const float mean = execution::simt::warp_sum(t, sum) / static_cast<float>(a.head_size);
+    for (int first = t.lane() * width; first < size; first += 32 * width) {
+      const auto own = load(first);
+      EFFINFER_UNROLL
+      for (int i = 0; i < width; ++i) sum += static_cast<float>(own.v[i]) * static_cast<float>(own.v[i]);
+    }
+    const float mean = execution::simt::warp_sum(t, sum) / static_cast<float>(size);
     const float scale = 1.0F / std::sqrt(mean + a.epsilon);
-    for (int i = t.lane(); i < a.head_size; i += 32) x[i] = T(static_cast<float>(x[i]) * scale * a.weight[i]);
+    for (int first = t.lane() * width; first < size; first += 32 * width) {
+      auto own = load(first);
+      const auto by = execution::simt::load_pack<float, width>(weight + first, size - first, wide_weight);
+      EFFINFER_UNROLL
+      for (int i = 0; i < width; ++i) own.v[i] = T(static_cast<float>(own.v[i]) * scale * by.v[i]);
+      execution::simt::store_pack(x + first, own, size - first, wide);
+    }
   }
 
  private:
-  static constexpr int warps = 4;
+  static constexpr int warps = 4, width = 4;
 };
 
 }  // namespace effinfer::inline v0::layers::cuda

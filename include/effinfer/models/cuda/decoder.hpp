@@ -433,7 +433,7 @@ class decoder {
       }
       product(q, b.mixer_output, mixed, added, w);
       norm(q, x, added, b.feed_forward_norm, normed);
-      if (!gated(q, b.gate_up, normed, hidden)) {
+      if (!gated(q, b.gate_up, normed, hidden, w)) {
         product(q, b.gate_up, normed, gate_up, w);
         q.template launch<layers::cuda::swiglu<T>>(
             {gate_up.middle_columns(0, f), gate_up.middle_columns(f, f), hidden});
@@ -475,9 +475,8 @@ class decoder {
         w.pass_.mixing, layer, {w.qkv_, w.pass_.rows, std::ptrdiff_t{c.heads + 2 * c.kv_heads} * d});
     product(q, b.query_key_value, normed, qkv, w, order_for(b.query_key_value, w));
     if (b.query_norm != nullptr) {
-      const auto key = qkv.middle_columns(mixed_columns(), std::ptrdiff_t{c.kv_heads} * d);
-      q.template launch<layers::cuda::head_rms_norm<T>>({qkv, b.query_norm, c.norm_epsilon, c.heads, d});
-      q.template launch<layers::cuda::head_rms_norm<T>>({key, b.key_norm, c.norm_epsilon, c.kv_heads, d});
+      q.template launch<layers::cuda::head_rms_norm<T>>(
+          {qkv, b.query_norm, b.key_norm, c.norm_epsilon, c.heads, c.kv_heads, d});
     }
     return qkv;
   }
@@ -549,13 +548,13 @@ class decoder {
 
   /// The first products of the feed-forward layer and what joins them, where one kernel does it.
   template <class Queue>
-  bool gated(Queue& q, const device_linear& l, matrix_view<const T> x, matrix_view<T> out) const {
+  bool gated(Queue& q, const device_linear& l, matrix_view<const T> x, matrix_view<T> out, const workspace& w) const {
     namespace products_of = quantization::cuda;
     if (l.weights.size() != 1 || l.bias != nullptr) return false;
     bool done = false;
     (void)with_weights(products(), l.weights[0], [&]<class Weights>(const Weights& weights) {
       if constexpr (Weights::pieces < 4) {
-        if (!products_of::has_gated_form<Weights>(x.rows, weights.rows)) return;
+        if (by_wgmma<Weights>(w) || !products_of::has_gated_form<Weights>(x.rows, weights.rows)) return;  // other bits
         const products_of::gated_args<Weights, T> args{
             x, weights, out, products_of::plan_gated(x, weights, out, device_->limits().multiprocessors)};
         if (args.plan.tiles == 1) {

@@ -147,11 +147,14 @@ class device_mixer<softmax_mixer<Attention, Cache, FromCheckpoint>, Execution> {
     }
     /// What the splits of one query's keys leave for the merge.
     static std::size_t row_part_floats(const checkpoint::model_config& c, int held) {
-      return static_cast<std::size_t>(attention::cuda::splits_at_most<T, C>(held)) * static_cast<std::size_t>(c.heads) *
+      return static_cast<std::size_t>(attention::cuda::parts_at_most<T, C>(held)) * static_cast<std::size_t>(c.heads) *
              static_cast<std::size_t>(attention::cuda::part_floats(c.head_size));
     }
+    static std::size_t row_arrivals(int heads) {
+      return static_cast<std::size_t>(heads) * attention::cuda::arrivals_of_head;
+    }
     static std::size_t arrival_bytes(const checkpoint::model_config& c, int pass) {
-      return static_cast<std::size_t>(part_rows(pass)) * static_cast<std::size_t>(c.heads) * sizeof(unsigned);
+      return static_cast<std::size_t>(part_rows(pass)) * row_arrivals(c.heads) * sizeof(unsigned);
     }
     static execution::simt::memory<device> zeros(const device& where, std::size_t bytes) {
       execution::simt::memory<device> m(where, bytes);
@@ -172,7 +175,7 @@ class device_mixer<softmax_mixer<Attention, Cache, FromCheckpoint>, Execution> {
     int read_end_ = 0;  // where a long read ends that has begun
     std::size_t part_floats_;
     execution::simt::memory<device> parts_;
-    execution::simt::memory<device> arrivals_;  // [part_rows, heads]
+    execution::simt::memory<device> arrivals_;  // [part_rows, heads, arrivals_of_head]
   };
   using item = pass_item<state>;
 
@@ -276,8 +279,7 @@ class device_mixer<softmax_mixer<Attention, Cache, FromCheckpoint>, Execution> {
             s.query = qkv.row(row), s.out = mixed.row(row);
             s.index = static_cast<int>(n);
             s.parts = reinterpret_cast<float*>(i.of->parts_.data()) + t * i.of->part_floats_;
-            s.arrivals =
-                reinterpret_cast<unsigned*>(i.of->arrivals_.data()) + t * static_cast<std::size_t>(heads_.heads);
+            s.arrivals = reinterpret_cast<unsigned*>(i.of->arrivals_.data()) + t * state::row_arrivals(heads_.heads);
             const auto of_it = attention::cuda::plan_decode(at(layer, i.of->context_), heads_, std::span(&s, 1));
             p.of.splits = std::max(p.of.splits, of_it.most_splits);
           };

@@ -68,11 +68,14 @@ struct batch_product {
     sum.clear();
     float total[shares_total ? 1 : Tiles][4] = {};
     const auto total_of = [&](int tile) {
-      if constexpr (shares_total) return static_cast<words>(shared_total[tile * threads + t.thread()]);
-      words w;
-      EFFINFER_UNROLL
-      for (int e = 0; e < 4; ++e) w.w[e] = std::bit_cast<std::uint32_t>(total[shares_total ? 0 : tile][e]);
-      return w;
+      if constexpr (shares_total) {
+        return static_cast<words>(shared_total[tile * threads + t.thread()]);
+      } else {
+        words w;
+        EFFINFER_UNROLL
+        for (int e = 0; e < 4; ++e) w.w[e] = std::bit_cast<std::uint32_t>(total[tile][e]);
+        return w;
+      }
     };
     int part_end = begin + of_part;
     EFFINFER_KEEP_ROLLED

@@ -25,6 +25,14 @@ struct gated_args {
   product_plan plan;
 };
 
+namespace detail {
+
+/// Blocks that a multiprocessor holds at once, by the registers that formats take.
+template <class Weights, int Tiles>
+inline constexpr int gated_blocks = Tiles == 1 && Weights::unit_bytes <= 2 ? 2 : 1;
+
+}  // namespace detail
+
 /// True where the kernel takes these shapes. Not for weights of 16 bits: two strips of them fill the shared memory, and what the kernel saves is
 /// little beside reading them.
 template <class Weights>
@@ -43,7 +51,8 @@ product_plan plan_gated(const matrix_view<const T>& x, const Weights& w, const m
   auto half = w;
   half.rows /= 2;
   product_plan plan = plan_skinny(x, half, out, multiprocessors);
-  plan.blocks = 2 * multiprocessors;
+  plan.blocks =
+      multiprocessors * (plan.tiles == 1 ? detail::gated_blocks<Weights, 1> : detail::gated_blocks<Weights, 2>);
   return plan;
 }
 
@@ -52,7 +61,7 @@ template <class Weights, class T, int Tiles>
 struct gated_product {
   using args = gated_args<Weights, T>;
   using sums = detail::skinny_sums<Weights, T, Tiles, 2>;
-  static constexpr int threads = sums::threads, blocks_at_once = 2;
+  static constexpr int threads = sums::threads, blocks_at_once = detail::gated_blocks<Weights, Tiles>;
   static constexpr bool awaits_predecessors = true;
 
   /// Error: `unsupported`, where the plan is for other Tiles.

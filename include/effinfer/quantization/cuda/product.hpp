@@ -80,9 +80,7 @@ namespace detail {
 
 /// Blocks of a skinny product that a multiprocessor holds at once, by the registers that formats take.
 template <class Weights, int Tiles>
-inline constexpr int skinny_blocks = Tiles > 1                                         ? 2
-                                     : Weights::pieces == 4 || Weights::unit_bytes > 2 ? 3
-                                                                                       : 4;
+inline constexpr int skinny_blocks = Tiles > 1 || Weights::unit_bytes > 2 ? 1 : 2;
 
 }  // namespace detail
 
@@ -111,8 +109,13 @@ namespace detail {
 template <class Weights, class T, int Tiles, int Strips>
 struct skinny_sums {
   static constexpr int threads = most_parts * 32, stages = 2;
-  /// 2 KiB of a strip a warp's stage, or 4.
-  static constexpr int units_at_once = Weights::pieces == 1 ? 4 : 2, blocks_at_once = skinny_blocks<Weights, Tiles>;
+  /// 2 KiB a warp's stage, and whole groups.
+  static constexpr int fitting = 4 / Weights::pieces / Strips,
+                       of_group = (Weights::group + unit_inputs - 1) / unit_inputs;
+  static constexpr int units_at_once = fitting > of_group ? fitting
+                                       : of_group > 0     ? of_group
+                                                          : 1,
+                       blocks_at_once = skinny_blocks<Weights, Tiles>;
   using units = strip_units<Weights, T, units_at_once>;
   static constexpr int floats = Strips * Tiles * 128;  ///< a part
   static constexpr int shared_bytes = most_parts * stages * (Strips * units::shared_bytes + floats * 4);
@@ -135,7 +138,7 @@ struct skinny_sums {
     EFFINFER_UNROLL
     for (int tile = 0; tile < Tiles; ++tile) {
       const int token = tile * 8 + t.lane() / 4, last = static_cast<int>(x.rows) - 1;
-      rows[tile] = x.row(token < last ? token : last);
+      rows[tile] = keep(x.row(token < last ? token : last) + (Weights::group == 16 ? 0 : t.lane() % 4 * 8));
     }
     typename units::template sums<Tiles> sum[Strips];
     EFFINFER_UNROLL
@@ -153,12 +156,15 @@ struct skinny_sums {
       t.commit();
       t.template wait<1>();
       t.warp_barrier();
+      const T* at[Tiles];
+      EFFINFER_UNROLL
+      for (int tile = 0; tile < Tiles; ++tile) at[tile] = keep(rows[tile] + from * unit_inputs);
       EFFINFER_UNROLL
       for (int u = 0; u < units_at_once; ++u) {
         if (from + u >= past) continue;
         const auto inputs = [&](int tile, int half) {
-          return load_inputs<Weights::group>(rows[tile] + from * unit_inputs + (u * unit_inputs + half * 32),
-                                             t.lane() % 4);
+          const T* const inputs_at = at[tile] + (u * unit_inputs + half * 32);
+          return load_inputs<Weights::group>(inputs_at, Weights::group == 16 ? t.lane() % 4 : 0);
         };
         EFFINFER_UNROLL
         for (int s = 0; s < Strips; ++s)

@@ -2,7 +2,7 @@
 // What products with few rows have in common: the order in which they sum, and how a warp reads a strip of weights: some units at once, with the
 // scales of their groups, into shared memory that only the warp uses, so that much is on its way without a register waiting for it.
 //
-// The inputs are cut into eight parts. The sum of a part is one chain of matrix instructions, and parts are added in rising order. As this order
+// The inputs are cut into up to sixteen parts. The sum of a part is one chain of matrix instructions, and parts are added in rising order. As this order
 // depends on nothing but the matrix, a row's result doesn't depend on how many rows or blocks there are.
 
 #include <effinfer/core/config.hpp>
@@ -16,7 +16,7 @@
 
 namespace effinfer::inline v0::quantization::cuda {
 
-inline constexpr int most_parts = 8;
+inline constexpr int most_parts = 16;
 
 /// Units of each part of a matrix with so many, the last ones aside: whole groups and blocks of any format.
 EFFINFER_HOST_DEVICE constexpr int part_units(int units) { return ((units + most_parts - 1) / most_parts + 3) / 4 * 4; }
@@ -40,10 +40,10 @@ EFFINFER_HOST_DEVICE words load_inputs(const T* from, int c) {
   }
 }
 
-/// Units of a strip in the warp's shared memory. They begin at a multiple of Units, which is even: groups are whole.
+/// Units of a strip in the warp's shared memory. They begin at a multiple of Units; groups are whole.
 template <class Weights, class T, int Units>
 struct strip_units {
-  static_assert(Units >= 2 && Units % 2 == 0);
+  static_assert(Units > 0 && (Weights::group == 0 || Units * unit_inputs % Weights::group == 0));
   /// What they take: pieces, upper bits of codes, runs of scales.
   static constexpr int pieces = Units * Weights::pieces * 32, high = Units * 32 * Weights::high_words;
   static constexpr int halves = Units * Weights::unit_halves * strip_rows;

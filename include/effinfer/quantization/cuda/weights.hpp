@@ -57,6 +57,15 @@ EFFINFER_HOST_DEVICE inline words load_words_once(const void* p) {
 #endif
 }
 
+/// The same pointer, which compilers then don't compute anew where it is used.
+template <class T>
+EFFINFER_HOST_DEVICE inline const T* keep(const T* p) {
+#if defined(__CUDA_ARCH__)
+  asm("" : "+l"(p));
+#endif
+  return p;
+}
+
 /// a & mask | bits, which compilers don't find by themselves where both are constants.
 EFFINFER_HOST_DEVICE inline std::uint32_t and_or(std::uint32_t a, std::uint32_t mask, std::uint32_t bits) {
 #if defined(__CUDA_ARCH__)

@@ -10,7 +10,7 @@
 // What is exact: weights without groups are multiplied as they are, and scaled at the end. Those in groups are scaled first, with numbers of the type of
 // x: w = T(T(scale) * (code - zero)), or where there are minimums w = T(T(scale) * (code - middle) + T(minimum + scale * (middle - zero))), middle being
 // half of the codes' range: each of the T() rounds to nearest, and is off by no more than half a unit in the last place. Sums are in float, over all inputs in rising order, whatever the plan: a row's result has
-// the same bits with any other rows, but not those of product.hpp, which adds in chunks and scales sums.
+// the same bits with any other rows, but not those of product.hpp, which adds parts and scales sums.
 //
 // Source of the pipeline: Shah et al., "FlashAttention-3" (2024), section 3.1 (producers and consumers); NVIDIA, "CUTLASS", Efficient GEMM in CUDA:
 // Hopper warp specialization, persistent blocks.
