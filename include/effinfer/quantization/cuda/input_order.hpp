@@ -1,6 +1,6 @@
 #pragma once
-// Where products by wgmma look for the inputs of a row of x. A lane has the weights of eight inputs side by side of each 32 (weights.hpp), or of four of
-// each 16, and two of them at a time meet two of each other lane's: so these lie side by side in x.
+// Where products by wgmma look for the inputs of a row of x. A lane has the weights of eight inputs side by side of each 32 (weights.hpp), or of
+// four of each 16, and two of them at a time meet two of each other lane's: so these lie side by side in x.
 
 #include <effinfer/core/config.hpp>
 

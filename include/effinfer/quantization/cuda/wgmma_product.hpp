@@ -1,16 +1,18 @@
 #pragma once
-// out = x w^T for many rows of x on GPUs of compute capability 9.0: products of warpgroups (wgmma), the weights of 64 outputs as the left operand,
-// in registers, the rows of x as the right one, in shared memory. Weights come from device memory as they are packed, 16 bytes a lane, the next
-// units while one is multiplied, and become operands where they are; the copying engine brings boxes of x into a ring of stages.
+// out = x w^T for many rows of x on GPUs of compute capability 9.0: products of warpgroups (wgmma) of 64 outputs by up to 256 rows of x. The rows
+// of x are the right operand, in shared memory, where the copying engine brings boxes of them into a ring of stages. The weights are the left
+// one: of 16 bits they come in boxes too; packed ones come from device memory to registers, 16 bytes a lane, the next units while one is
+// multiplied, and become operands there.
 //
 //   q.launch<order_inputs<T>>({x, ordered, order_of<Weights>});    // or by who writes x: input_order.hpp
 //   start_wgmma(wgmma_args<Weights, T>{ordered, w, out, plan_wgmma(ordered, w, out, device.limits())}, make_tensor_map,
 //               [&](auto kernel, const auto& args) { q.launch<typename decltype(kernel)::type>(args); });
 //
-// What is exact: weights without groups are multiplied as they are, and scaled at the end. Those in groups are scaled first, with numbers of the type of
-// x: w = T(T(scale) * (code - zero)), or where there are minimums w = T(T(scale) * (code - middle) + T(minimum + scale * (middle - zero))), middle being
-// half of the codes' range: each of the T() rounds to nearest, and is off by no more than half a unit in the last place. Sums are in float, over all inputs in rising order, whatever the plan: a row's result has
-// the same bits with any other rows, but not those of product.hpp, which adds parts and scales sums.
+// What is exact: weights without groups are multiplied as they are, and scaled at the end. Those in groups are scaled first, with numbers of the
+// type of x: w = T(T(scale) * (code - zero)), or where there are minimums w = T(T(scale) * (code - middle) + T(minimum + scale * (middle -
+// zero))), middle being half of the codes' range. Each T() rounds to nearest: it is off by at most half a unit in the last place. Sums are in
+// float, over all inputs in one chain, whatever the plan: a row's result has the same bits with any other rows, but not those of product.hpp,
+// which adds parts and scales sums.
 //
 // Source of the pipeline: Shah et al., "FlashAttention-3" (2024), section 3.1 (producers and consumers); NVIDIA, "CUTLASS", Efficient GEMM in CUDA:
 // Hopper warp specialization, persistent blocks.
@@ -62,8 +64,7 @@ EFFINFER_HOST_DEVICE constexpr int tiles_of(std::ptrdiff_t rows, int each) {
   return static_cast<int>((rows + each - 1) / each);
 }
 
-/// Of four lanes `Apart` from each other, of the first of which the number is a multiple of 4 Apart but for those below: word i of the c-th becomes word
-/// c of the i-th. All lanes call it.
+/// Among four lanes `Apart` from each other, lane l being the l / Apart % 4-th: word i of the c-th becomes word c of the i-th. All lanes call it.
 template <int Apart, class Simt>
 EFFINFER_HOST_DEVICE void transpose_words(Simt& t, std::uint32_t (&w)[4]) {
   const int c = t.lane() / Apart;
@@ -236,8 +237,9 @@ struct unit_share {
 
 }  // namespace detail
 
-/// A plan for any number of rows of x. Of the three sizes of tiles the one with which the device is done first, as the tiles of a kind take equally
-/// long; the result doesn't depend on it. Errors: as plan_skinny's; `unsupported` (a device without wgmma, or with too little shared memory for a block).
+/// A plan for any number of rows of x. Of the three sizes of tiles the one with which the device is done first, as the tiles of a kind take
+/// equally long; the result doesn't depend on it. Errors: as plan_skinny's; `unsupported` (a device without wgmma, or with too little shared
+/// memory for a block).
 template <class Weights, class T>
 wgmma_plan plan_wgmma(const matrix_view<const T>& x, const Weights& w, const matrix_view<T>& out,
                       const execution::simt::device_limits& device);
@@ -421,7 +423,7 @@ struct wgmma_product {
         }
         h.template finish<0>(sum);
       } else {
-        // What scales the next unit is found while this one is multiplied, its operands are made when the one before is done: its registers are theirs.
+        // What scales the next unit is found while this one is multiplied; its operands are made when the one before is done, in whose registers.
         auto factors = share[0].template find_factors<T>(t, a.weights, strip, 0);
         const auto multiply = [&](const int u, std::uint32_t(&operands)[4][4],
                                   const std::uint32_t(&of_unit_before)[4][4]) {
@@ -440,18 +442,17 @@ struct wgmma_product {
           if (unit > 0) release();
           before = stage;
           if (++stage == stages) stage = 0, parity ^= 1;
-          ++unit;
         };
         // No branch between products in the background: the assembler would make them wait for each other.
         EFFINFER_KEEP_ROLLED
         while (unit + ahead <= units) {
           EFFINFER_UNROLL
-          for (int u = 0; u < ahead; ++u) multiply(u, left[u % 2], left[1 - u % 2]);
+          for (int u = 0; u < ahead; ++u, ++unit) multiply(u, left[u % 2], left[1 - u % 2]);
         }
         h.template finish<0>(sum);
         h.keep(left[0], left[1]);
         EFFINFER_KEEP_ROLLED
-        while (unit < units) {
+        for (; unit < units; ++unit) {
           multiply(0, left[0], left[1]);
           h.template finish<0>(sum);
           h.keep(left[0]);
