@@ -27,6 +27,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <string>
+#include <thread>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -146,9 +147,14 @@ struct clock {
   }
 };
 
-/// Seconds of one call of f(round): the median of 9 groups, after one that isn't counted.
+/// Seconds of one call of f(round): the median of 9 groups, after one that isn't counted. Long products of matrices make a device hot, which then
+/// slows down: with `rests` it rests before, as it does before PyTorch's.
 template <class F>
-double seconds(context::queue_type& q, const F& f, int calls) {
+double seconds(context::queue_type& q, const F& f, int calls, bool rests = false) {
+  if (rests) {
+    q.synchronize();
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  }
   clock c;
   std::vector<double> times;
   for (int group = 0; group < 10; ++group) {
@@ -258,7 +264,7 @@ void time_attention(const context& on) {
             cuda::start_prefill<full, bf16, view, 128>(
                 args, [&](auto kernel, const auto& a) { q.template launch<typename decltype(kernel)::type>(a); });
           },
-          tokens > 4096 ? 2 : 10);
+          tokens > 4096 ? 2 : 10, true);
       report_operations("prefill attention, " + std::to_string(tokens) + " tokens, " + w.name, time,
                         2.0 * 128 * 32 * tokens * (tokens + 1.0), w.wgmma);
     }

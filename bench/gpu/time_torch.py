@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
 """PyTorch's times for what time.cu measures: prefill attention and products of bf16. Needs torch with CUDA."""
+import time
+
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def seconds(f, calls):
+    torch.cuda.synchronize()
+    time.sleep(0.3)  # a hot device is slower: time.cu lets it rest as long
     times = []
     for group in range(10):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))

@@ -49,11 +49,8 @@ void launch(const typename K::args& args, cudaStream_t stream, bool overlaps = f
   how.stream = stream;
   how.attrs = &overlap;
   how.numAttrs = overlaps ? 1 : 0;
-  if constexpr (hopper_kernel<K>) {
-    check(cudaLaunchKernelEx(&how, enter_alone<K>, args), "start of a kernel");
-  } else {
-    check(cudaLaunchKernelEx(&how, enter<K>, args), "start of a kernel");
-  }
+  void* with[] = {const_cast<void*>(static_cast<const void*>(&args))};  // it is copied
+  check(cudaLaunchKernelExC(&how, entry_of<K>(), with), "start of a kernel");
 }
 
 }  // namespace effinfer::inline v0::execution::simt
