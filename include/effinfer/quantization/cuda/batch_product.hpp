@@ -25,7 +25,8 @@ struct batch_product {
   static constexpr int warps = 8, threads = warps * 32, outputs = warps * strip_rows, tokens = 8 * Tiles;
   static constexpr int stage_units =
       Weights::pieces + Weights::high_words == 1 && !Weights::may_have_minimum && Tiles == 4 ? 4 : 2;
-  static constexpr int blocks_at_once = Tiles == 4 ? 2 : 1;
+  /// Where a multiprocessor's registers hold two: small groups have scales to find all the time.
+  static constexpr int blocks_at_once = Tiles == 4 && (Weights::group == 0 || Weights::group > 32) ? 2 : 1;
   static constexpr bool awaits_predecessors = true;
   using strip_units = detail::strip_units<Weights, T, stage_units>;
   static constexpr int x_words = stage_units * tokens * 8;  // a stage
