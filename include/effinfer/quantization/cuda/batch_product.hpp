@@ -93,7 +93,8 @@ struct batch_product {
       for (int u = 0; u < stage_units; ++u) {
         if (from + u >= end) continue;
         const auto inputs = [&](int tile, int half) {
-          return load_inputs(stage_x, u * tokens + tile * 8 + t.lane() / 4, half, t.lane() % 4);
+          return detail::load_shared_inputs<Weights::group>(stage_x, u * tokens + tile * 8 + t.lane() / 4, half,
+                                                            t.lane() % 4);
         };
         strip_units::template add<Tiles>(t, a.weights, strip, from, u, memory.at(stage), inputs, sum);
       }
@@ -126,22 +127,6 @@ struct batch_product {
     return static_cast<int>((a.x.rows + tokens - 1) / tokens);
   }
 
-  /// Where piece q in [0, 8) of a row of a unit of x stands: rows take turns in which half comes first, so that the eight lanes that are served at
-  /// once (two rows, four pieces) find theirs in all banks.
-  EFFINFER_HOST_DEVICE static constexpr int x_place(int row, int q) { return row * 8 + (q ^ row % 2 * 4); }
-
-  /// detail::load_inputs of half a unit.
-  template <class Shared>
-  EFFINFER_HOST_DEVICE static words load_inputs(Shared x, int row, int half, int c) {
-    if constexpr (Weights::group == 16) {
-      const words first = x[x_place(row, half * 4 + c / 2)], second = x[x_place(row, half * 4 + 2 + c / 2)];
-      return c % 2 == 0 ? words{{first.w[0], first.w[1], second.w[0], second.w[1]}}
-                        : words{{first.w[2], first.w[3], second.w[2], second.w[3]}};
-    } else {
-      return x[x_place(row, half * 4 + c)];
-    }
-  }
-
   template <class Simt, class Shared>
   EFFINFER_HOST_DEVICE static void fetch_x(Simt& t, const args& a, int first_token, int unit, Shared to) {
     const int units = a.weights.columns / unit_inputs, last = static_cast<int>(a.x.rows) - 1;
@@ -150,7 +135,7 @@ struct batch_product {
       const int at = i * threads + t.thread(), token = at / (stage_units * 8), piece = at % (stage_units * 8);
       if (unit + piece / 8 >= units) continue;
       const T* const from = a.x.row(first_token + token < last ? first_token + token : last);  // past the end: any
-      t.copy_async(to, x_place(piece / 8 * tokens + token, piece % 8),
+      t.copy_async(to, detail::shared_piece(piece / 8 * tokens + token, piece % 8),
                    reinterpret_cast<const words*>(from + unit * unit_inputs + piece * 8));
     }
   }

@@ -40,6 +40,22 @@ EFFINFER_HOST_DEVICE words load_inputs(const T* from, int c) {
   }
 }
 
+/// Where piece q in [0, 8) of a row of a unit of x stands in shared memory: rows take turns in which half comes first, so that the eight lanes that
+/// are served at once (two rows, four pieces) find theirs in all banks.
+EFFINFER_HOST_DEVICE constexpr int shared_piece(int row, int q) { return row * 8 + (q ^ row % 2 * 4); }
+
+/// load_inputs of half a unit that lies so.
+template <int Group, class Shared>
+EFFINFER_HOST_DEVICE words load_shared_inputs(Shared x, int row, int half, int c) {
+  if constexpr (Group == 16) {
+    const words first = x[shared_piece(row, half * 4 + c / 2)], second = x[shared_piece(row, half * 4 + 2 + c / 2)];
+    return c % 2 == 0 ? words{{first.w[0], first.w[1], second.w[0], second.w[1]}}
+                      : words{{first.w[2], first.w[3], second.w[2], second.w[3]}};
+  } else {
+    return x[shared_piece(row, half * 4 + c)];
+  }
+}
+
 /// Units of a strip in the warp's shared memory. They begin at a multiple of Units; groups are whole.
 template <class Weights, class T, int Units>
 struct strip_units {

@@ -153,7 +153,7 @@ struct tiled_product {
           if constexpr (Weights::group == 16 || (Weights::group == 32 && Weights::pieces == 2)) {
             if (tile % (Weights::group == 16 ? 2 : 4) == 0) t.warp_barrier();
           }
-          const words in = load_inputs(stage_x, warp_token + tile * 8 + g, half, c);
+          const words in = detail::load_shared_inputs<Weights::group>(stage_x, warp_token + tile * 8 + g, half, c);
           float inputs[4] = {};
           EFFINFER_UNROLL
           for (int j = 0; j < 2; ++j) {
@@ -204,27 +204,11 @@ struct tiled_product {
     return static_cast<int>((a.x.rows + shape::tokens - 1) / shape::tokens);
   }
 
-  /// Where piece q in [0, 8) of a row of x stands: rows take turns in which half comes first, so that the eight lanes that are served at once
-  /// (two rows, four pieces) find theirs in all banks.
-  EFFINFER_HOST_DEVICE static constexpr int x_place(int token, int q) { return token * 8 + (q ^ token % 2 * 4); }
-
   /// Strip s of the tile; past the last one: the last, it isn't stored.
   template <class Simt>
   EFFINFER_HOST_DEVICE static int strip_of(Simt& t, const args& a, int s) {
     const int strip = t.block() * shape::strips + s, last = detail::strips_of(a.weights.rows) - 1;
     return strip < last ? strip : last;
-  }
-
-  /// detail::load_inputs of half a unit, from the shared tile.
-  template <class Shared>
-  EFFINFER_HOST_DEVICE static words load_inputs(Shared x, int token, int half, int c) {
-    if constexpr (Weights::group == 16) {
-      const words first = x[x_place(token, half * 4 + c / 2)], second = x[x_place(token, half * 4 + 2 + c / 2)];
-      return c % 2 == 0 ? words{{first.w[0], first.w[1], second.w[0], second.w[1]}}
-                        : words{{first.w[2], first.w[3], second.w[2], second.w[3]}};
-    } else {
-      return x[x_place(token, half * 4 + c)];
-    }
   }
 
   template <class Simt, class Shared>
@@ -235,7 +219,7 @@ struct tiled_product {
       const int token =
           first_token + at / 8 < last ? first_token + at / 8 : last;  // past the end: any, it isn't stored
       const T* const from = a.x.row(token) + unit * unit_inputs + at % 8 * 8;
-      t.copy_async(to, x_place(at / 8, at % 8), reinterpret_cast<const words*>(from));
+      t.copy_async(to, detail::shared_piece(at / 8, at % 8), reinterpret_cast<const words*>(from));
     }
   }
 
