@@ -144,20 +144,8 @@ struct batch_product {
   template <class Simt, class Totals>
   EFFINFER_HOST_DEVICE static void store(Simt& t, const args& a, int part, int strip, int first_token,
                                          const Totals& total_of) {
-    const int first_row = strip * strip_rows + t.lane() / 4;
     const auto store_tile = [&](int tile) {
-      const words sums = total_of(tile);
-      EFFINFER_UNROLL
-      for (int e = 0; e < 4; ++e) {
-        const int row = first_row + e / 2 * 8, token = first_token + tile * 8 + t.lane() % 4 * 2 + e % 2;
-        if (row >= a.weights.rows || token >= a.x.rows) continue;
-        const auto sum = std::bit_cast<float>(sums.w[e]);
-        if (a.plan.splits > 1) {
-          a.workspace[(part * a.x.rows + token) * a.weights.rows + row] = sum;
-        } else {
-          a.out.row(token)[row] = Out(sum * a.weights.row_scale(row));
-        }
-      }
+      detail::store_sums(t, a, part, strip * strip_rows, first_token + tile * 8, total_of(tile));
     };
     // One after the other: addresses would take the registers of sums.
     if constexpr (shares_total) {

@@ -11,9 +11,11 @@
 #include <effinfer/quantization/cuda/strip_units.hpp>
 #include <effinfer/quantization/cuda/weights.hpp>
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <type_traits>
 
 namespace effinfer::inline v0::quantization::cuda {
 
@@ -71,6 +73,25 @@ void check_product(const char* who, const matrix_view<const T>& x, const Weights
   }
   if (!all_aligned) {
     fail(error_code::unsupported, "rows of x or of the weights, or the scales of groups, are not 16-byte aligned");
+  }
+}
+
+/// A lane's sums of a strip that begins at `first_row` for the eight rows of x from `first_token` on, as the fragments of mma lie: to the workspace as a
+/// part's where there are splits, else to out.
+template <class Simt, class Args>
+EFFINFER_HOST_DEVICE void store_sums(Simt& t, const Args& a, int part, int first_row, int first_token,
+                                     const words& sums) {
+  EFFINFER_UNROLL
+  for (int e = 0; e < 4; ++e) {
+    const int row = first_row + t.lane() / 4 + e / 2 * 8, token = first_token + t.lane() % 4 * 2 + e % 2;
+    if (row >= a.weights.rows || token >= a.x.rows) continue;
+    const auto sum = std::bit_cast<float>(sums.w[e]);
+    if (a.plan.splits > 1) {
+      a.workspace[(part * a.x.rows + token) * a.weights.rows + row] = sum;
+    } else {
+      auto& out = a.out.row(token)[row];
+      out = std::remove_reference_t<decltype(out)>(sum * a.weights.row_scale(row));
+    }
   }
 }
 

@@ -262,19 +262,8 @@ struct tiled_product {
     first_token += t.warp() % shape::warps_across * (shape::tiles * 8);
     EFFINFER_KEEP_ROLLED
     for (int i = 0; i < shape::warp_strips * shape::tiles; ++i) {
-      const words sums = total[i * shape::threads + t.thread()];
-      EFFINFER_UNROLL
-      for (int e = 0; e < 4; ++e) {
-        const int row = first_row + i / shape::tiles * strip_rows + t.lane() / 4 + e / 2 * 8;
-        const int token = first_token + i % shape::tiles * 8 + t.lane() % 4 * 2 + e % 2;
-        if (row >= a.weights.rows || token >= a.x.rows) continue;
-        const auto sum = std::bit_cast<float>(sums.w[e]);
-        if (a.plan.splits > 1) {
-          a.workspace[(part * a.x.rows + token) * a.weights.rows + row] = sum;
-        } else {
-          a.out.row(token)[row] = Out(sum * a.weights.row_scale(row));
-        }
-      }
+      detail::store_sums(t, a, part, first_row + i / shape::tiles * strip_rows, first_token + i % shape::tiles * 8,
+                         static_cast<words>(total[i * shape::threads + t.thread()]));
     }
   }
 };
