@@ -327,7 +327,8 @@ struct prefill {
       EFFINFER_UNROLL
       for (int n = 0; n < keys / 16; ++n) {
         std::uint32_t b[2][2];
-        load_two(t, key_tile, place(n * 16 + lane / 16 * 8 + lane % 8, k * 2 + lane / 8 % 2), b, std::false_type{});
+        detail::load_two(t, key_tile, place(n * 16 + lane / 16 * 8 + lane % 8, k * 2 + lane / 8 % 2), b,
+                         std::false_type{});
         EFFINFER_UNROLL
         for (int i = 0; i < strips; ++i) {
           t.mma(score[i][n * 2], q[i], b[0], T{});
@@ -354,7 +355,7 @@ struct prefill {
       EFFINFER_UNROLL
       for (int n = 0; n < D / 16; ++n) {
         std::uint32_t b[2][2];
-        load_two(t, value_tile, place(k * 16 + lane % 16, n * 2 + lane / 16), b, std::true_type{});
+        detail::load_two(t, value_tile, place(k * 16 + lane % 16, n * 2 + lane / 16), b, std::true_type{});
         EFFINFER_UNROLL
         for (int i = 0; i < strips; ++i) {
           t.mma(out[i][n * 2], p[i], b[0], T{});
@@ -362,20 +363,6 @@ struct prefill {
         }
       }
     }
-  }
-
-  /// Two second operands of t.mma.
-  template <class Simt, class Shared, bool Transposed>
-  EFFINFER_HOST_DEVICE static void load_two(Simt& t, Shared from, int place, std::uint32_t (&b)[2][2],
-                                            std::bool_constant<Transposed>) {
-    std::uint32_t r[4];
-    if constexpr (Transposed) {
-      t.load_matrices_transposed(from, place, r);
-    } else {
-      t.load_matrices(from, place, r);
-    }
-    EFFINFER_UNROLL
-    for (int i = 0; i < 4; ++i) b[i / 2][i % 2] = r[i];
   }
 };
 

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 
 namespace effinfer::inline v0::attention::cuda::detail {
 
@@ -244,6 +245,20 @@ EFFINFER_HOST_DEVICE float final_factor(Simt& t, const Mixer& mixer, float unit,
   all += t.shuffle_xor(all, 1);
   all += t.shuffle_xor(all, 2);
   return factor_of(t, mixer.start(head), greatest * unit, all);
+}
+
+/// Two second operands of t.mma.
+template <class Simt, class Shared, bool Transposed>
+EFFINFER_HOST_DEVICE void load_two(Simt& t, Shared from, int place, std::uint32_t (&b)[2][2],
+                                   std::bool_constant<Transposed>) {
+  std::uint32_t r[4];
+  if constexpr (Transposed) {
+    t.load_matrices_transposed(from, place, r);
+  } else {
+    t.load_matrices(from, place, r);
+  }
+  EFFINFER_UNROLL
+  for (int i = 0; i < 4; ++i) b[i / 2][i % 2] = r[i];
 }
 
 }  // namespace effinfer::inline v0::attention::cuda::detail

@@ -258,8 +258,8 @@ struct strip_products<T, Element, D> {
             detail::to_pairs<T, Element>(keys[((n + i) * 8 + lane / 4) * pitch + word_of_key(k, lane % 4)], b[i]);
           }
         } else {
-          load_two(t, keys, (n * 8 + lane / 16 * 8 + lane % 8) * pitch + k * 8 + lane / 8 % 2 * 4, b,
-                   std::false_type{});
+          detail::load_two(t, keys, (n * 8 + lane / 16 * 8 + lane % 8) * pitch + k * 8 + lane / 8 % 2 * 4, b,
+                           std::false_type{});
         }
         EFFINFER_UNROLL
         for (int i = 0; i < 2; ++i) t.mma(score[0][n + i], q.words[k], b[i], T{});
@@ -317,7 +317,7 @@ struct strip_products<T, Element, D> {
         EFFINFER_UNROLL
         for (int n = 0; n < D / 16; ++n) {
           std::uint32_t b[2][2];
-          load_two(t, values, (k * 16 + lane % 16) * pitch + n * 8 + lane / 16 * 4, b, std::true_type{});
+          detail::load_two(t, values, (k * 16 + lane % 16) * pitch + n * 8 + lane / 16 * 4, b, std::true_type{});
           EFFINFER_UNROLL
           for (int i = 0; i < 2; ++i) t.mma(out[0][n * 2 + i], p, b[i], T{});
         }
@@ -328,20 +328,6 @@ struct strip_products<T, Element, D> {
  private:
   EFFINFER_HOST_DEVICE static float number(std::uint32_t both, int i) {
     return static_cast<float>(T::from_bits(static_cast<std::uint16_t>(both >> (i * 16))));
-  }
-
-  /// Two second operands of t.mma.
-  template <class Simt, class Shared, bool Transposed>
-  EFFINFER_HOST_DEVICE static void load_two(Simt& t, Shared from, int place, std::uint32_t (&b)[2][2],
-                                            std::bool_constant<Transposed>) {
-    std::uint32_t r[4];
-    if constexpr (Transposed) {
-      t.load_matrices_transposed(from, place, r);
-    } else {
-      t.load_matrices(from, place, r);
-    }
-    EFFINFER_UNROLL
-    for (int i = 0; i < 4; ++i) b[i / 2][i % 2] = r[i];
   }
 };
 
