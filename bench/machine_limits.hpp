@@ -122,7 +122,7 @@ struct bf16_tile_loop {
       ex::tiles::add_bf16_products<2, 5, 6>();
       ex::tiles::add_bf16_products<3, 5, 7>();
     }
-    ex::tiles::store<0, 64>(out);
+    ex::tiles::store<0>(out, 64);
     ex::tiles::release();
   }
   static constexpr double operations = 2.0 * 16 * 16 * 32 * 4 * steps;

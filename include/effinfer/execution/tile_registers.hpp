@@ -7,6 +7,7 @@
 
 #include <effinfer/execution/instruction_set.hpp>
 
+#include <cstddef>
 #include <cstdint>
 
 #if EFFINFER_X86
@@ -38,16 +39,14 @@ inline EFFINFER_TARGET_AMX void load(const void* p) {
   __asm__ volatile("movl %1, %%eax\n\ttileloadd (%0,%%rax,1), %%tmm%c2" ::"r"(p), "i"(Stride), "i"(Tile)
                    : "rax", "memory");
 }
-/// The same of what won't be read again soon: it takes no room in the first-level cache from what will.
-template <int Tile, int Stride>
-inline EFFINFER_TARGET_AMX void load_once(const void* p) {
-  __asm__ volatile("movl %1, %%eax\n\ttileloaddt1 (%0,%%rax,1), %%tmm%c2" ::"r"(p), "i"(Stride), "i"(Tile)
-                   : "rax", "memory");
+/// The same with a stride that only the running program knows; and rows of the tile to memory.
+template <int Tile>
+inline EFFINFER_TARGET_AMX void load(const void* p, std::ptrdiff_t stride) {
+  __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(p), "r"(stride), "i"(Tile) : "memory");
 }
-template <int Tile, int Stride>
-inline EFFINFER_TARGET_AMX void store(void* p) {
-  __asm__ volatile("movl %1, %%eax\n\ttilestored %%tmm%c2, (%0,%%rax,1)" ::"r"(p), "i"(Stride), "i"(Tile)
-                   : "rax", "memory");
+template <int Tile>
+inline EFFINFER_TARGET_AMX void store(void* p, std::ptrdiff_t stride) {
+  __asm__ volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(p), "r"(stride), "i"(Tile) : "memory");
 }
 /// sums[m][n] += sum over k of a[m][2 k] b[k][2 n] + a[m][2 k + 1] b[k][2 n + 1], a and b of bf16, sums in f32.
 /// Exact: the even and the odd products are summed apart, in order, from zero; then both sums are added, and that to sums[m][n],

@@ -13,6 +13,7 @@
 #include <effinfer/execution/cpu.hpp>
 #include <effinfer/execution/vector.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -34,7 +35,9 @@ struct prepared_activations {
   const float* sums = nullptr;              ///< [S, T, 8]: scale * sum of codes
   const std::int32_t* counts = nullptr;     ///< [S, T, 8]: sum of codes
   const std::int32_t* counts_16 = nullptr;  ///< [S, T, 16]: likewise, of 16 columns each
-  const bf16* halves = nullptr;  ///< [S, T, 256], zero beyond M: BF16 weights, where the machine multiplies these
+  /// [S, T, 256], zero beyond M: BF16 weights, where the machine multiplies these. For AMX in tiles of up to 16 tokens and 32
+  /// columns: [ceil(T / 16), 8 S, 16 or what is left of T, 32].
+  const bf16* halves = nullptr;
 };
 
 /// What products read of their activations: adds up by format.
@@ -258,14 +261,17 @@ inline EFFINFER_TARGET_NEON_BF16 void round_to_bf16(bf16* p, const execution::de
 }
 #endif
 
-/// `count` values rounded to bf16, of which the first `left` exist; a multiple of 16.
+/// `count` values rounded to bf16, of which the first `left` exist; a multiple of 16. Between each 32 of them lies a gap of
+/// `gap` others.
 struct round_values {
   static constexpr bool uses_bf16_dot_products = true;
   template <execution::instruction_set Set>
-  static EFFINFER_ALWAYS_INLINE void run(const float* x, std::ptrdiff_t left, bf16* out, std::ptrdiff_t count) {
+  static EFFINFER_ALWAYS_INLINE void run(const float* x, std::ptrdiff_t left, bf16* out, std::ptrdiff_t count,
+                                         std::ptrdiff_t gap) {
     using vector = execution::f32x16<execution::base_of(Set)>;
     for (std::ptrdiff_t i = 0; i < count; i += 16, left -= 16) {
       const vector v = left >= 16 ? vector::load(x + i) : vector::load_first(x + i, left > 0 ? left : 0);
+      if (i > 0 && i % 32 == 0) out += gap;
       if constexpr (Set == execution::instruction_set::avx512_bf16) {
         round_to_bf16(out + i, v.lanes.v);
       } else if constexpr (Set == execution::instruction_set::neon_bf16) {
@@ -324,7 +330,7 @@ struct activation_writer {
             set, quantize_blocks::args{from, 8, left, codes + i * slab_columns, scales + i * 8, sums + i * 8,
                                        counts + i * 8, counts_16 + i * 16});
       }
-      if (kinds.halves) execution::dispatch<round_values>(set, from, left, halves + i * slab_columns, slab_columns);
+      if (kinds.halves) execution::dispatch<round_values>(set, from, left, half(t, s * 8), slab_columns, half_gap(t));
     }
   }
 
@@ -339,10 +345,24 @@ struct activation_writer {
             set, quantize_blocks::args{x + t * 32, some, some * 32, codes + at * 32, scales + at, sums + at,
                                        counts + at, counts_16 + at * 2, slab_columns, 8});
       }
-      for (int i = 0; kinds.halves && i < some; ++i) {
-        execution::dispatch<round_values>(set, x + (t + i) * 32, 32, halves + (at + i * 8) * 32, 32);
-      }
     }
+    for (std::ptrdiff_t t = 0, some = 0; kinds.halves && t < tokens; t += some) {
+      // Side by side: the rest of a tile; elsewhere a row.
+      some = in_tiles() ? std::min(16 - (first + t) % 16, tokens - t) : 1;
+      execution::dispatch<round_values>(set, x + t * 32, some * 32, half(first + t, block), some * 32, 0);
+    }
+  }
+
+  [[nodiscard]] bool in_tiles() const { return set == execution::instruction_set::amx; }
+  /// Columns [32 block, 32 block + 32) of row t in `halves`.
+  [[nodiscard]] bf16* half(std::ptrdiff_t t, std::ptrdiff_t block) const {
+    if (!in_tiles()) return halves + ((block / 8 * rows + t) * 8 + block % 8) * 32;
+    const std::ptrdiff_t first = t / 16 * 16, of_a_tile = std::min<std::ptrdiff_t>(rows - first, 16);
+    return halves + first * slabs_of(columns) * slab_columns + (block * of_a_tile + t - first) * 32;
+  }
+  /// ... and how far behind their end the row's next 32 begin, within a slab.
+  [[nodiscard]] std::ptrdiff_t half_gap(std::ptrdiff_t t) const {
+    return in_tiles() ? (std::min<std::ptrdiff_t>(rows - t / 16 * 16, 16) - 1) * 32 : 0;
   }
 
   [[nodiscard]] prepared_activations result(matrix_view<const float> values) const {

@@ -43,7 +43,7 @@ struct panel_output {
 /// Whether products of these activations go in turns of tokens and columns (tiled_product.hpp). Fewer tokens go over a
 /// panel once.
 inline bool goes_in_turns(const execution::cpu::context& exec, const prepared_activations& p) {
-  return exec.set() == execution::instruction_set::amx && p.halves != nullptr && p.values.rows > 32;
+  return exec.set() == execution::instruction_set::amx && p.halves != nullptr && p.values.rows > 48;
 }
 
 template <class Format>
@@ -102,12 +102,11 @@ inline std::ptrdiff_t panels_a_part(int threads, std::ptrdiff_t panels, std::siz
   return std::max({panels / (16 * threads), (1 << 17) / std::max<std::ptrdiff_t>(work, 1), std::ptrdiff_t{1}});
 }
 
-/// body(first panel, last panel, first token, tokens) for all of a loop over `panels` of `bytes`, on all threads: in turns, all panels
-/// with the first tokens, then with the next, so that those stay in the cache.
+/// body(first panel, last panel, first token, tokens) for all of a loop over `panels` of `bytes`, on all threads: all panels
+/// with the first `some` of the tokens, then with the next, so that those stay in the cache.
 template <class Body>
-void for_panels(const execution::cpu::context& exec, const prepared_activations& p, std::ptrdiff_t panels,
+void for_panels(const execution::cpu::context& exec, std::ptrdiff_t tokens, std::ptrdiff_t some, std::ptrdiff_t panels,
                 std::size_t bytes, const Body& body) {
-  const std::ptrdiff_t tokens = p.values.rows, some = goes_in_turns(exec, p) ? tokens_a_turn : tokens;
   exec.parallel_for((tokens + some - 1) / some * panels, panels_a_part(exec.threads(), panels, bytes, some),
                     [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
                       for (std::ptrdiff_t i = begin, stop = 0; i < end; i = stop) {
@@ -125,10 +124,12 @@ void run_products(Formats, const execution::cpu::context& exec, const prepared_a
   std::size_t bytes = 0;
   for (const product& out : products) panels += out.w->panels(), bytes += out.w->bytes();
   if (p.values.rows <= 0 || panels == 0) return;
-  const std::ptrdiff_t slabs = std::max<std::ptrdiff_t>(slabs_of(p.values.columns), 1);
-  const std::ptrdiff_t slabs_a_part = goes_in_turns(exec, p) ? slabs_a_turn : slabs;
+  const std::ptrdiff_t slabs = std::max<std::ptrdiff_t>(slabs_of(p.values.columns), 1), all = p.values.rows;
+  const bool in_turns = goes_in_turns(exec, p);
+  const std::ptrdiff_t slabs_a_part = in_turns ? std::min(slabs, slabs_a_turn) : slabs;
+  const std::ptrdiff_t turn = in_turns ? tokens_a_turn(all, slabs_a_part * slab_columns) : all;
   for (std::ptrdiff_t slab = 0; slab < slabs; slab += slabs_a_part) {
-    for_panels(exec, p, panels, bytes,
+    for_panels(exec, all, turn, panels, bytes,
                [&](std::ptrdiff_t begin, std::ptrdiff_t end, std::ptrdiff_t first, std::ptrdiff_t tokens) {
                  for (const product& out : products) {
                    const std::ptrdiff_t count = out.w->panels();
@@ -155,10 +156,12 @@ prepared_activations run_combined(Formats, const execution::cpu::context& exec, 
   const std::ptrdiff_t tokens = p.values.rows, panels = a.w->panels();
   const activation_writer to(exec.set(), tokens, a.w->rows, workspace, kinds);
   if (tokens <= 0 || panels == 0) return to.result(a.y);
-  const std::ptrdiff_t tokens_a_step = goes_in_turns(exec, p) ? tokens_a_turn : tokens_a_block;
-  for_panels(exec, p, panels, a.w->bytes() + b.w->bytes(),
+  const bool in_turns = goes_in_turns(exec, p);
+  const std::ptrdiff_t turn = in_turns ? tokens_a_turn(tokens, p.values.columns) : tokens;
+  const std::ptrdiff_t tokens_a_step = in_turns ? turn : tokens_a_block;
+  for_panels(exec, tokens, turn, panels, a.w->bytes() + b.w->bytes(),
              [&](std::ptrdiff_t begin, std::ptrdiff_t end, std::ptrdiff_t first_token, std::ptrdiff_t asked) {
-               constexpr std::ptrdiff_t most = std::max(tokens_a_block, tokens_a_turn);
+               constexpr std::ptrdiff_t most = std::max(tokens_a_block, most_tokens_a_turn);
                alignas(64) float of_a[most * rows_a_panel], of_b[most * rows_a_panel];
                const auto one = [&](std::ptrdiff_t i, std::ptrdiff_t first, std::ptrdiff_t some) {
                  const std::ptrdiff_t row = i * rows_a_panel,

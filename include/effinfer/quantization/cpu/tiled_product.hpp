@@ -1,9 +1,14 @@
 #pragma once
-// Products on AMX, of weights and activations as bf16: 32 rows of weights with up to 32 tokens at a time, in four tiles of sums, for
+// Products on AMX, of weights and activations as bf16: 32 rows of weights with up to 48 tokens at a time, in six tiles of sums, for
 // each 32 columns. BF16 weights with any number of tokens: a panel's pairs of columns lie as a tile takes them. (One token
 // occupies the tiles' unit as long as sixteen, 16 cycles for 1 KiB of weights: less than memory needs to deliver that.) Weights of
-// integer formats with the many tokens of a prompt: a slab of a panel is decoded (slab_decoder.hpp) beside the products of the
-// slab before, and meets tokens_a_turn tokens before the next.
+// integer formats with the many tokens of a prompt: a panel is decoded (slab_decoder.hpp) beside the products of the first tokens
+// that meet it.
+//
+// What bounds it is not the tiles' unit: both operands come from the second-level cache by way of the sixteen lines that the
+// first may await at a time. Six tiles of sums for five of operands ask for fewer lines than four for four. A line from memory
+// waits ten times as long as one from that cache, so the next panel is fetched in several lanes: in each the processor's own
+// prefetcher soon runs ahead, and lets few lines wait.
 //
 // An output is the same additions in the same order in whatever tile it falls: from zero, or from y where the product adds to
 // it, columns in steps of 32, the last filled up with zeros; see execution/tile_registers.hpp for the order within a step.
@@ -16,35 +21,35 @@
 
 namespace effinfer::inline v0::quantization::detail {
 
-/// Tokens that a panel meets at a time, and slabs of their columns: together less than half of the second-level cache (2 MiB on all
-/// processors with AMX), past which the panels stream from further away.
-inline constexpr std::ptrdiff_t tokens_a_turn = 192, slabs_a_turn = 8;
+/// What the activations of a turn may take of the second-level cache (2 MiB on all processors with AMX), and the slabs of
+/// columns that a turn takes where an output can wait in memory for the next.
+inline constexpr std::ptrdiff_t bytes_a_turn = 17 << 16, slabs_a_turn = 8, most_tokens_a_turn = 272;
+
+/// Into how many tokens a turn `tokens` with so many columns are cut: turns of about one size, of whole tiles.
+constexpr std::ptrdiff_t tokens_a_turn(std::ptrdiff_t tokens, std::ptrdiff_t columns) {
+  const std::ptrdiff_t fit = bytes_a_turn / (2 * std::max<std::ptrdiff_t>(columns, 1));
+  const std::ptrdiff_t most = std::clamp<std::ptrdiff_t>(fit, 96, most_tokens_a_turn);
+  const std::ptrdiff_t turns = (tokens + most - 1) / most;
+  return (tokens + 16 * turns - 1) / (16 * turns) * 16;
+}
 
 #if EFFINFER_X86
-/// What is done beside the products of a chunk of slabs, a bit at each step, as they leave the vector unit free.
-template <class Format, bool IsFloat = Format::is_float>
-struct upcoming_weights {  // of BF16: the next chunk is fetched into the second-level cache
-  static constexpr int lines_a_step = 6;
-  const std::byte* lines;
-  EFFINFER_ALWAYS_INLINE void step() {
-    for (int i = 0; i < lines_a_step; ++i, lines += 64) __builtin_prefetch(lines, 0, 2);
+/// The next panel on its way into the second-level cache, a few lines at each step.
+struct coming_panel {
+  const std::byte* line;
+  std::ptrdiff_t lanes, bytes_a_lane, steps;
+
+  /// `bytes` from p on, in `steps` steps.
+  static EFFINFER_ALWAYS_INLINE coming_panel in(std::ptrdiff_t steps, const std::byte* p, std::ptrdiff_t bytes) {
+    const std::ptrdiff_t lines = (bytes + 63) / 64, lanes = (lines + steps - 1) / std::max<std::ptrdiff_t>(steps, 1);
+    const std::ptrdiff_t of_a_lane = lanes > 0 ? (lines + lanes - 1) / lanes : 0;
+    return {p, lanes, of_a_lane * 64, of_a_lane};
   }
-};
-template <class Format>
-struct upcoming_weights<Format, false> {  // the next slab is decoded, and the one after it fetched
-  using decoder = slab_decoder<Format>;
-  static constexpr int lines_a_step = 3;
-  const packed_matrix* w;
-  std::ptrdiff_t panel, slab;  ///< the slab to decode
-  std::byte* decoded;
-  int part, steps_done, steps;
-  const std::byte* lines;
   EFFINFER_ALWAYS_INLINE void step() {
-    for (int i = 0; i < lines_a_step; ++i, lines += 64) __builtin_prefetch(lines, 0, 2);
-    decode_to(decoder::parts * ++steps_done / steps);
-  }
-  EFFINFER_ALWAYS_INLINE void decode_to(int end) {
-    for (; part < end; ++part) decoder::decode(*w, panel, slab, part, decoded);
+    if (--steps < 0) return;
+    const std::byte* p = line;
+    for (std::ptrdiff_t i = 0; i < lanes; ++i, p += bytes_a_lane) __builtin_prefetch(p, 0, 2);
+    line += 64;
   }
 };
 
@@ -53,7 +58,7 @@ struct tiled_product {
   using vector = f32x16<instruction_set::avx512>;
   static constexpr int columns_a_step = 32;
   static constexpr int bytes_a_step = columns_a_step / 2 * bytes_a_pair;
-  static constexpr int bytes_a_token = slab_columns * 2, sums_stride = rows_a_panel * 4;
+  static constexpr std::ptrdiff_t steps_a_slab = slab_columns / columns_a_step;
 
   struct args : panel_args {
     const bf16* x;  ///< see prepared_activations::halves
@@ -62,77 +67,71 @@ struct tiled_product {
 
   template <instruction_set Set>
   static EFFINFER_ALWAYS_INLINE void run(const args& a) {
+    alignas(64) std::byte decoded[Format::is_float ? 64 : slabs_a_turn * bytes_a_bf16_slab];
     int shaped_for = 0;  // tokens
     args one = a;
     for (int i = 0; i < a.panels; ++i, ++one.panel, one.y += rows_a_panel) {
-      for (std::ptrdiff_t token = 0; token < a.asked_tokens; token += tokens_a_turn)
-        multiply_panel(one, token, std::min(tokens_a_turn, a.asked_tokens - token), shaped_for);
+      one.first_slab = a.first_slab;
+      do {  // once even where there are no columns: the outputs are the bias then
+        // BF16 weights go on from memory as they are; others as many as are decoded at a time.
+        one.last_slab = Format::is_float ? a.last_slab : std::min(one.first_slab + slabs_a_turn, a.last_slab);
+        multiply_panel(one, &decoded[0], shaped_for);
+        one.first_slab = one.last_slab;
+      } while (one.first_slab < a.last_slab);
     }
     execution::tiles::release();
   }
 
  private:
-  static EFFINFER_ALWAYS_INLINE void multiply_panel(const args& a, std::ptrdiff_t token, std::ptrdiff_t tokens,
-                                                    int& shaped_for) {
-    alignas(64) float sums[tokens_a_turn * rows_a_panel];
-    alignas(64) std::byte decoded[Format::is_float ? 1 : 2][Format::is_float ? 64 : bytes_a_bf16_slab];
-    const bool goes_on = a.first_slab > 0 || a.adds, ends = a.last_slab >= slabs_of(a.w->columns);
-    // The weights of a chunk stay in the first-level cache while the tokens pass by.
-    const std::ptrdiff_t chunk = !Format::is_float ? 1 : tokens > 32 ? 2 : std::max<std::ptrdiff_t>(a.last_slab, 1);
-    std::ptrdiff_t slab = a.first_slab;
-    if constexpr (!Format::is_float) {
-      if (slab < a.last_slab) upcoming(a, slab, tokens, &decoded[slab % 2][0]).decode_to(slab_decoder<Format>::parts);
-    }
-    do {  // once even where there are no columns: the outputs are the bias then
-      const std::ptrdiff_t stop = std::min(slab + chunk, a.last_slab);
-      const std::byte* w = nullptr;
-      if constexpr (Format::is_float) {
-        w = a.w->panel(a.panel) + slab * bytes_a_bf16_slab;
-      } else {
-        w = &decoded[slab % 2][0];
-      }
-      auto next = upcoming(a, stop, tokens, &decoded[Format::is_float ? 0 : stop % 2][0]);
-      for (std::ptrdiff_t t = 0; t < tokens; t += 32) {
-        const int some = static_cast<int>(std::min<std::ptrdiff_t>(tokens - t, 32));
-        if (some != shaped_for) shape(some), shaped_for = some;
-        const piece p{w, a.x + (slab * a.tokens + a.first_token + token + t) * slab_columns,
-                      std::min(a.w->columns, stop * slab_columns) - slab * slab_columns, &sums[t * rows_a_panel],
-                      slab > a.first_slab || goes_on};
-        for (int i = 0; goes_on && slab == a.first_slab && i < some; ++i)
-          read_row(a, token + t + i, p.sums + i * rows_a_panel);
-        if (tokens > 32) {
-          some > 16 ? multiply<2, false>(a, p, next) : multiply<1, false>(a, p, next);
-        } else {
-          some > 16 ? multiply<2, true>(a, p, next) : multiply<1, true>(a, p, next);
-        }
-        // Not all tokens at once: what is stored here goes to memory beside the products of the next.
-        for (int i = 0; stop == a.last_slab && i < some; ++i)
-          write_row(a, token + t + i, ends, p.sums + i * rows_a_panel);
-      }
-      if constexpr (!Format::is_float) {
-        if (stop < a.last_slab) next.decode_to(slab_decoder<Format>::parts);
-      }
-      slab = stop;
-    } while (slab < a.last_slab);
+  /// Of `left` tokens those that go together: 48 where there are enough, and no few left over if it can be helped.
+  static EFFINFER_ALWAYS_INLINE int tokens_together(std::ptrdiff_t left) {
+    if (left == 48 || left > 64) return 48;
+    return static_cast<int>(std::min<std::ptrdiff_t>(left, 32));
   }
 
-  /// What is to be done beside the products of the slabs before `slab`.
-  static EFFINFER_ALWAYS_INLINE upcoming_weights<Format> upcoming(const args& a, std::ptrdiff_t slab,
-                                                                  std::ptrdiff_t tokens, std::byte* decoded) {
-    if constexpr (Format::is_float) {
-      return {a.w->panel(a.panel) + slab * bytes_a_bf16_slab};
-    } else {
-      constexpr int steps = slab_columns / columns_a_step;
-      const bool exists = slab < a.last_slab;
-      return {a.w,
-              a.panel,
-              slab,
-              decoded,
-              exists ? 0 : slab_decoder<Format>::parts,
-              0,
-              static_cast<int>((tokens + 31) / 32) * steps,
-              slab_decoder<Format>::packed(*a.w, a.panel, slab + 1)};
+  static EFFINFER_ALWAYS_INLINE void multiply_panel(const args& a, std::byte* decoded, int& shaped_for) {
+    const std::ptrdiff_t tokens = a.asked_tokens, first_column = a.first_slab * slab_columns;
+    const std::ptrdiff_t columns = std::min(a.w->columns, a.last_slab * slab_columns) - first_column;
+    const std::ptrdiff_t steps = (columns + columns_a_step - 1) / columns_a_step;
+    const bool goes_on = a.first_slab > 0 || a.adds, ends = a.last_slab >= slabs_of(a.w->columns);
+    // Sums go from tiles to y and back. Where a bias comes on top, or y has fewer than 32 columns left, they are put down in between.
+    const bool at_once = a.w->rows - a.panel * rows_a_panel >= rows_a_panel && !(ends && a.bias != nullptr);
+    alignas(64) float kept[48 * rows_a_panel];
+    piece p{Format::is_float ? packed(a, a.panel) : decoded, nullptr, columns, nullptr, 0, goes_on};
+    const bool streams = tokens_together(tokens) == tokens;
+    coming_panel next = coming_panel::in(streams && Format::is_float ? 0 : (tokens + 47) / 48 * steps,
+                                         packed(a, a.panel + 1), packed_bytes(a));
+    for (std::ptrdiff_t t = 0; t < tokens;) {
+      const int some = tokens_together(tokens - t);
+      if (some != shaped_for) shape(some), shaped_for = some;
+      p.x = a.x + (a.first_token + t) * slabs_of(a.w->columns) * slab_columns;
+      p.first_step = first_column / columns_a_step;
+      p.tokens_left = a.tokens - a.first_token - t;
+      p.sums = at_once ? a.y + t * a.y_stride : &kept[0];
+      p.stride = at_once ? a.y_stride * 4 : rows_a_panel * 4;
+      for (int i = 0; !at_once && goes_on && i < some; ++i) read_row(a, t + i, p.sums + i * rows_a_panel);
+      if constexpr (Format::is_float) {
+        streams ? multiply_some<with::weights_from_memory>(a, p, some, next)
+                : multiply_some<with::weights_at_hand>(a, p, some, next);
+      } else {
+        t == 0 ? multiply_some<with::decoding>(a, p, some, next)
+               : multiply_some<with::weights_at_hand>(a, p, some, next);
+      }
+      for (int i = 0; !at_once && i < some; ++i) write_row(a, t + i, ends, p.sums + i * rows_a_panel);
+      t += some;
     }
+  }
+
+  /// The packed slabs [first_slab, last_slab) of a panel.
+  static EFFINFER_ALWAYS_INLINE const std::byte* packed(const args& a, std::ptrdiff_t panel) {
+    if constexpr (Format::is_float) {
+      return a.w->panel(panel) + a.first_slab * bytes_a_bf16_slab;
+    } else {
+      return slab_decoder<Format>::packed(*a.w, panel, a.first_slab);
+    }
+  }
+  static EFFINFER_ALWAYS_INLINE std::ptrdiff_t packed_bytes(const args& a) {
+    return a.w->panel_bytes * (a.last_slab - a.first_slab) / std::max<std::ptrdiff_t>(slabs_of(a.w->columns), 1);
   }
 
   static EFFINFER_ALWAYS_INLINE void read_row(const args& a, std::ptrdiff_t token, float* sums) {
@@ -159,84 +158,144 @@ struct tiled_product {
     }
   }
 
-  /// Tiles 0 and 1 for the sums of the first sixteen tokens, 2 and 3 for those of the others; 4 and 5 for the tokens, 6 and
-  /// 7 for weights.
+  /// Of 48 tokens: tiles 0 to 5 for the sums, two for each sixteen tokens; 6 for weights, 7 for tokens. Of up to 32: tiles 0 and 1 for
+  /// the sums of the first sixteen, 2 and 3 for those of the others; 4 and 5 for the tokens, 6 and 7 for weights.
   static EFFINFER_ALWAYS_INLINE void shape(int tokens) {
     execution::tiles::shapes shapes;
     for (int i = 0; i < 6; ++i) {
-      const int rows = i == 2 || i == 3 || i == 5 ? tokens - 16 : tokens;
+      const int rows = tokens == 48 ? 16 : i == 2 || i == 3 || i == 5 ? tokens - 16 : tokens;
       shapes.set(i, std::clamp(rows, 1, 16), 64);
     }
     shapes.set(6, 16, 64), shapes.set(7, 16, 64);
     execution::tiles::configure(shapes);
   }
 
-  /// Some columns of a panel, and the tokens of a tile or two.
+  /// Some columns of a panel, and the tokens that they meet.
   struct piece {
     const std::byte* w;
-    const bf16* x;
+    const bf16* x;  ///< the first sixteen tokens, all their columns
     std::ptrdiff_t columns;
     float* sums;
+    std::ptrdiff_t stride;  ///< bytes
     bool goes_on;
+    std::ptrdiff_t first_step = 0, tokens_left = 0;  ///< tokens from x on
   };
+  /// What is done beside the products.
+  enum class with { weights_from_memory, weights_at_hand, decoding };
 
-  /// `Sixteens` times sixteen tokens, the last maybe fewer. `Streams`: the weights come from memory and are read once.
-  template <int Sixteens, bool Streams>
-  static EFFINFER_ALWAYS_INLINE void multiply(const args& a, const piece& p, upcoming_weights<Format>& next) {
+  template <with Beside>
+  static EFFINFER_ALWAYS_INLINE void multiply_some(const args& a, const piece& p, int tokens, coming_panel& next) {
+    if (tokens == 48) {
+      multiply<3, Beside>(a, p, next);
+    } else if (tokens > 16) {
+      multiply<2, Beside>(a, p, next);
+    } else {
+      multiply<1, Beside>(a, p, next);
+    }
+  }
+
+  /// `Sixteens` times sixteen tokens, the last of up to two maybe fewer.
+  template <int Sixteens, with Beside>
+  static EFFINFER_ALWAYS_INLINE void multiply(const args& a, const piece& p, coming_panel& next) {
+    start<Sixteens>(p);
+    const std::byte* w = p.w;
+    const auto* x = reinterpret_cast<const std::byte*>(p.x);
+    // The tiles of sixteen tokens lie one behind the other; those of the last tokens have fewer rows.
+    const std::ptrdiff_t to_next = 16 * slabs_of(a.w->columns) * slab_columns * 2;
+    const std::ptrdiff_t tile = std::min<std::ptrdiff_t>(p.tokens_left, 16) * 64;
+    const std::ptrdiff_t second = std::clamp<std::ptrdiff_t>(p.tokens_left - 16, 0, 16) * 64;
+    const std::byte *x1 = x + to_next + p.first_step * second, *x2 = x + 2 * to_next + p.first_step * tile;
+    x += p.first_step * tile;
+    decode<Beside>(a, 0, p);
+    std::ptrdiff_t step = 0, columns = p.columns;
+    // What is decoded is whole steps; a panel of BF16 ends with its last pair.
+    for (; columns >= (Format::is_float ? columns_a_step : 1); columns -= columns_a_step, w += bytes_a_step) {
+      if constexpr (Beside == with::weights_from_memory) {
+        fetch_ahead<bytes_a_step>(a, w);
+      } else {
+        next.step();
+      }
+      decode<Beside>(a, ++step, p);
+      add_step<Sixteens>(w, x, x1, x2);
+      x += tile, x1 += second, x2 += tile;
+    }
+    if (Format::is_float && columns > 0) {
+      alignas(64) std::byte rest[bytes_a_step] = {};
+      __builtin_memcpy(rest, w, static_cast<std::size_t>((columns + 1) / 2 * bytes_a_pair));
+      add_step<Sixteens>(&rest[0], x, x1, x2);
+    }
+    finish<Sixteens>(p);
+  }
+
+  /// Decodes the weights of step `step` of a piece, if there is one.
+  template <with Beside>
+  static EFFINFER_ALWAYS_INLINE void decode(const args& a, std::ptrdiff_t step, const piece& p) {
+    if constexpr (Beside == with::decoding) {
+      if (step * columns_a_step >= p.columns) return;
+      const std::ptrdiff_t slab = step / steps_a_slab;
+      const int part = static_cast<int>(step % steps_a_slab) * 2;
+      std::byte* const to = const_cast<std::byte*>(p.w) + slab * bytes_a_bf16_slab;
+      slab_decoder<Format>::decode(*a.w, a.panel, a.first_slab + slab, part, to);
+      slab_decoder<Format>::decode(*a.w, a.panel, a.first_slab + slab, part + 1, to);
+    }
+  }
+
+  template <int Sixteens>
+  static EFFINFER_ALWAYS_INLINE void add_step(const std::byte* w, const std::byte* x, const std::byte* x1,
+                                              const std::byte* x2) {
     namespace tiles = execution::tiles;
-    float* second = p.sums + 16 * rows_a_panel;
+    if constexpr (Sixteens == 3) {
+      tiles::load<6, bytes_a_pair>(w);
+      tiles::load<7, 64>(x), tiles::add_bf16_products<0, 7, 6>();
+      tiles::load<7, 64>(x1), tiles::add_bf16_products<2, 7, 6>();
+      tiles::load<7, 64>(x2), tiles::add_bf16_products<4, 7, 6>();
+      tiles::load<6, bytes_a_pair>(w + 64);
+      tiles::add_bf16_products<5, 7, 6>();
+      tiles::load<7, 64>(x1), tiles::add_bf16_products<3, 7, 6>();
+      tiles::load<7, 64>(x), tiles::add_bf16_products<1, 7, 6>();
+    } else {
+      tiles::load<4, 64>(x);
+      tiles::load<6, bytes_a_pair>(w), tiles::add_bf16_products<0, 4, 6>();
+      tiles::load<7, bytes_a_pair>(w + 64), tiles::add_bf16_products<1, 4, 7>();
+      if constexpr (Sixteens == 2) {
+        tiles::load<5, 64>(x1), tiles::add_bf16_products<2, 5, 6>();
+        tiles::add_bf16_products<3, 5, 7>();
+      }
+    }
+  }
+
+  template <int Sixteens>
+  static EFFINFER_ALWAYS_INLINE void start(const piece& p) {
+    namespace tiles = execution::tiles;
     if (!p.goes_on) {
       tiles::zero<0>(), tiles::zero<1>();
       if constexpr (Sixteens > 1) tiles::zero<2>(), tiles::zero<3>();
-    } else {
-      tiles::load<0, sums_stride>(p.sums), tiles::load<1, sums_stride>(p.sums + rows_a_half);
-      if constexpr (Sixteens > 1)
-        tiles::load<2, sums_stride>(second), tiles::load<3, sums_stride>(second + rows_a_half);
+      if constexpr (Sixteens > 2) tiles::zero<4>(), tiles::zero<5>();
+      return;
     }
-    const std::byte* w = p.w;
-    const bf16* x = p.x;
-    for (std::ptrdiff_t left = p.columns; left > 0; left -= slab_columns, x += a.tokens * slab_columns) {
-      const std::ptrdiff_t columns = std::min(left, slab_columns);
-      std::ptrdiff_t c = 0;
-      // A decoded slab holds whole steps; a panel of BF16 ends with its last pair.
-      for (; c + (Format::is_float ? columns_a_step : 1) <= columns; c += columns_a_step, w += bytes_a_step) {
-        if constexpr (Streams && Format::is_float) {
-          fetch_ahead<bytes_a_step>(a, w);
-        } else {
-          next.step();
-        }
-        add_step<Sixteens, Streams>(w, x + c);
-      }
-      if (!Format::is_float || c == columns) continue;
-      alignas(64) std::byte rest[bytes_a_step] = {};
-      __builtin_memcpy(rest, w, static_cast<std::size_t>((columns - c + 1) / 2 * bytes_a_pair));
-      add_step<Sixteens, Streams>(&rest[0], x + c);
-    }
-    tiles::store<0, sums_stride>(p.sums), tiles::store<1, sums_stride>(p.sums + rows_a_half);
-    if constexpr (Sixteens > 1)
-      tiles::store<2, sums_stride>(second), tiles::store<3, sums_stride>(second + rows_a_half);
-  }
-
-  template <int Sixteens, bool Streams>
-  static EFFINFER_ALWAYS_INLINE void add_step(const std::byte* w, const bf16* x) {
-    namespace tiles = execution::tiles;
-    load_tokens<4, Streams>(x);
-    tiles::load<6, bytes_a_pair>(w);
-    tiles::add_bf16_products<0, 4, 6>();
-    tiles::load<7, bytes_a_pair>(w + 64);
-    tiles::add_bf16_products<1, 4, 7>();
+    const auto* sums = reinterpret_cast<const std::byte*>(p.sums);
+    tiles::load<0>(sums, p.stride), tiles::load<1>(sums + 64, p.stride);
     if constexpr (Sixteens > 1) {
-      load_tokens<5, Streams>(x + 16 * slab_columns);
-      tiles::add_bf16_products<2, 5, 6>();
-      tiles::add_bf16_products<3, 5, 7>();
+      sums += 16 * p.stride;
+      tiles::load<2>(sums, p.stride), tiles::load<3>(sums + 64, p.stride);
+    }
+    if constexpr (Sixteens > 2) {
+      sums += 16 * p.stride;
+      tiles::load<4>(sums, p.stride), tiles::load<5>(sums + 64, p.stride);
     }
   }
-  template <int Tile, bool Streams>
-  static EFFINFER_ALWAYS_INLINE void load_tokens(const bf16* x) {
-    if constexpr (Streams) {
-      execution::tiles::load<Tile, bytes_a_token>(x);
-    } else {
-      execution::tiles::load_once<Tile, bytes_a_token>(x);
+  template <int Sixteens>
+  static EFFINFER_ALWAYS_INLINE void finish(const piece& p) {
+    namespace tiles = execution::tiles;
+    auto* sums = reinterpret_cast<std::byte*>(p.sums);
+    tiles::store<0>(sums, p.stride), tiles::store<1>(sums + 64, p.stride);
+    if constexpr (Sixteens > 1) {
+      sums += 16 * p.stride;
+      tiles::store<2>(sums, p.stride), tiles::store<3>(sums + 64, p.stride);
+    }
+    if constexpr (Sixteens > 2) {
+      sums += 16 * p.stride;
+      tiles::store<4>(sums, p.stride), tiles::store<5>(sums + 64, p.stride);
     }
   }
 };
