@@ -62,10 +62,11 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
     static constexpr std::make_integer_sequence<int, Halves * Tokens> all{};
     vector sum[Halves * Tokens];
 
-    EFFINFER_ALWAYS_INLINE void run(const args& a, const panel_piece& piece, int first_half, std::ptrdiff_t token) {
+    EFFINFER_ALWAYS_INLINE void run(const args& a, panel_piece& piece, int first_half, std::ptrdiff_t token) {
       const std::ptrdiff_t first = piece.first_slab * slab_columns;
       std::ptrdiff_t left = std::min(a.w->columns, piece.last_slab * slab_columns) - first;
       const std::byte* w = a.w->panel(a.panel) + (first / columns_a_step * 2 + first_half) * bytes_a_step;
+      coming_weights next = piece.next;
       begin(piece, first_half, token, all);
       if constexpr (execution::has_bf16_dot_products(Set)) {
         const auto* x = reinterpret_cast<const std::int8_t*>(a.x_halves) +
@@ -73,7 +74,7 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
         for (; left > 0; left -= slab_columns) {
           const std::ptrdiff_t steps = (std::min(left, slab_columns) + 1) / 2;
           for (std::ptrdiff_t i = 0; i < steps; ++i, w += 2 * bytes_a_step) {
-            fetch_ahead<bytes_a_step * Halves>(a, w);
+            fetch_for<bytes_a_step * Halves>(a, next, w);
             pair_step(w, x + i * 4, halves, tokens);
           }
           x += a.tokens * bytes_a_half_slab;
@@ -81,12 +82,13 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
       } else {
         const float* x = a.x + token * a.x_stride + first;
         for (; left >= columns_a_step; left -= columns_a_step, w += 2 * bytes_a_step, x += columns_a_step) {
-          fetch_ahead<bytes_a_step * Halves>(a, w);
+          fetch_for<bytes_a_step * Halves>(a, next, w);
           step<0>(w, x, a.x_stride, halves, tokens);
           if constexpr (is_bf16) step<1>(w, x + 1, a.x_stride, halves, tokens);
         }
         if (left > 0) step<0>(w, x, a.x_stride, halves, tokens);
       }
+      piece.next = next;
       end(a, piece, first_half, token, all);
     }
 
@@ -166,7 +168,14 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
 
   template <instruction_set Set>
   struct panel {
-    EFFINFER_ALWAYS_INLINE void operator()(const args& a, const panel_piece& p) const {
+    static constexpr std::ptrdiff_t steps_a_slab = slab_columns / columns_a_step;
+    static constexpr std::ptrdiff_t passes(std::ptrdiff_t tokens) {
+      if (execution::base_of(Set) == instruction_set::avx512) return (tokens + 11) / 12;
+      if (Set == instruction_set::avx2) return tokens / 6 * 2 + (tokens % 6 + 1) / 2;
+      if (execution::base_of(Set) == instruction_set::neon) return tokens / 6 * 2 + (tokens % 6 + 1) / 2;
+      return tokens + tokens % 2;
+    }
+    EFFINFER_ALWAYS_INLINE void operator()(const args& a, panel_piece& p) const {
       std::ptrdiff_t token = p.first_token;
       const std::ptrdiff_t last = token + p.tokens;
       if constexpr (execution::has_bf16_dot_products(Set) && execution::base_of(Set) == instruction_set::avx512) {
@@ -201,7 +210,7 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
       }
     }
     template <int... Tokens>
-    EFFINFER_ALWAYS_INLINE void rest(const args& a, const panel_piece& p, std::ptrdiff_t token, std::ptrdiff_t count,
+    EFFINFER_ALWAYS_INLINE void rest(const args& a, panel_piece& p, std::ptrdiff_t token, std::ptrdiff_t count,
                                      std::integer_sequence<int, Tokens...>) const {
       ((count == Tokens ? tile<Set, 2, Tokens>().run(a, p, 0, token) : void()), ...);
     }

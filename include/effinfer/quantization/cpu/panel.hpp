@@ -34,12 +34,33 @@ inline constexpr int panels_a_group = 4;
 /// What some panels, and the activations of a block of tokens that they meet, may each take of the second-level cache.
 inline constexpr std::ptrdiff_t bytes_a_group = 256 << 10;
 
+/// Weights on their way into the second-level cache, a few lines at each step of products of those before them. In each of
+/// the lanes the processor's own prefetcher soon runs ahead, so that few lines are waited for.
+struct coming_weights {
+  const std::byte* line = nullptr;
+  std::ptrdiff_t lanes = 0, bytes_a_lane = 0, steps = 0;
+
+  /// `bytes` from p on, within so many steps.
+  static EFFINFER_ALWAYS_INLINE coming_weights within(std::ptrdiff_t steps, const std::byte* p, std::ptrdiff_t bytes) {
+    const std::ptrdiff_t lines = (bytes + 63) / 64, lanes = (lines + steps - 1) / std::max<std::ptrdiff_t>(steps, 1);
+    const std::ptrdiff_t of_a_lane = lanes > 0 ? (lines + lanes - 1) / lanes : 0;
+    return {p, lanes, of_a_lane * 64, of_a_lane};
+  }
+  EFFINFER_ALWAYS_INLINE void step() {
+    if (--steps < 0) return;
+    const std::byte* p = line;
+    for (std::ptrdiff_t i = 0; i < lanes; ++i, p += bytes_a_lane) __builtin_prefetch(p, 0, 2);
+    line += 64;
+  }
+};
+
 /// Some tokens and some slabs of a panel: what a product does in one go.
 struct panel_piece {
   std::ptrdiff_t first_token, tokens;
   std::ptrdiff_t first_slab, last_slab;
   float* sums;  ///< [tokens, 32]: unfinished, unless these slabs are the first, and again unless they are the last
   bool begins, ends;
+  coming_weights next;  ///< where the piece is gone over several times; else its own weights are fetched ahead
 };
 
 /// Fetches what is to come of a stream: `Bytes` a step, so far ahead as bytes are on their way from memory at full rate.
@@ -47,9 +68,19 @@ template <int Bytes>
 EFFINFER_ALWAYS_INLINE void fetch_ahead(const panel_args& a, const std::byte* p) {
   for (int i = 0; i < Bytes; i += 64) __builtin_prefetch(p + a.ahead + i);
 }
+/// The same at a step of a piece.
+template <int Bytes>
+EFFINFER_ALWAYS_INLINE void fetch_for(const panel_args& a, coming_weights& next, const std::byte* p) {
+  if (next.lanes > 0) {
+    next.step();
+  } else {
+    fetch_ahead<Bytes>(a, p);
+  }
+}
 
 /// `run(panel, piece)` for all of some panels, whose slabs take `bytes_a_slab`; `bytes_a_column` is what an activation
-/// takes. Up to `few` tokens go over a panel once.
+/// takes. Up to `few` tokens go over a panel once; more go `run.passes(tokens)` times over each chunk, by `run.steps_a_slab` steps for
+/// each of its slabs.
 template <class Args, class Run>
 EFFINFER_ALWAYS_INLINE void for_pieces(const Args& a, std::ptrdiff_t few, std::ptrdiff_t bytes_a_slab,
                                        std::ptrdiff_t bytes_a_column, const Run& run) {
@@ -70,8 +101,16 @@ EFFINFER_ALWAYS_INLINE void for_pieces(const Args& a, std::ptrdiff_t few, std::p
         std::ptrdiff_t slab = first;
         do {
           const std::ptrdiff_t stop = std::min(slab + chunk, end);
-          run(one, panel_piece{token, tokens, slab, stop, sums + i * tokens_a_block * rows_a_panel, slab == 0,
-                               stop == slabs});
+          panel_piece piece{token,    tokens,       slab, stop, sums + i * tokens_a_block * rows_a_panel, slab == 0,
+                            stop == slabs, {}};
+          if (!at_once) {
+            // Where this turn of the panel ends, the next panel's begins.
+            const std::byte* const coming = a.w->panel(one.panel + (stop < end ? 0 : 1)) + a.w->panel_head +
+                                            (stop < end ? stop : first) * bytes_a_slab;
+            piece.next = coming_weights::within(run.passes(tokens) * (stop - slab) * run.steps_a_slab, coming,
+                                                chunk * bytes_a_slab);
+          }
+          run(one, piece);
           slab = stop;
         } while (slab < end);
       }

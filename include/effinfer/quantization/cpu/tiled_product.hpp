@@ -6,9 +6,8 @@
 // that meet it.
 //
 // What bounds it is not the tiles' unit: both operands come from the second-level cache by way of the sixteen lines that the
-// first may await at a time. Six tiles of sums for five of operands ask for fewer lines than four for four. A line from memory
-// waits ten times as long as one from that cache, so the next panel is fetched in several lanes: in each the processor's own
-// prefetcher soon runs ahead, and lets few lines wait.
+// first may await at a time. Six tiles of sums for five of operands ask for fewer lines than four for four, and a line from memory
+// waits ten times as long as one from that cache: the next panel is fetched all along, by few lines at a time.
 //
 // An output is the same additions in the same order in whatever tile it falls: from zero, or from y where the product adds to
 // it, columns in steps of 32, the last filled up with zeros; see execution/tile_registers.hpp for the order within a step.
@@ -34,25 +33,6 @@ constexpr std::ptrdiff_t tokens_a_turn(std::ptrdiff_t tokens, std::ptrdiff_t col
 }
 
 #if EFFINFER_X86
-/// The next panel on its way into the second-level cache, a few lines at each step.
-struct coming_panel {
-  const std::byte* line;
-  std::ptrdiff_t lanes, bytes_a_lane, steps;
-
-  /// `bytes` from p on, in `steps` steps.
-  static EFFINFER_ALWAYS_INLINE coming_panel in(std::ptrdiff_t steps, const std::byte* p, std::ptrdiff_t bytes) {
-    const std::ptrdiff_t lines = (bytes + 63) / 64, lanes = (lines + steps - 1) / std::max<std::ptrdiff_t>(steps, 1);
-    const std::ptrdiff_t of_a_lane = lanes > 0 ? (lines + lanes - 1) / lanes : 0;
-    return {p, lanes, of_a_lane * 64, of_a_lane};
-  }
-  EFFINFER_ALWAYS_INLINE void step() {
-    if (--steps < 0) return;
-    const std::byte* p = line;
-    for (std::ptrdiff_t i = 0; i < lanes; ++i, p += bytes_a_lane) __builtin_prefetch(p, 0, 2);
-    line += 64;
-  }
-};
-
 template <class Format>
 struct tiled_product {
   using vector = f32x16<instruction_set::avx512>;
@@ -99,7 +79,7 @@ struct tiled_product {
     alignas(64) float kept[48 * rows_a_panel];
     piece p{Format::is_float ? packed(a, a.panel) : decoded, nullptr, columns, nullptr, 0, goes_on};
     const bool streams = tokens_together(tokens) == tokens;
-    coming_panel next = coming_panel::in(streams && Format::is_float ? 0 : (tokens + 47) / 48 * steps,
+    coming_weights next = coming_weights::within(streams && Format::is_float ? 0 : (tokens + 47) / 48 * steps,
                                          packed(a, a.panel + 1), packed_bytes(a));
     for (std::ptrdiff_t t = 0; t < tokens;) {
       const int some = tokens_together(tokens - t);
@@ -184,7 +164,7 @@ struct tiled_product {
   enum class with { weights_from_memory, weights_at_hand, decoding };
 
   template <with Beside>
-  static EFFINFER_ALWAYS_INLINE void multiply_some(const args& a, const piece& p, int tokens, coming_panel& next) {
+  static EFFINFER_ALWAYS_INLINE void multiply_some(const args& a, const piece& p, int tokens, coming_weights& next) {
     if (tokens == 48) {
       multiply<3, Beside>(a, p, next);
     } else if (tokens > 16) {
@@ -196,7 +176,7 @@ struct tiled_product {
 
   /// `Sixteens` times sixteen tokens, the last of up to two maybe fewer.
   template <int Sixteens, with Beside>
-  static EFFINFER_ALWAYS_INLINE void multiply(const args& a, const piece& p, coming_panel& next) {
+  static EFFINFER_ALWAYS_INLINE void multiply(const args& a, const piece& p, coming_weights& next) {
     start<Sixteens>(p);
     const std::byte* w = p.w;
     const auto* x = reinterpret_cast<const std::byte*>(p.x);
