@@ -9,6 +9,7 @@
 #include <effinfer/quantization/packed_matrix.hpp>
 
 #include <algorithm>
+#include <utility>
 
 namespace effinfer::inline v0::quantization::detail {
 
@@ -63,10 +64,14 @@ struct panel_piece {
   coming_weights next;  ///< where the piece is gone over several times; else its own weights are fetched ahead
 };
 
+template <int... Line>
+EFFINFER_ALWAYS_INLINE void fetch_lines(const std::byte* p, std::integer_sequence<int, Line...>) {
+  (__builtin_prefetch(p + Line * 64), ...);  // no loop: at -O2 it would stay one, a tenth of a step's time
+}
 /// Fetches what is to come of a stream: `Bytes` a step, so far ahead as bytes are on their way from memory at full rate.
 template <int Bytes>
 EFFINFER_ALWAYS_INLINE void fetch_ahead(const panel_args& a, const std::byte* p) {
-  for (int i = 0; i < Bytes; i += 64) __builtin_prefetch(p + a.ahead + i);
+  fetch_lines(p + a.ahead, std::make_integer_sequence<int, (Bytes + 63) / 64>());
 }
 /// The same at a step of a piece.
 template <int Bytes>
@@ -101,8 +106,8 @@ EFFINFER_ALWAYS_INLINE void for_pieces(const Args& a, std::ptrdiff_t few, std::p
         std::ptrdiff_t slab = first;
         do {
           const std::ptrdiff_t stop = std::min(slab + chunk, end);
-          panel_piece piece{token,    tokens,       slab, stop, sums + i * tokens_a_block * rows_a_panel, slab == 0,
-                            stop == slabs, {}};
+          panel_piece piece{token,     tokens,        slab, stop, sums + i * tokens_a_block * rows_a_panel,
+                            slab == 0, stop == slabs, {}};
           if (!at_once) {
             // Where this turn of the panel ends, the next panel's begins.
             const std::byte* const coming = a.w->panel(one.panel + (stop < end ? 0 : 1)) + a.w->panel_head +
