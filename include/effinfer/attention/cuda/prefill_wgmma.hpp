@@ -28,6 +28,8 @@
 #include <effinfer/execution/simt/context.hpp>
 #include <effinfer/execution/simt/grid.hpp>
 #include <effinfer/execution/simt/hopper.hpp>
+#include <effinfer/execution/simt/pack.hpp>
+#include <effinfer/execution/simt/transpose.hpp>
 #include <effinfer/kv_cache/view.hpp>
 
 #include <cstddef>
@@ -453,8 +455,8 @@ struct prefill_wgmma {
         EFFINFER_UNROLL
         for (int i = 0; i < 4; ++i)
           words[i] = detail::pair<T>(out[c + i][half * 2] * factor, out[c + i][half * 2 + 1] * factor);
-        detail::gather_pieces(t, words);
-        if (r < block.past_row) detail::store_words(to + c * 8, words);
+        execution::simt::transpose_words<1>(t, words);
+        if (r < block.past_row) execution::simt::store_words(to + c * 8, words);
       }
     }
   }

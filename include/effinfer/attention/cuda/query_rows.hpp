@@ -103,16 +103,6 @@ EFFINFER_HOST_DEVICE void store_pair(T* to, std::uint32_t both) {
 #endif
 }
 
-/// Four words of a row, 16-byte aligned.
-template <class T>
-EFFINFER_HOST_DEVICE void store_words(T* to, const std::uint32_t (&words)[4]) {
-#if defined(__CUDA_ARCH__)
-  *reinterpret_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
-#else
-  __builtin_memcpy(to, words, sizeof words);
-#endif
-}
-
 /// Four floats of global memory at a multiple of 16 bytes.
 EFFINFER_HOST_DEVICE inline void load_floats(const float* from, float (&to)[4]) {
 #if defined(__CUDA_ARCH__)
@@ -121,26 +111,6 @@ EFFINFER_HOST_DEVICE inline void load_floats(const float* from, float (&to)[4]) 
 #else
   __builtin_memcpy(to, from, sizeof to);
 #endif
-}
-
-/// Of four matrices of 8 columns, one word of each in every lane: word i of lane l becomes that of lane l / 4 * 4 + i, of
-/// matrix l % 4. So four lanes, which had a piece of 4 bytes of each of four pieces of 16, have one whole piece each. All lanes
-/// call it.
-template <class Simt>
-EFFINFER_HOST_DEVICE void gather_pieces(Simt& t, std::uint32_t (&w)[4]) {
-  const bool odd = t.lane() % 2 == 1, high = t.lane() % 4 >= 2;
-  EFFINFER_UNROLL
-  for (int i = 0; i < 4; i += 2) {
-    const std::uint32_t got = t.shuffle_xor(odd ? w[i] : w[i + 1], 1);
-    w[i] = odd ? got : w[i];
-    w[i + 1] = odd ? w[i + 1] : got;
-  }
-  EFFINFER_UNROLL
-  for (int i = 0; i < 2; ++i) {
-    const std::uint32_t got = t.shuffle_xor(high ? w[i] : w[i + 2], 2);
-    w[i] = high ? got : w[i];
-    w[i + 2] = high ? w[i + 2] : got;
-  }
 }
 
 /// x, of which a compiler knows nothing: what is made of it is made then, and not kept in registers from one round of a loop to the next.
