@@ -34,7 +34,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <string>
 #include <type_traits>
 
@@ -94,19 +93,13 @@ struct prefill_wgmma {
   static constexpr int shared_bytes = query_bytes + 2 * stages * tile_bytes + barriers * 8;
   static_assert(shared_bytes <= 227 * 1024);
 
-  /// Errors: `mismatch` (a plan for another head size or form), `limit` (2^31 tiles of all key heads).
+  /// Error: `mismatch` (a plan for another head size or form).
   static execution::simt::grid plan(const args& a) {
-    const char* const who = "attention::cuda::prefill_wgmma";
     if (a.heads.head_size != D || a.plan.form != prefill_form::wgmma) {
-      throw error(error_code::mismatch, who,
+      throw error(error_code::mismatch, "attention::cuda::prefill_wgmma",
                   "compiled for head_size = " + std::to_string(D) + ", the plan is for " +
                       std::to_string(a.heads.head_size) +
                       (a.plan.form != prefill_form::wgmma ? " and another form" : ""));
-    }
-    if (a.plan.tiles > std::numeric_limits<int>::max() / a.heads.kv_heads) {
-      throw error(error_code::limit, who,
-                  std::to_string(a.plan.tiles) + " tiles of each of " + std::to_string(a.heads.kv_heads) +
-                      " key heads are more than a grid holds");
     }
     const int all = a.plan.tiles * a.heads.kv_heads;
     const bool shared = persistent && a.plan.sequences == 1 && all > a.plan.multiprocessors &&
