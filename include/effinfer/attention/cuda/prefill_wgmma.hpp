@@ -29,6 +29,7 @@
 #include <effinfer/execution/simt/grid.hpp>
 #include <effinfer/execution/simt/hopper.hpp>
 #include <effinfer/execution/simt/pack.hpp>
+#include <effinfer/execution/simt/settled.hpp>
 #include <effinfer/execution/simt/transpose.hpp>
 #include <effinfer/kv_cache/view.hpp>
 
@@ -287,7 +288,7 @@ struct prefill_wgmma {
   EFFINFER_HOST_DEVICE static void copy_queries(Simt& t, const piece_of_work& w, int own, Shared memory) {
     constexpr int pieces = D / 8, at_once = group_size / pieces;
     const matrix_view<const T> query = w.s.query;
-    const int thread = detail::settled(t.thread()) % group_size, group = w.block.group;
+    const int thread = execution::simt::settled(t.thread()) % group_size, group = w.block.group;
     const int q = thread % pieces, row = thread / pieces;
     EFFINFER_UNROLL
     for (int i = 0; i < 64; i += at_once) {
@@ -324,7 +325,7 @@ struct prefill_wgmma {
       const int group_row = clamped(block.first_row + own * 64), group_last = clamped(block.first_row + own * 64 + 63);
       const int group_first_query = first_position + group_row / block.group;
       const int group_last_query = first_position + group_last / block.group;
-      const int warp_row = block.first_row + own * 64 + detail::settled(t.warp()) % warps * 16;
+      const int warp_row = block.first_row + own * 64 + execution::simt::settled(t.warp()) % warps * 16;
       position at[1][2];
       detail::locate_rows(t, block, first_position, w.s.index, kv_head, warp_row, at);
 
@@ -434,8 +435,8 @@ struct prefill_wgmma {
                                          const float (&out)[D / 8][4]) {
     const matrix_view<T> to_rows = w.s.out;
     const detail::query_block& block = w.block;
-    const int lane = detail::settled(t.lane());
-    const int warp_row = block.first_row + own * 64 + detail::settled(t.warp()) % warps * 16;
+    const int lane = execution::simt::settled(t.lane());
+    const int warp_row = block.first_row + own * 64 + execution::simt::settled(t.warp()) % warps * 16;
     EFFINFER_UNROLL
     for (int half = 0; half < 2; ++half) {
       const int r = warp_row + half * 8 + lane / 4, row = r < block.past_row ? r : block.past_row - 1;

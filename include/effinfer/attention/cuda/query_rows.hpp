@@ -6,6 +6,7 @@
 #include <effinfer/attention/policy.hpp>
 #include <effinfer/attention/sequence.hpp>
 #include <effinfer/core/config.hpp>
+#include <effinfer/execution/simt/settled.hpp>
 
 #include <cmath>
 #include <cstddef>
@@ -113,14 +114,6 @@ EFFINFER_HOST_DEVICE inline void load_floats(const float* from, float (&to)[4]) 
 #endif
 }
 
-/// x, of which a compiler knows nothing: what is made of it is made then, and not kept in registers from one round of a loop to the next.
-EFFINFER_HOST_DEVICE inline int settled(int x) {
-#if defined(__CUDA_ARCH__)
-  asm volatile("" : "+r"(x));
-#endif
-  return x;
-}
-
 /// Scores of the keys from `key` on, as the mixer wants them; minus infinity where a query doesn't see a key. `Apart` keeps the
 /// policy's work on a few scores behind that on others, where there are no registers for all of it at once.
 template <bool Apart, class Mixer, class Simt, int Strips, int Columns>
@@ -128,7 +121,8 @@ EFFINFER_HOST_DEVICE void apply_policy(Simt& t, const Mixer& mixer, const head_l
                                        const position (&at)[Strips][2], int key, bool whole,
                                        float (&score)[Strips][Columns][4]) {
   if (!Mixer::changes_scores && whole) return;
-  const int thread_key = settled(key + t.lane() % 4 * 2);  // columns are at a constant distance from it
+  const int thread_key =
+      execution::simt::settled(key + t.lane() % 4 * 2);  // columns are at a constant distance from it
   EFFINFER_UNROLL
   for (int i = 0; i < Strips; ++i) {
     EFFINFER_UNROLL

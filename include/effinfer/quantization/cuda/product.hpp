@@ -8,6 +8,7 @@
 #include <effinfer/core/matrix_view.hpp>
 #include <effinfer/execution/simt/context.hpp>
 #include <effinfer/execution/simt/grid.hpp>
+#include <effinfer/execution/simt/settled.hpp>
 #include <effinfer/quantization/cuda/strip_units.hpp>
 #include <effinfer/quantization/cuda/weights.hpp>
 
@@ -213,7 +214,7 @@ struct skinny_sums {
   template <class Simt, class Shared>
   EFFINFER_HOST_DEVICE static float total(const Simt& t, Shared sums, int s, int row, int token) {
     const int place = (token / 8 * 4 + row / 8 * 2 + token % 2) * 32 + row % 8 * 4 + token % 8 / 2;
-    const int count = execution::simt::warps(t.threads());
+    const int count = execution::simt::warps(execution::simt::settled(t.threads()));
     float total = 0;
     EFFINFER_UNROLL
     for (int p = 0; p < most_parts; ++p) total += p < count ? sums[p * floats + s * Tiles * 128 + place] : 0.0F;
