@@ -59,10 +59,8 @@ class hopper_block {
   // Barriers in shared memory.
   void init(int t, std::size_t at, int arrivals) {
     if (barriers_.size() == most_barriers) throw simt_error("the host knows 32 barriers a block");
-    for (std::size_t i = at; i < at + 8; ++i) {
-      b_->note_write(t, i);
-      b_->shadow_[i].known = false;  // not for plain reads
-    }
+    b_->note_write(t, at, 8);
+    for (std::size_t i = at; i < at + 8; ++i) b_->state_of(i).known = 0;  // not for plain reads
     barrier& b = barriers_[at];
     b = {};
     b.arrivals = b.missing = arrivals;
@@ -107,16 +105,16 @@ class hopper_block {
                     static_cast<const std::uint16_t*>(from.data) + row * from.stride + column, 2);
       }
     }
+    b_->note_write(t, to, bytes);
     for (std::size_t i = to; i < to + bytes; ++i) {
-      b_->note_write(t, i);
-      b_->shadow_[i].pending = true;
+      b_->state_of(i).pending = 1;
       b_->memory_[i] = std::byte{0xff};
     }
     b_->background_.push_back([this, &b, to, bytes, box = std::move(box)] {
       std::memcpy(b_->memory_.data() + to, box.data(), bytes);
       for (std::size_t i = to; i < to + bytes; ++i) {
-        auto& s = b_->shadow_[i];
-        s.pending = false;
+        auto& s = b_->state_of(i);
+        s.pending = 0;
         s.writer = static_cast<int>(b.name), s.written_at = b.phase + 1, s.written_block = nobody;
       }
       b.bytes -= static_cast<int>(bytes);
@@ -179,7 +177,7 @@ class hopper_block {
     if (t % warp_size == 0) {
       for (const std::size_t u : p.units) {
         for (std::size_t i = u * 16; i < u * 16 + 16; ++i) {
-          const auto &now = b_->shadow_[i], &before = b_->shadow_[i % 16 == 0 ? i : i - 1];
+          const auto &now = b_->state_of(i), &before = b_->state_of(i % 16 == 0 ? i : i - 1);
           const bool alike = now.writer == before.writer && now.written_at == before.written_at &&
                              now.pending == before.pending && now.known == before.known;
           if (i % 16 == 0 || !alike) check_read(t, i);
@@ -335,9 +333,9 @@ class hopper_block {
   }
   /// As a product reads it: what threads wrote must have been fenced before they told of it.
   void check_read(int t, std::size_t at) {
-    const auto& s = b_->shadow_[at];
-    if (s.pending) b_->fail(t, at, "multiplies a copy in the background before its wait");
-    if (!s.known) b_->fail(t, at, "multiplies what nobody has written");
+    const auto& s = b_->state_of(at);
+    if (s.pending != 0) b_->fail(t, at, "multiplies a copy in the background before its wait");
+    if (s.known == 0) b_->fail(t, at, "multiplies what nobody has written");
     if (!b_->ordered(t, s.writer, s.written_block, s.written_warp, s.written_at))
       b_->fail(t, at, "multiplies what " + std::to_string(s.writer) + " wrote, without a barrier between them");
     if (s.writer < 0 || index(s.writer) >= b_->threads_.size()) return;

@@ -2,6 +2,7 @@
 
 #include "simt/host.hpp"
 
+#include <effinfer/execution/simt/transpose.hpp>
 #include <effinfer/layers/cuda/rms_norm.hpp>
 
 #include <doctest/doctest.h>
@@ -10,6 +11,7 @@
 #include <cstdint>
 #include <numeric>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 using namespace simt_host;
@@ -305,6 +307,28 @@ TEST_CASE("matrices from shared memory lie as mma's operands") {
   CHECK(says(accused_of(l, load_from(4, true)), "16-byte aligned"));
   CHECK(says(accused_of(l, load_from(200, true)), "outside"));
   CHECK(says(accused_of(l, load_from(0, false)), "nobody has written"));
+}
+
+TEST_CASE("what a block wrote to shared memory isn't there for the next") {
+  const launch l{.blocks = 2, .threads = 32, .shared_bytes = 128};
+  const std::string accused = accused_of(l, [](auto& t) {
+    const auto a = t.template shared<float>(32);
+    if (t.block() == 0) a[t.lane()] = 1;
+    (void)static_cast<float>(a[t.lane()]);
+  });
+  CHECK(says(accused, "block 1"));
+  CHECK(says(accused, "nobody has written"));
+}
+
+TEST_CASE_TEMPLATE("words transposed among four lanes", Apart, std::integral_constant<int, 1>,
+                   std::integral_constant<int, 8>) {
+  constexpr int apart = Apart::value;
+  run({.threads = 32}, [](auto& t) {
+    const auto lane = static_cast<std::uint32_t>(t.lane()), c = lane / apart % 4, first = lane - c * apart;
+    std::uint32_t w[4] = {lane * 4, lane * 4 + 1, lane * 4 + 2, lane * 4 + 3};
+    simt::transpose_words<apart>(t, w);
+    for (std::uint32_t i = 0; i < 4; ++i) CHECK(w[i] == (first + i * apart) * 4 + c);
+  });
 }
 
 TEST_CASE("rms_norm awaits the kernels before it before it reads or writes what is theirs") {

@@ -13,6 +13,7 @@
 
 #include <boost/context/fiber.hpp>
 #include <boost/context/fixedsize_stack.hpp>
+#include <boost/context/stack_context.hpp>
 
 #include <algorithm>
 #include <array>
@@ -40,6 +41,7 @@
 #endif
 #endif
 #ifdef EFFINFER_FIBERS_TELL_ASAN
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -110,15 +112,54 @@ class shared_array {
   std::ptrdiff_t offset_, begin_, end_;
 };
 
+/// The fibers' stacks, for Boost.Context. They are kept for the next block: new ones are new pages, which take longer than many a kernel.
+class kept_stacks {
+ public:
+  static constexpr std::size_t bytes = 256 * 1024;
+  static boost::context::stack_context allocate() {
+    auto& stacks = kept().stacks;
+    if (stacks.empty()) return boost::context::fixedsize_stack(bytes).allocate();
+    const boost::context::stack_context one = stacks.back();
+    stacks.pop_back();
+#ifdef EFFINFER_FIBERS_TELL_ASAN
+    // Frames of the fiber before this one never returned.
+    __asan_unpoison_memory_region(static_cast<const char*>(one.sp) - one.size, one.size);
+#endif
+    return one;
+  }
+  static void deallocate(boost::context::stack_context& one) { kept().stacks.push_back(one); }
+
+ private:
+  struct unused {
+    std::vector<boost::context::stack_context> stacks;
+    unused() = default;
+    unused(const unused&) = delete;
+    unused& operator=(const unused&) = delete;
+    ~unused() {
+      for (auto& one : stacks) boost::context::fixedsize_stack(bytes).deallocate(one);
+    }
+  };
+  static unused& kept() {
+    static unused all;
+    return all;
+  }
+};
+
 /// One block of a grid, while it runs.
 class thread_block {
  public:
-  thread_block(const launch& l, int x, int y) : launch_(l), x_(x), y_(y), memory_(bytes(l)), shadow_(bytes(l)) {
+  thread_block(const launch& l, int x, int y) : launch_(l), x_(x), y_(y), memory_(bytes(l), std::byte{0xff}) {
     if (l.threads < 1 || l.threads % warp_size != 0) throw simt_error("a block is whole warps");
     threads_.resize(static_cast<std::size_t>(l.threads));
     warps_.resize(static_cast<std::size_t>(l.threads / warp_size));
-    std::fill(memory_.begin(), memory_.end(), std::byte{0xff});  // NaN
+    shadow_.swap(kept_shadow());
+    if (shadow_.size() < memory_.size()) shadow_.resize(memory_.size());
+    static std::uint32_t blocks = 0;
+    number_ = ++blocks;
   }
+  thread_block(const thread_block&) = delete;
+  thread_block& operator=(const thread_block&) = delete;
+  ~thread_block() { shadow_.swap(kept_shadow()); }
 
   /// Runs kernel(context) in every thread.
   template <class Kernel>
@@ -130,7 +171,6 @@ class thread_block {
   template <class T>
   friend class shared_element;
 
-  static constexpr std::size_t stack_bytes = 256 * 1024;
   static std::size_t bytes(const launch& l) { return static_cast<std::size_t>(l.shared_bytes); }
 
   struct abandoned {};  // thrown in the threads that are left when one has failed, so that they end too
@@ -157,15 +197,27 @@ class thread_block {
     std::array<std::array<std::byte, 64>, warp_size> given{};  // of the last operation that completed
     std::uint32_t epoch = 0;                                   // warp barriers so far
   };
-  /// Who touched a byte, and when: thread numbers, or none or many.
+  /// Who touched a byte, and when: thread numbers, or none or many. What another block left counts for nothing.
   struct byte_state {
     static constexpr int none = -1, many = -2;
     static constexpr int atomics = -2 * warp_size;  // as a writer: no thread's, and of no warp
     int writer = none, reader = none, reader_warp = none;
     std::uint32_t written_block = 0, written_warp = 0, read_block = 0, read_warp = 0;
     std::uint32_t written_at = 0, read_at = 0;  // by the clock of who did it
-    bool known = false, pending = false;
+    std::uint32_t known = 0, pending = 0;       // true or not
+    std::uint32_t block = 0;                    // its number
+    bool operator==(const byte_state& other) const { return std::memcmp(this, &other, sizeof other) == 0; }
   };
+  static_assert(std::has_unique_object_representations_v<byte_state>);
+  byte_state& state_of(std::size_t at) {
+    byte_state& b = shadow_[at];
+    if (b.block != number_) b = {}, b.block = number_;
+    return b;
+  }
+  static std::vector<byte_state>& kept_shadow() {
+    static std::vector<byte_state> one;
+    return one;
+  }
 
   std::size_t index(int t) const { return static_cast<std::size_t>(t); }
   warp& warp_of(int t) { return warps_[index(t / warp_size)]; }
@@ -184,38 +236,56 @@ class thread_block {
            (who >= 0 && !known_.empty() && known_[index(t)][index(who)] >= at);
   }
 
-  void note_read(int t, std::size_t at) {
-    byte_state& b = shadow_[at];
-    if (b.pending) fail(t, at, "reads a copy in the background before its wait");
-    if (!b.known) fail(t, at, "reads what nobody has written");
-    if (!ordered(t, b.writer, b.written_block, b.written_warp, b.written_at))
-      fail(t, at, "reads what thread " + std::to_string(b.writer) + " wrote, without a barrier between them");
-    const bool fresh = b.reader == byte_state::none || b.read_block != epoch_;
-    b.reader = fresh || b.reader == t ? t : byte_state::many;
-    b.reader_warp = fresh || b.reader_warp == t / warp_size ? t / warp_size : byte_state::many;
-    b.read_block = epoch_, b.read_warp = warp_of(t).epoch, b.read_at = now(t);
+  void note_read(int t, std::size_t first, std::size_t bytes) {
+    for_each_state(first, bytes, [&](byte_state& b, std::size_t at) {
+      if (b.pending != 0) fail(t, at, "reads a copy in the background before its wait");
+      if (b.known == 0) fail(t, at, "reads what nobody has written");
+      if (!ordered(t, b.writer, b.written_block, b.written_warp, b.written_at))
+        fail(t, at, "reads what thread " + std::to_string(b.writer) + " wrote, without a barrier between them");
+      const bool fresh = b.reader == byte_state::none || b.read_block != epoch_;
+      b.reader = fresh || b.reader == t ? t : byte_state::many;
+      b.reader_warp = fresh || b.reader_warp == t / warp_size ? t / warp_size : byte_state::many;
+      b.read_block = epoch_, b.read_warp = warp_of(t).epoch, b.read_at = now(t);
+    });
   }
-  void note_write(int t, std::size_t at) {
-    byte_state& b = shadow_[at];
-    if (b.pending) fail(t, at, "writes where a copy in the background is on its way");
-    if (b.known && !ordered(t, b.writer, b.written_block, b.written_warp, b.written_at))
-      fail(t, at, "writes what thread " + std::to_string(b.writer) + " wrote, without a barrier between them");
-    const bool in_warp = b.reader_warp == t / warp_size && b.read_warp < warp_of(t).epoch;
-    const bool after_it = b.reader >= 0 && ordered(t, b.reader, b.read_block, b.read_warp, b.read_at);
-    if (b.reader != byte_state::none && b.reader != t && b.read_block == epoch_ && !in_warp && !after_it)
-      fail(t, at, "writes what another thread reads, without a barrier between them");
-    if (at % 2 == 0 && check_readers_) check_readers_(t, at);  // what products read is 16 bits wide
-    b.known = true, b.writer = t, b.written_block = epoch_, b.written_warp = warp_of(t).epoch, b.written_at = now(t);
-    b.reader = b.reader_warp = byte_state::none;
+  void note_write(int t, std::size_t first, std::size_t bytes) {
+    for_each_state(first, bytes, [&](byte_state& b, std::size_t at) {
+      if (b.pending != 0) fail(t, at, "writes where a copy in the background is on its way");
+      if (b.known != 0 && !ordered(t, b.writer, b.written_block, b.written_warp, b.written_at))
+        fail(t, at, "writes what thread " + std::to_string(b.writer) + " wrote, without a barrier between them");
+      const bool in_warp = b.reader_warp == t / warp_size && b.read_warp < warp_of(t).epoch;
+      const bool after_it = b.reader >= 0 && ordered(t, b.reader, b.read_block, b.read_warp, b.read_at);
+      if (b.reader != byte_state::none && b.reader != t && b.read_block == epoch_ && !in_warp && !after_it)
+        fail(t, at, "writes what another thread reads, without a barrier between them");
+      b.known = 1, b.writer = t, b.written_block = epoch_, b.written_warp = warp_of(t).epoch, b.written_at = now(t);
+      b.reader = b.reader_warp = byte_state::none;
+    });
+    if (!check_readers_) return;
+    for (std::size_t at = first; at < first + bytes; at = (at / 16 + 1) * 16) check_readers_(t, at);
+  }
+  /// note(state, byte) for the bytes; once where neighbours are in the same state, as those of an element are.
+  template <class Note>
+  void for_each_state(std::size_t first, std::size_t bytes, const Note& note) {
+    byte_state before, after;
+    for (std::size_t at = first; at < first + bytes; ++at) {
+      byte_state& b = state_of(at);
+      if (at == first || b != before) {
+        before = b;
+        note(b, at);
+        after = b;
+      } else {
+        b = after;
+      }
+    }
   }
   /// Atomic additions are ordered among themselves, and before or after all else by a barrier of the block.
   void note_atomic(int t, std::size_t at) {
-    byte_state& b = shadow_[at];
+    byte_state& b = state_of(at);
     if (b.writer == byte_state::atomics && b.written_block == epoch_ && b.reader == byte_state::none) return;
     const bool own =
-        b.known && b.writer == t && b.written_block == epoch_;  // a plain write, which others must not miss
-    note_read(t, at);
-    note_write(t, at);
+        b.known != 0 && b.writer == t && b.written_block == epoch_;  // a plain write, which others must not miss
+    note_read(t, at, 1);
+    note_write(t, at, 1);
     if (!own) b.writer = byte_state::atomics;
   }
   [[noreturn]] void fail(int t, std::size_t at, const std::string& what) const {
@@ -253,7 +323,7 @@ class thread_block {
   void resume(thread& t) {
 #ifdef EFFINFER_FIBERS_TELL_ASAN
     void* fake_stack = nullptr;
-    __sanitizer_start_switch_fiber(&fake_stack, t.stack_bottom, stack_bytes);
+    __sanitizer_start_switch_fiber(&fake_stack, t.stack_bottom, kept_stacks::bytes);
 #endif
     t.fiber = std::move(t.fiber).resume();
 #ifdef EFFINFER_FIBERS_TELL_ASAN
@@ -273,7 +343,8 @@ class thread_block {
   launch launch_;
   int x_, y_;
   std::vector<std::byte> memory_;
-  std::vector<byte_state> shadow_;
+  std::vector<byte_state> shadow_;  // of memory_; longer where an earlier block's was
+  std::uint32_t number_ = 0;        // the block's
   std::vector<thread> threads_;
   std::vector<warp> warps_;
   std::uint32_t epoch_ = 0;  // block barriers so far
@@ -353,9 +424,9 @@ class context {
     auto& self = of_->threads_[of_->index(thread_)];
     thread_block::async_copy copy{at, Bytes, {}, self.group};
     std::memcpy(copy.bytes.data(), from, Bytes);
+    of_->note_write(thread_, at, Bytes);
     for (std::size_t b = at; b < at + Bytes; ++b) {
-      of_->note_write(thread_, b);
-      of_->shadow_[b].pending = true;
+      of_->state_of(b).pending = 1;
       of_->memory_[b] = std::byte{0xff};
     }
     self.copies.push_back(copy);
@@ -371,10 +442,8 @@ class context {
         continue;
       }
       std::copy_n(c.bytes.begin(), c.size, of_->memory_.begin() + static_cast<std::ptrdiff_t>(c.to));
-      for (std::size_t b = c.to; b < c.to + c.size; ++b) {
-        of_->shadow_[b].pending = false;
-        of_->note_write(thread_, b);
-      }
+      for (std::size_t b = c.to; b < c.to + c.size; ++b) of_->state_of(b).pending = 0;
+      of_->note_write(thread_, c.to, c.size);
     }
     self.copies = std::move(left);
   }
@@ -409,23 +478,27 @@ class context {
     exchange(own, "mma");
     // The lane's two rows of A and two columns of B, by k.
     float rows[2][16], columns[2][16];
-    const auto half = [](const std::uint32_t* registers, int i) {
-      return static_cast<float>(T::from_bits(static_cast<std::uint16_t>(registers[i / 2] >> (i % 2 * 16))));
+    const auto unpack = [](std::uint32_t two, float* to) {
+      to[0] = static_cast<float>(T::from_bits(static_cast<std::uint16_t>(two)));
+      to[1] = static_cast<float>(T::from_bits(static_cast<std::uint16_t>(two >> 16)));
     };
     const auto first = simt::d_element(lane(), 0);
     for (int pair = 0; pair < 4; ++pair) {
       const operands of_row = of_->given<operands>(thread_, simt::a_place(first.row, 2 * pair).lane);
       const operands of_column[2] = {of_->given<operands>(thread_, simt::b_place(2 * pair, first.column).lane),
                                      of_->given<operands>(thread_, simt::b_place(2 * pair, first.column + 1).lane)};
-      for (const int k : {2 * pair, 2 * pair + 1, 2 * pair + 8, 2 * pair + 9}) {
+      for (const int k : {2 * pair, 2 * pair + 8}) {
         for (int i = 0; i < 2; ++i) {
-          rows[i][k] = half(of_row.a, simt::a_place(first.row + 8 * i, k).i);
-          columns[i][k] = half(of_column[i].b, simt::b_place(k, first.column + i).i);
+          unpack(of_row.a[simt::a_place(first.row + 8 * i, k).i / 2], &rows[i][k]);
+          unpack(of_column[i].b[simt::b_place(k, first.column + i).i / 2], &columns[i][k]);
         }
       }
     }
-    for (int i = 0; i < 4; ++i) {
-      for (int k = 0; k < 16; ++k) d[i] += rows[i / 2][k] * columns[i % 2][k];
+    for (int k = 0; k < 16; ++k) {
+      d[0] += rows[0][k] * columns[0][k];
+      d[1] += rows[0][k] * columns[1][k];
+      d[2] += rows[1][k] * columns[0][k];
+      d[3] += rows[1][k] * columns[1][k];
     }
   }
 
@@ -502,7 +575,7 @@ class context {
       throw simt_error("thread " + std::to_string(thread_) + ": " + operation +
                        " of an address that isn't 16-byte aligned");
     }
-    for (std::size_t b = at; b < at + 16; ++b) of_->note_read(thread_, b);
+    of_->note_read(thread_, at, 16);
     using row = std::array<std::uint16_t, 8>;
     row own;
     std::memcpy(own.data(), of_->memory_.data() + at, sizeof own);
@@ -517,13 +590,13 @@ class context {
 template <class T>
 shared_element<T>::operator T() const {
   T value;
-  for (std::size_t b = 0; b < sizeof(T); ++b) of_->note_read(thread_, static_cast<std::size_t>(offset_) + b);
+  of_->note_read(thread_, static_cast<std::size_t>(offset_), sizeof(T));
   std::memcpy(&value, of_->memory_.data() + offset_, sizeof(T));
   return value;
 }
 template <class T>
 const shared_element<T>& shared_element<T>::operator=(T value) const {
-  for (std::size_t b = 0; b < sizeof(T); ++b) of_->note_write(thread_, static_cast<std::size_t>(offset_) + b);
+  of_->note_write(thread_, static_cast<std::size_t>(offset_), sizeof(T));
   std::memcpy(of_->memory_.data() + offset_, &value, sizeof(T));
   return *this;
 }
@@ -599,11 +672,10 @@ template <class Kernel>
 void thread_block::run(const Kernel& kernel) {
   for (std::size_t i = 0; i < threads_.size(); ++i) {
     thread& t = threads_[i];
-    boost::context::fixedsize_stack stacks(stack_bytes);
-    const boost::context::stack_context stack = stacks.allocate();
+    const boost::context::stack_context stack = kept_stacks::allocate();
     t.stack_bottom = static_cast<const char*>(stack.sp) - stack.size;
     t.fiber = boost::context::fiber(
-        std::allocator_arg, boost::context::preallocated(stack.sp, stack.size, stack), stacks,
+        std::allocator_arg, boost::context::preallocated(stack.sp, stack.size, stack), kept_stacks(),
         [this, &kernel, &t, i](boost::context::fiber&& scheduler) {
 #ifdef EFFINFER_FIBERS_TELL_ASAN
           __sanitizer_finish_switch_fiber(nullptr, &main_bottom_, &main_size_);

@@ -309,12 +309,8 @@ class linear_mixer {
       return 2 * kv_cache::recurrent_state::footprint(c.layers, c.heads, c.head_size);
     }
     bool truncate(int position) {
-      if (dirty_ && position != 0) return false;
-      if (position == 0) {
-        clear();
-        return true;
-      }
-      return memory_.truncate(position);
+      if (position == 0) dirty_ = false;
+      return !dirty_ && memory_.truncate(position);
     }
     void clear() {
       memory_.clear();

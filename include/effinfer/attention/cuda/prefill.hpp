@@ -88,7 +88,7 @@ struct prefill_plan {
 /// Fills in what prefill_sequence says that the plan does. Sequences without new tokens are allowed. Head sizes D of the kernels: 32,
 /// 64, 96, 128, 256. `limits`: of the device; the form is `wgmma` where it has that and the kernel exists, whatever the lengths.
 /// Errors: `invalid_argument` (heads, a scale that isn't above 0), `mismatch` (shapes, a cache that doesn't end with the new tokens),
-/// `unsupported` (a head size, rows that aren't 16-byte aligned), `limit` (2^31 rows or blocks).
+/// `unsupported` (a head size, rows that aren't 16-byte aligned), `limit` (2^31 rows or blocks, 65536 key heads).
 template <class Mixer, class T, class View>
 prefill_plan plan_prefill(const Mixer&, const head_layout& h, std::span<prefill_sequence<T, View>> sequences,
                           const execution::simt::device_limits& limits = {}) {
@@ -100,6 +100,9 @@ prefill_plan plan_prefill(const Mixer&, const head_layout& h, std::span<prefill_
   if (limits.wgmma && has_wgmma_form<T, View>(h.head_size)) plan.form = prefill_form::wgmma;
   const int rows = plan.form == prefill_form::wgmma ? wgmma_prefill_rows : prefill_rows<Mixer>(h.head_size);
   constexpr std::ptrdiff_t most = std::numeric_limits<int>::max();
+  if (h.kv_heads > 65535) {  // a grid's y
+    throw error(error_code::limit, who, std::to_string(h.kv_heads) + " key heads are more than a grid holds");
+  }
   std::ptrdiff_t tiles = 0;
   for (prefill_sequence<T, View>& s : sequences) {
     const std::string which = "sequence " + std::to_string(&s - sequences.data()) + ": ";
@@ -126,7 +129,8 @@ prefill_plan plan_prefill(const Mixer&, const head_layout& h, std::span<prefill_
     }
     detail::check_rows(who, which, s.cache, h.kv_heads);
     tiles += (s.query.rows * group + rows - 1) / rows;
-    if (tiles > most) throw error(error_code::limit, who, "the tokens of all sequences are more than a grid holds");
+    if (tiles > most / h.kv_heads)
+      throw error(error_code::limit, who, "the tokens of all sequences are more than a grid holds");
   }
   plan.sequences = static_cast<int>(sequences.size());
   plan.tiles = static_cast<int>(tiles);
@@ -170,17 +174,13 @@ struct prefill {
   static constexpr int shared_bytes = (rows * row_words + 2 * stage_words + (converts ? tile_words : 0)) * 4;
   static_assert(shared_bytes <= 99 * 1024, "every device of compute capability 8.0 and above lets a block have this");
 
-  /// Errors: `mismatch` (a plan for another head size), `limit` (65535 key heads).
+  /// Error: `mismatch` (a plan for another head size or form).
   static execution::simt::grid plan(const args& a) {
     if (a.heads.head_size != D || a.plan.form != prefill_form::mma) {
       throw error(error_code::mismatch, "attention::cuda::prefill",
                   "compiled for head_size = " + std::to_string(D) + ", the plan is for " +
                       std::to_string(a.heads.head_size) +
                       (a.plan.form != prefill_form::mma ? " and another form" : ""));
-    }
-    if (a.heads.kv_heads > 65535) {
-      throw error(error_code::limit, "attention::cuda::prefill",
-                  std::to_string(a.heads.kv_heads) + " key heads are more than a grid holds");
     }
     return {a.plan.tiles, a.heads.kv_heads, threads, shared_bytes};
   }

@@ -28,11 +28,13 @@
 #include <effinfer/execution/simt/context.hpp>
 #include <effinfer/execution/simt/grid.hpp>
 #include <effinfer/execution/simt/hopper.hpp>
+#include <effinfer/execution/simt/pack.hpp>
+#include <effinfer/execution/simt/settled.hpp>
+#include <effinfer/execution/simt/transpose.hpp>
 #include <effinfer/kv_cache/view.hpp>
 
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <string>
 #include <type_traits>
 
@@ -92,19 +94,13 @@ struct prefill_wgmma {
   static constexpr int shared_bytes = query_bytes + 2 * stages * tile_bytes + barriers * 8;
   static_assert(shared_bytes <= 227 * 1024);
 
-  /// Errors: `mismatch` (a plan for another head size or form), `limit` (2^31 tiles of all key heads).
+  /// Error: `mismatch` (a plan for another head size or form).
   static execution::simt::grid plan(const args& a) {
-    const char* const who = "attention::cuda::prefill_wgmma";
     if (a.heads.head_size != D || a.plan.form != prefill_form::wgmma) {
-      throw error(error_code::mismatch, who,
+      throw error(error_code::mismatch, "attention::cuda::prefill_wgmma",
                   "compiled for head_size = " + std::to_string(D) + ", the plan is for " +
                       std::to_string(a.heads.head_size) +
                       (a.plan.form != prefill_form::wgmma ? " and another form" : ""));
-    }
-    if (a.plan.tiles > std::numeric_limits<int>::max() / a.heads.kv_heads) {
-      throw error(error_code::limit, who,
-                  std::to_string(a.plan.tiles) + " tiles of each of " + std::to_string(a.heads.kv_heads) +
-                      " key heads are more than a grid holds");
     }
     const int all = a.plan.tiles * a.heads.kv_heads;
     const bool shared = persistent && a.plan.sequences == 1 && all > a.plan.multiprocessors &&
@@ -292,7 +288,7 @@ struct prefill_wgmma {
   EFFINFER_HOST_DEVICE static void copy_queries(Simt& t, const piece_of_work& w, int own, Shared memory) {
     constexpr int pieces = D / 8, at_once = group_size / pieces;
     const matrix_view<const T> query = w.s.query;
-    const int thread = detail::settled(t.thread()) % group_size, group = w.block.group;
+    const int thread = execution::simt::settled(t.thread()) % group_size, group = w.block.group;
     const int q = thread % pieces, row = thread / pieces;
     EFFINFER_UNROLL
     for (int i = 0; i < 64; i += at_once) {
@@ -329,7 +325,7 @@ struct prefill_wgmma {
       const int group_row = clamped(block.first_row + own * 64), group_last = clamped(block.first_row + own * 64 + 63);
       const int group_first_query = first_position + group_row / block.group;
       const int group_last_query = first_position + group_last / block.group;
-      const int warp_row = block.first_row + own * 64 + detail::settled(t.warp()) % warps * 16;
+      const int warp_row = block.first_row + own * 64 + execution::simt::settled(t.warp()) % warps * 16;
       position at[1][2];
       detail::locate_rows(t, block, first_position, w.s.index, kv_head, warp_row, at);
 
@@ -439,8 +435,8 @@ struct prefill_wgmma {
                                          const float (&out)[D / 8][4]) {
     const matrix_view<T> to_rows = w.s.out;
     const detail::query_block& block = w.block;
-    const int lane = detail::settled(t.lane());
-    const int warp_row = block.first_row + own * 64 + detail::settled(t.warp()) % warps * 16;
+    const int lane = execution::simt::settled(t.lane());
+    const int warp_row = block.first_row + own * 64 + execution::simt::settled(t.warp()) % warps * 16;
     EFFINFER_UNROLL
     for (int half = 0; half < 2; ++half) {
       const int r = warp_row + half * 8 + lane / 4, row = r < block.past_row ? r : block.past_row - 1;
@@ -453,8 +449,8 @@ struct prefill_wgmma {
         EFFINFER_UNROLL
         for (int i = 0; i < 4; ++i)
           words[i] = detail::pair<T>(out[c + i][half * 2] * factor, out[c + i][half * 2 + 1] * factor);
-        detail::gather_pieces(t, words);
-        if (r < block.past_row) detail::store_words(to + c * 8, words);
+        execution::simt::transpose_words<1>(t, words);
+        if (r < block.past_row) execution::simt::store_words(to + c * 8, words);
       }
     }
   }

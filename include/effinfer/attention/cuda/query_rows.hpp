@@ -6,6 +6,7 @@
 #include <effinfer/attention/policy.hpp>
 #include <effinfer/attention/sequence.hpp>
 #include <effinfer/core/config.hpp>
+#include <effinfer/execution/simt/settled.hpp>
 
 #include <cmath>
 #include <cstddef>
@@ -103,16 +104,6 @@ EFFINFER_HOST_DEVICE void store_pair(T* to, std::uint32_t both) {
 #endif
 }
 
-/// Four words of a row, 16-byte aligned.
-template <class T>
-EFFINFER_HOST_DEVICE void store_words(T* to, const std::uint32_t (&words)[4]) {
-#if defined(__CUDA_ARCH__)
-  *reinterpret_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
-#else
-  __builtin_memcpy(to, words, sizeof words);
-#endif
-}
-
 /// Four floats of global memory at a multiple of 16 bytes.
 EFFINFER_HOST_DEVICE inline void load_floats(const float* from, float (&to)[4]) {
 #if defined(__CUDA_ARCH__)
@@ -123,34 +114,6 @@ EFFINFER_HOST_DEVICE inline void load_floats(const float* from, float (&to)[4]) 
 #endif
 }
 
-/// Of four matrices of 8 columns, one word of each in every lane: word i of lane l becomes that of lane l / 4 * 4 + i, of
-/// matrix l % 4. So four lanes, which had a piece of 4 bytes of each of four pieces of 16, have one whole piece each. All lanes
-/// call it.
-template <class Simt>
-EFFINFER_HOST_DEVICE void gather_pieces(Simt& t, std::uint32_t (&w)[4]) {
-  const bool odd = t.lane() % 2 == 1, high = t.lane() % 4 >= 2;
-  EFFINFER_UNROLL
-  for (int i = 0; i < 4; i += 2) {
-    const std::uint32_t got = t.shuffle_xor(odd ? w[i] : w[i + 1], 1);
-    w[i] = odd ? got : w[i];
-    w[i + 1] = odd ? w[i + 1] : got;
-  }
-  EFFINFER_UNROLL
-  for (int i = 0; i < 2; ++i) {
-    const std::uint32_t got = t.shuffle_xor(high ? w[i] : w[i + 2], 2);
-    w[i] = high ? got : w[i];
-    w[i + 2] = high ? w[i + 2] : got;
-  }
-}
-
-/// x, of which a compiler knows nothing: what is made of it is made then, and not kept in registers from one round of a loop to the next.
-EFFINFER_HOST_DEVICE inline int settled(int x) {
-#if defined(__CUDA_ARCH__)
-  asm volatile("" : "+r"(x));
-#endif
-  return x;
-}
-
 /// Scores of the keys from `key` on, as the mixer wants them; minus infinity where a query doesn't see a key. `Apart` keeps the
 /// policy's work on a few scores behind that on others, where there are no registers for all of it at once.
 template <bool Apart, class Mixer, class Simt, int Strips, int Columns>
@@ -158,7 +121,8 @@ EFFINFER_HOST_DEVICE void apply_policy(Simt& t, const Mixer& mixer, const head_l
                                        const position (&at)[Strips][2], int key, bool whole,
                                        float (&score)[Strips][Columns][4]) {
   if (!Mixer::changes_scores && whole) return;
-  const int thread_key = settled(key + t.lane() % 4 * 2);  // columns are at a constant distance from it
+  const int thread_key =
+      execution::simt::settled(key + t.lane() % 4 * 2);  // columns are at a constant distance from it
   EFFINFER_UNROLL
   for (int i = 0; i < Strips; ++i) {
     EFFINFER_UNROLL

@@ -40,6 +40,15 @@ EFFINFER_HOST_DEVICE void store_pack(T* to, const pack<T, N>& p) {
 #endif
 }
 
+/// Four words, to a multiple of 16 bytes.
+EFFINFER_HOST_DEVICE inline void store_words(void* to, const std::uint32_t (&words)[4]) {
+#if defined(__CUDA_ARCH__)
+  *static_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
+#else
+  __builtin_memcpy(to, words, sizeof words);
+#endif
+}
+
 /// The same of the first `count` numbers, one by one: where there aren't N, or packs don't lie aligned. The others are zeros.
 template <class T, int N = 8>
 EFFINFER_HOST_DEVICE pack<T, N> load_pack(const T* from, int count, bool aligned) {

@@ -5,7 +5,8 @@
 // A pass is one upload (tokens, and what the mixer needs to know of them), the kernels, and nothing that waits. Steps of a token a
 // sequence are recorded as a graph when their form comes the second time: all that changes from step to step lies in the upload.
 //
-// What sequences remember, and the attention over it: softmax_mixer.hpp, linear_mixer.hpp. Memory of a pass: workspace.hpp.
+// What sequences remember, and the attention over it: softmax_mixer.hpp, linear_mixer.hpp. Which kernels products are: products.hpp. Memory of a
+// pass: workspace.hpp.
 
 #include <effinfer/core/matrix_view.hpp>
 #include <effinfer/decoding/cuda/greedy.hpp>
@@ -19,15 +20,14 @@
 #include <effinfer/layers/cuda/rms_norm.hpp>
 #include <effinfer/layers/rms_norm.hpp>
 #include <effinfer/models/cuda/linear_mixer.hpp>
+#include <effinfer/models/cuda/products.hpp>
 #include <effinfer/models/cuda/softmax_mixer.hpp>
 #include <effinfer/models/cuda/weights.hpp>
 #include <effinfer/models/cuda/workspace.hpp>
 #include <effinfer/models/fingerprint.hpp>
 #include <effinfer/models/owned_linear.hpp>
 #include <effinfer/models/weights.hpp>
-#include <effinfer/quantization/cuda/gated_product.hpp>
-#include <effinfer/quantization/cuda/matmul.hpp>
-#include <effinfer/quantization/cuda/wgmma_product.hpp>
+#include <effinfer/quantization/cuda/input_order.hpp>
 #include <effinfer/quantization/matmul.hpp>
 
 #include <algorithm>
@@ -60,7 +60,7 @@ class decoder {
   static_assert(execution::simt::device_policy<Execution>);
   using mixer = device_mixer<Mixer, Execution>;
   using T = typename Execution::activation;
-  using products = typename weights_of<Quantization, T>::type;
+  using compiled_weights = typename weights_of<Quantization, T>::type;
   using input_order = quantization::cuda::input_order;
 
  public:
@@ -185,7 +185,7 @@ class decoder {
     w.logits_count_ = w.normed_rows_ = 0;
     for (int layer = first; layer < last; ++layer) {
       const device_block& b = weights_.blocks[static_cast<std::size_t>(layer)];
-      norm(q, all_states(w), {}, b.mixer_norm, normed, order_for(b.query_key_value, w));
+      norm(q, all_states(w), {}, b.mixer_norm, normed, products_of(w).order_for(b.query_key_value));
       const matrix_view<T> qkv = query_key_value(q, b, layer, normed, w);
       mixer_.remember(q, p.mixing, layer, qkv, matrix_view<T>(w.mixed_, p.rows, mixed_columns()));
     }
@@ -314,7 +314,7 @@ class decoder {
 
   static workspace_sizes sizes_of(const checkpoint::model_config& c, const device_weights<device>& weights,
                                   const execution::simt::device_limits& limits, int tokens) {
-    return {tokens, product_workspace_bytes<products, T>(weights, limits, tokens),
+    return {tokens, product_workspace_bytes<compiled_weights, T>(weights, limits, tokens, logit_rows),
             token_bytes(tokens) + mixer::upload_bytes(c, tokens), mixer::workspace_bytes(c, tokens)};
   }
   /// Of an upload: the tokens, in front of the mixer's part.
@@ -386,8 +386,8 @@ class decoder {
     norm(q, all_states(w).middle_rows(first, p.rows - first), *pending, weights_.final_norm, normed);
     if (p.is_step) {
       const int count = std::min(p.rows, logit_rows);
-      product(q, weights_.output, normed.middle_rows(0, count), matrix_view<float>(w.logits_, count, c.vocabulary_size),
-              w);
+      products_of(w).multiply(q, weights_.output, normed.middle_rows(0, count),
+                              matrix_view<float>(w.logits_, count, c.vocabulary_size));
     }
     return true;
   }
@@ -400,7 +400,7 @@ class decoder {
       q.template launch<layers::cuda::embedding>(
           {tokens, weights_.embedding, weights_.embedding_format, all_states(w)});
     } else {
-      (void)with_weights(products(), weights_.packed_embedding, [&](auto table) {
+      (void)with_weights(compiled_weights(), weights_.packed_embedding, [&](auto table) {
         if constexpr (requires { table.value(0, 0); })
           q.template launch<layers::cuda::packed_embedding<decltype(table)>>({tokens, table, all_states(w)});
       });
@@ -421,24 +421,25 @@ class decoder {
     matrix_view<T> normed(w.normed_, rows, c.width), added(w.added_, rows, c.width);
     matrix_view<T> mixed(w.mixed_, rows, mixed_columns()), hidden(w.hidden_, rows, f), gate_up(w.gate_up_, rows, 2 * f);
     matrix_view<const T> pending;
+    const auto products = products_of(w);
     for (int layer = first_layer; layer < last_layer; ++layer) {
       if (stop.stop_requested()) return {};
       const device_block& b = weights_.blocks[static_cast<std::size_t>(layer)];
-      norm(q, x, pending, b.mixer_norm, normed, order_for(b.query_key_value, w));
+      norm(q, x, pending, b.mixer_norm, normed, products.order_for(b.query_key_value));
       mixer_.mix(q, p.mixing, layer, query_key_value(q, b, layer, normed, w), mixed);
       if (layer + 1 == c.layers) {  // nobody reads the others' outputs
         const int first = p.rows - outputs_wanted(p, taps);
         for (auto* of : {&normed, &added, &mixed, &hidden, &gate_up}) *of = of->middle_rows(first, rows - first);
         x = x.middle_rows(first, rows - first);
       }
-      product(q, b.mixer_output, mixed, added, w);
+      products.multiply(q, b.mixer_output, mixed, added);
       norm(q, x, added, b.feed_forward_norm, normed);
-      if (!gated(q, b.gate_up, normed, hidden, w)) {
-        product(q, b.gate_up, normed, gate_up, w);
+      if (!products.multiply_gated(q, b.gate_up, normed, hidden)) {
+        products.multiply(q, b.gate_up, normed, gate_up);
         q.template launch<layers::cuda::swiglu<T>>(
             {gate_up.middle_columns(0, f), gate_up.middle_columns(f, f), hidden});
       }
-      product(q, b.down, hidden, added, w);
+      products.multiply(q, b.down, hidden, added);
       pending = added;
       hand_out(q, w, taps, layer + 1, x, pending);
     }
@@ -473,7 +474,8 @@ class decoder {
     const int d = c.head_size;
     const matrix_view<T> qkv = mixer_.query_key_value(
         w.pass_.mixing, layer, {w.qkv_, w.pass_.rows, std::ptrdiff_t{c.heads + 2 * c.kv_heads} * d});
-    product(q, b.query_key_value, normed, qkv, w, order_for(b.query_key_value, w));
+    const auto products = products_of(w);
+    products.multiply(q, b.query_key_value, normed, qkv, products.order_for(b.query_key_value));
     if (b.query_norm != nullptr) {
       q.template launch<layers::cuda::head_rms_norm<T>>(
           {qkv, b.query_norm, b.key_norm, c.norm_epsilon, c.heads, c.kv_heads, d});
@@ -481,6 +483,9 @@ class decoder {
     return qkv;
   }
 
+  weight_products<compiled_weights, T, device> products_of(const workspace& w) const {
+    return {*device_, mixer::is_long_read(w.pass_.mixing), w.products_};
+  }
   matrix_view<float> all_states(const workspace& w) const { return {w.x_, w.pass_.rows, config().width}; }
   [[nodiscard]] std::ptrdiff_t mixed_columns() const { return std::ptrdiff_t{config().heads} * config().head_size; }
 
@@ -488,84 +493,6 @@ class decoder {
     std::ptrdiff_t wanted = p.outputs;
     for (const tap& t : taps) wanted = t.layers == config().layers ? std::max(wanted, t.out.rows) : wanted;
     return static_cast<int>(std::min<std::ptrdiff_t>(wanted, p.rows));
-  }
-
-  /// True of products of this pass that are wgmma_product.hpp's.
-  template <class W>
-  bool by_wgmma(const workspace& w) const {
-    return mixer::is_long_read(w.pass_.mixing) && quantization::cuda::has_wgmma<W, T>(device_->limits());
-  }
-  /// The order that all of a linear layer's products want x in; as they are, where they don't agree.
-  input_order order_for(const device_linear& l, const workspace& w) const {
-    input_order order = {};
-    bool first = true;
-    for (const device_matrix& m : l.weights) {
-      (void)with_weights(products(), m, [&](auto weights) {
-        using W = decltype(weights);
-        const input_order own = by_wgmma<W>(w) ? quantization::cuda::order_of<W> : input_order::as_they_are;
-        order = first || own == order ? own : input_order::as_they_are;
-        first = false;
-      });
-    }
-    return order;
-  }
-
-  /// out = x w^T + bias. `order`: that x has, order_for's or none.
-  template <class Queue, class Out>
-  void product(Queue& q, const device_linear& l, matrix_view<const T> x, matrix_view<Out> out, workspace& w,
-               input_order order = {}) const {
-    namespace kernels = quantization::cuda;
-    std::ptrdiff_t first = 0;
-    matrix_view<const T> ordered = x;
-    for (const device_matrix& m : l.weights) {
-      const matrix_view<Out> part = out.middle_columns(first, m.rows);
-      first += m.rows;
-      (void)with_weights(products(), m, [&](auto weights) {
-        using W = decltype(weights);
-        if constexpr (std::is_same_v<Out, T>) {
-          if (by_wgmma<W>(w)) {
-            if (order != kernels::order_of<W>) {
-              const matrix_view<T> to(reinterpret_cast<T*>(w.products_), x.rows, x.columns);
-              order = kernels::order_of<W>;
-              q.template launch<kernels::order_inputs<T>>({x, to, order});
-              ordered = to;
-            }
-            const kernels::wgmma_args<W, T> args{
-                ordered, weights, part, kernels::plan_wgmma(ordered, weights, part, device_->limits()), {}};
-            return kernels::start_wgmma(
-                args, [&](const auto& source) { return device_->map(source); },
-                [&q](auto kernel, const auto& a) { q.template launch<typename decltype(kernel)::type>(a); });
-          }
-        }
-        const kernels::product_args<W, T, Out> args{
-            x, weights, part, kernels::plan_matmul(x, weights, part, device_->limits()), w.products_};
-        kernels::start_matmul(
-            args, [&q](auto kernel, const auto& a) { q.template launch<typename decltype(kernel)::type>(a); });
-      });
-    }
-    if (l.bias != nullptr) q.template launch<layers::cuda::add<Out, float>>({out, {l.bias, 1, out.columns}});
-  }
-
-  /// The first products of the feed-forward layer and what joins them, where one kernel does it.
-  template <class Queue>
-  bool gated(Queue& q, const device_linear& l, matrix_view<const T> x, matrix_view<T> out, const workspace& w) const {
-    namespace products_of = quantization::cuda;
-    if (l.weights.size() != 1 || l.bias != nullptr) return false;
-    bool done = false;
-    (void)with_weights(products(), l.weights[0], [&]<class Weights>(const Weights& weights) {
-      if constexpr (Weights::pieces < 4) {
-        if (by_wgmma<Weights>(w) || !products_of::has_gated_form<Weights>(x.rows, weights.rows)) return;  // other bits
-        const products_of::gated_args<Weights, T> args{
-            x, weights, out, products_of::plan_gated(x, weights, out, device_->limits().multiprocessors)};
-        if (args.plan.tiles == 1) {
-          q.template launch<products_of::gated_product<Weights, T, 1>>(args);
-        } else {
-          q.template launch<products_of::gated_product<Weights, T, 2>>(args);
-        }
-        done = true;
-      }
-    });
-    return done;
   }
 
   template <class Queue>
@@ -580,9 +507,10 @@ class decoder {
                         std::to_string(w.pass_.rows) + ") of the pass");
       }
       if (normed) {
-        product(q, weights_.output,
-                matrix_view<const T>(w.normed_ + std::ptrdiff_t{first} * config().width, count, config().width),
-                matrix_view<float>(w.logits_, count, v), w);
+        products_of(w).multiply(
+            q, weights_.output,
+            matrix_view<const T>(w.normed_ + std::ptrdiff_t{first} * config().width, count, config().width),
+            matrix_view<float>(w.logits_, count, v));
       } else {
         output_of(q, w, all_states(w).middle_rows(first, count));
       }
@@ -597,7 +525,7 @@ class decoder {
     const matrix_view<T> normed(w.normed_, x.rows, x.columns);
     const matrix_view<float> out(w.logits_, x.rows, config().vocabulary_size);
     norm(q, x, {}, weights_.final_norm, normed);
-    product(q, weights_.output, normed, out, w);
+    products_of(w).multiply(q, weights_.output, normed, out);
     return out;
   }
   template <class Queue>

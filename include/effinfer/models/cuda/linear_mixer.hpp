@@ -63,12 +63,8 @@ class device_mixer<linear_mixer<Linear>, Execution> {
              tree.upload_bytes;
     }
     bool truncate(int position) {
-      if (broken_off_ && position != 0) return false;
-      if (position == 0) {
-        clear();
-        return true;
-      }
-      return memory_.truncate(position);
+      if (position == 0) broken_off_ = false;
+      return !broken_off_ && memory_.truncate(position);
     }
     void clear() {
       memory_.clear();

@@ -8,16 +8,11 @@
 #include <effinfer/core/error.hpp>
 #include <effinfer/execution/cpu.hpp>
 #include <effinfer/execution/simt/device.hpp>
+#include <effinfer/models/cuda/device_matrix.hpp>
+#include <effinfer/models/cuda/strip_encoder.hpp>
 #include <effinfer/models/cuda/support.hpp>
 #include <effinfer/models/weights.hpp>
-#include <effinfer/quantization/at_load.hpp>
-#include <effinfer/quantization/cuda/block_weights.hpp>
-#include <effinfer/quantization/cuda/fp8_rows.hpp>
-#include <effinfer/quantization/cuda/int4_groups.hpp>
-#include <effinfer/quantization/cuda/pack.hpp>
-#include <effinfer/quantization/cuda/pack_blocks.hpp>
 #include <effinfer/quantization/cuda/weights.hpp>
-#include <effinfer/quantization/fp8.hpp>
 #include <effinfer/quantization/pack.hpp>
 #include <effinfer/quantization/policy.hpp>
 
@@ -28,128 +23,12 @@
 #include <cstring>
 #include <functional>
 #include <numeric>
-#include <span>
 #include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 namespace effinfer::inline v0::models::cuda {
-
-/// What a matrix in device memory consists of, in one of the orders of quantization/cuda; most have some of it only.
-enum class matrix_part { units, high, scales, minimums, scale_codes, minimum_codes, zeros };
-inline constexpr std::size_t matrix_parts = 7;
-
-/// A matrix in device memory.
-struct device_matrix {
-  weight_format format = weight_format::bf16;  ///< bf16 or f16 (as the activations), int8, int4, FP8, or a GGUF block's
-  int group = 0;                               ///< of int4; of FP8 in blocks 128
-  int rows = 0, columns = 0;
-  std::array<const void*, matrix_parts> parts = {};  ///< null: it has no such part
-
-  template <class U>
-  void get(matrix_part of, const U*& to) const {
-    to = static_cast<const U*>(parts[static_cast<std::size_t>(of)]);
-  }
-};
-
-/// The orders that products are compiled for.
-template <class... Weights>
-struct weight_list {};
-
-template <class... Lists>
-struct joined;
-template <class... Weights>
-struct joined<weight_list<Weights...>> {
-  using type = weight_list<Weights...>;
-};
-template <class... A, class... B, class... Rest>
-struct joined<weight_list<A...>, weight_list<B...>, Rest...> : joined<weight_list<A..., B...>, Rest...> {};
-
-/// The orders of GGUF blocks among `Formats`.
-template <class Formats>
-struct block_weights_of {
-  template <int Bits, weight_format... Names>
-  using if_any = std::conditional_t<(Formats::contains(Names) || ...),
-                                    weight_list<quantization::cuda::block_weights<Bits>>, weight_list<>>;
-  using type = typename joined<if_any<4, weight_format::q4_0, weight_format::q4_1, weight_format::q4_k>,
-                               if_any<5, weight_format::q5_0, weight_format::q5_1, weight_format::q5_k>,
-                               if_any<6, weight_format::q6_k>, if_any<8, weight_format::q8_0>>::type;
-};
-
-/// Those that a quantization policy needs: what isn't listed isn't compiled.
-template <class Quantization, class T>
-struct weights_of {
-  using formats = typename Quantization::formats;
-  using type = typename joined<
-      weight_list<quantization::cuda::float_weights<T>>, typename block_weights_of<formats>::type,
-      std::conditional_t<formats::contains(weight_format::int8), weight_list<quantization::cuda::int8_weights>,
-                         weight_list<>>,
-      std::conditional_t<formats::contains(weight_format::int4),
-                         weight_list<quantization::cuda::int4_weights<32>, quantization::cuda::int4_weights<64>,
-                                     quantization::cuda::int4_weights<128>>,
-                         weight_list<>>>::type;
-};
-/// All that checkpoints may have.
-template <class T>
-struct weights_of<quantization::none, T> {
-  using type =
-      typename joined<weight_list<quantization::cuda::float_weights<T>>,
-                      typename block_weights_of<quantization::all_formats>::type,
-                      weight_list<quantization::cuda::fp8_weights<0>, quantization::cuda::fp8_weights<128>>>::type;
-};
-template <class T>
-struct weights_of<quantization::at_load, T> {
-  using type =
-      typename joined<typename weights_of<quantization::none, T>::type,
-                      weight_list<quantization::cuda::int8_weights, quantization::cuda::int4_weights<32>,
-                                  quantization::cuda::int4_weights<64>, quantization::cuda::int4_weights<128>>>::type;
-};
-template <class T>
-struct weights_of<quantization::fp8, T> {
-  using type = weight_list<quantization::cuda::fp8_weights<0>>;
-};
-template <class T>
-struct weights_of<quantization::int8, T> {
-  using type = weight_list<quantization::cuda::int8_weights>;
-};
-template <class T, int Group>
-struct weights_of<quantization::int4<Group>, T> {
-  using type = weight_list<quantization::cuda::int8_weights, quantization::cuda::int4_weights<Group>>;
-};
-
-/// f(weights) with m as the one of the list that it is; false, where it is none of them.
-template <class... Weights, class F>
-bool with_weights(weight_list<Weights...>, const device_matrix& m, const F& f) {
-  const auto one = [&](auto type) {
-    using weights = typename decltype(type)::type;
-    weights w;
-    w.rows = m.rows, w.columns = m.columns;
-    const auto blocks = quantization::cuda::block_layout_of(m.format);
-    if constexpr (requires { w.stride; }) {
-      if (!is_float(m.format)) return false;
-      m.get(matrix_part::units, w.data), w.stride = m.columns;
-    } else if constexpr (requires { weights::bits; }) {
-      if (blocks.bits != weights::bits) return false;
-      m.get(matrix_part::units, w.units), m.get(matrix_part::high, w.high), m.get(matrix_part::scales, w.scales);
-      m.get(matrix_part::minimums, w.minimums), m.get(matrix_part::scale_codes, w.scale_codes);
-      m.get(matrix_part::minimum_codes, w.minimum_codes);
-      w.offset = blocks.offset, w.wide = blocks.is_wide;
-    } else if constexpr (requires { weights::is_fp8; }) {
-      if (m.format != weight_format::fp8_e4m3 || m.group != weights::group) return false;
-      m.get(matrix_part::units, w.units), m.get(matrix_part::scales, w.scales);
-    } else if constexpr (weights::group == 0) {
-      if (m.format != weight_format::int8) return false;
-      m.get(matrix_part::units, w.units), m.get(matrix_part::scales, w.scales);
-    } else {
-      if (m.format != weight_format::int4 || m.group != weights::group) return false;
-      m.get(matrix_part::units, w.units), m.get(matrix_part::scales, w.scales), m.get(matrix_part::zeros, w.zeros);
-    }
-    f(w);
-    return true;
-  };
-  return (one(std::type_identity<Weights>{}) || ...);
-}
 
 /// Matrices with the same input, one below the other (more than one where their formats differ), and, where there is one, what is added to
 /// their product [rows].
@@ -382,7 +261,7 @@ class device_loader {
     m.format = target.format, m.group = target.group;
     m.columns = static_cast<int>(columns);
     for (const checkpoint::tensor* t : tensors) m.rows += static_cast<int>(t->shape[0]);
-    const strip_sizes sizes = sizes_of(m);
+    const strip_sizes sizes = strip_sizes_of(m);
     widest_ = std::max(widest_, bytes(sizes));
     std::array<std::byte*, matrix_parts> to{};
     for (std::size_t p = 0; p < matrix_parts; ++p) {
@@ -393,36 +272,14 @@ class device_loader {
     return m;
   }
 
-  /// Bytes that sixteen rows take, a part.
-  using strip_sizes = std::array<std::size_t, matrix_parts>;
   static std::size_t bytes(const strip_sizes& of) { return std::accumulate(of.begin(), of.end(), std::size_t{0}); }
-  static strip_sizes sizes_of(const device_matrix& m) {
-    const auto columns = static_cast<std::size_t>(m.columns);
-    strip_sizes s{};
-    const auto set = [&](matrix_part p, std::size_t size) { s[static_cast<std::size_t>(p)] = size; };
-    if (m.format == weight_format::int8 || m.format == weight_format::fp8_e4m3) {
-      set(matrix_part::units, columns * 16),
-          set(matrix_part::scales, m.group == 0 ? 64 : columns / 128 * sizeof(float));
-    } else if (m.format == weight_format::int4) {
-      const std::size_t groups = columns / static_cast<std::size_t>(m.group);
-      set(matrix_part::units, columns * 8), set(matrix_part::scales, groups * 32), set(matrix_part::zeros, groups * 16);
-    } else if (const auto blocks = quantization::cuda::block_layout_of(m.format); blocks.bits > 0) {
-      const auto of = quantization::cuda::block_strip_sizes(m.format, m.columns);
-      set(matrix_part::units, of.units), set(matrix_part::high, of.high), set(matrix_part::scales, of.scales);
-      set(matrix_part::minimums, of.minimums), set(matrix_part::scale_codes, of.scale_codes);
-      set(matrix_part::minimum_codes, of.minimum_codes);
-    } else {
-      set(matrix_part::units, columns * 32);
-    }
-    return s;
-  }
 
   /// What of the host's memory is filled before it is uploaded: 16 MiB, or a strip that is more.
   [[nodiscard]] std::size_t stage_bytes() const { return std::max<std::size_t>(widest_, std::size_t{16} << 20); }
 
   void encode(const device_matrix& m, const std::vector<const checkpoint::tensor*>& tensors,
               const std::array<std::byte*, matrix_parts>& to) {
-    const strip_sizes sizes = sizes_of(m);
+    const strip_sizes sizes = strip_sizes_of(m);
     std::vector<const checkpoint::tensor*> scales;  // of FP8 tensors
     for (const checkpoint::tensor* t : tensors)
       scales.push_back(t->format == weight_format::fp8_e4m3 ? &fp8_scale(*t) : nullptr);
@@ -435,7 +292,7 @@ class device_loader {
       std::byte* next = staged_.data();
       for (std::size_t p = 0; p < matrix_parts; ++p) staged[p] = next, next += count * sizes[p];
       threads_->parallel_for(static_cast<std::ptrdiff_t>(count), 1, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
-        strip_encoder one(threads_->set(), m, scales);
+        strip_encoder<Activation> one(threads_->set(), m, scales);
         for (std::ptrdiff_t s = begin; s < end; ++s) {
           std::array<std::byte*, matrix_parts> strip{};
           for (std::size_t p = 0; p < matrix_parts; ++p) {
@@ -462,138 +319,6 @@ class device_loader {
       report(static_cast<double>(to_.used()) / static_cast<double>(total_));
     }
   }
-
-  /// Sixteen rows at a time, of tensors that stand one below the other.
-  class strip_encoder {
-   public:
-    strip_encoder(execution::instruction_set set, const device_matrix& m,
-                  const std::vector<const checkpoint::tensor*>& scales)
-        : set_(set),
-          m_(m),
-          scales_(scales),
-          parts_(m.columns),
-          codes_(std::size_t{16} * static_cast<std::size_t>(m.columns)) {
-      if (m.group > 0) groups_.resize(std::size_t{16} * static_cast<std::size_t>(m.columns / m.group));
-    }
-
-    /// Returns the first row that can't be encoded, else the number of rows of the matrix. `to`: the strip's place in each part.
-    int encode(const std::vector<const checkpoint::tensor*>& tensors, int first,
-               const std::array<std::byte*, matrix_parts>& to) {
-      namespace packing = quantization::cuda;
-      const int rows = std::min(16, m_.rows - first);
-      const auto columns = static_cast<std::size_t>(m_.columns);
-      const auto at = [&](matrix_part p) { return to[static_cast<std::size_t>(p)]; };
-      std::byte* const units = at(matrix_part::units);
-      if (packing::block_layout_of(m_.format).bits > 0) {
-        for (int r = 0; r < rows; ++r) packing::unpack_block_row(row_of(tensors, first + r), parts_.row[r]);
-        packing::pack_block_strip(m_.format, parts_.row, rows, m_.columns,
-                                  {units, at(matrix_part::high), at(matrix_part::scales), at(matrix_part::minimums),
-                                   at(matrix_part::scale_codes), at(matrix_part::minimum_codes)});
-        return m_.rows;
-      }
-      for (int r = 0; r < rows; ++r) {
-        const quantization::weight_matrix source = row_of(tensors, first + r);
-        if (m_.format == weight_format::fp8_e4m3) {
-          std::uint8_t* const codes = codes_.data() + static_cast<std::size_t>(r) * columns;
-          auto* const row_scales = reinterpret_cast<float*>(at(matrix_part::scales));
-          if (source.format == weight_format::fp8_e4m3) {
-            std::memcpy(codes, source.data, columns);
-            for (std::size_t c = 0; c < columns; ++c) {
-              if ((codes[c] & 0x7fU) == packing::fp8_nan) return first + r;
-            }
-            copy_scales(tensors, first + r, m_.group == 0 ? row_scales + r : row_scales);
-          } else {
-            quantization::decode_row(quantization::float_formats(), source, 0, parts_.values.data());
-            if (!packing::encode_fp8_row(parts_.values.data(), m_.columns, codes, row_scales[r])) return first + r;
-          }
-          continue;
-        }
-        if (m_.format == weight_format::int8) {
-          bool fits = true;
-          const quantization::detail::encode_row::args args{
-              {weight_format::int8, 0}, source.format,  source.data, source.columns,
-              parts_.values.data(),     &parts_.row[r], &fits};
-          execution::dispatch<quantization::detail::encode_row>(set_, args);
-          if (!fits) return first + r;
-          for (std::size_t c = 0; c < columns; ++c)
-            codes_[static_cast<std::size_t>(r) * columns + c] =
-                static_cast<std::uint8_t>(parts_.row[r].codes[c] ^ 0x80U);
-          std::memcpy(at(matrix_part::scales) + r * 4, &parts_.row[r].row_scale, sizeof(float));
-          continue;
-        }
-        quantization::decode_row(quantization::float_formats(), source, 0, parts_.values.data());
-        if (m_.format == weight_format::int4) {
-          for (int g = 0; g < m_.columns / m_.group; ++g) {
-            const std::size_t of = static_cast<std::size_t>(r) * columns + static_cast<std::size_t>(g * m_.group);
-            if (!packing::encode_int4_group(parts_.values.data() + g * m_.group, m_.group, codes_.data() + of,
-                                            groups_[group_index(r, g)]))
-              return first + r;
-          }
-        } else {
-          auto* const row = reinterpret_cast<Activation*>(units) + static_cast<std::size_t>(r) * columns;
-          if (source.format == activation) {
-            std::memcpy(row, source.data, columns * sizeof(Activation));
-          } else {
-            for (std::size_t c = 0; c < columns; ++c) row[c] = Activation(parts_.values[c]);
-          }
-        }
-      }
-      const std::span<packing::words> packed(
-          reinterpret_cast<packing::words*>(units),
-          sizes_of(m_)[static_cast<std::size_t>(matrix_part::units)] / sizeof(packing::words));
-      if (m_.format == weight_format::int8 || m_.format == weight_format::fp8_e4m3) {
-        packing::pack_int8(
-            {reinterpret_cast<const std::int8_t*>(codes_.data()), static_cast<std::size_t>(rows) * columns}, rows,
-            m_.columns, packed);
-      } else if (m_.format == weight_format::int4) {
-        const auto count = static_cast<std::size_t>(16 * (m_.columns / m_.group));
-        packing::pack_int4(
-            [&](std::ptrdiff_t r, std::ptrdiff_t c) {
-              return codes_[static_cast<std::size_t>(r) * columns + static_cast<std::size_t>(c)];
-            },
-            [&](std::ptrdiff_t r, std::ptrdiff_t g) { return groups_[group_index(r, g)].scale; },
-            [&](std::ptrdiff_t r, std::ptrdiff_t g) { return groups_[group_index(r, g)].zero; }, rows, m_.columns,
-            m_.group, packed, {reinterpret_cast<f16*>(at(matrix_part::scales)), count},
-            {reinterpret_cast<std::uint8_t*>(at(matrix_part::zeros)), count});
-      }
-      return m_.rows;
-    }
-
-   private:
-    /// The scales of a row of FP8 codes: one, or with blocks those along the row.
-    void copy_scales(const std::vector<const checkpoint::tensor*>& tensors, int row, float* to) {
-      std::size_t i = 0;
-      while (row >= tensors[i]->shape[0]) row -= static_cast<int>(tensors[i++]->shape[0]);
-      const checkpoint::tensor& s = *scales_[i];
-      const std::ptrdiff_t blocks = m_.group == 0 ? 1 : m_.columns / 128;
-      const bool for_all = s.data.size() == static_cast<std::size_t>(block_bytes(s.format));
-      const std::ptrdiff_t from = for_all ? 0 : m_.group == 0 ? row : row / 128;
-      auto w = quantization::packed_rows(s.format, s.data.data(), 1, blocks);
-      w.data += from * w.row_bytes;
-      quantization::decode_row(quantization::float_formats(), w, 0, to);
-    }
-    static quantization::weight_matrix row_of(const std::vector<const checkpoint::tensor*>& tensors, int row) {
-      for (const checkpoint::tensor* t : tensors) {
-        if (row < t->shape[0]) {
-          auto w = quantization::packed_rows(t->format, t->data.data(), t->shape[0], t->shape[1]);
-          w.data += row * w.row_bytes, w.rows = 1;
-          return w;
-        }
-        row -= static_cast<int>(t->shape[0]);
-      }
-      return {};
-    }
-    [[nodiscard]] std::size_t group_index(std::ptrdiff_t row, std::ptrdiff_t g) const {
-      return static_cast<std::size_t>(row * (m_.columns / m_.group) + g);
-    }
-
-    execution::instruction_set set_;
-    const device_matrix& m_;
-    const std::vector<const checkpoint::tensor*>& scales_;
-    quantization::detail::unpacked_rows parts_;
-    std::vector<std::uint8_t> codes_;
-    std::vector<quantization::cuda::int4_group> groups_;
-  };
 
   /// Through the staging memory.
   void upload(void* to, const void* from, std::size_t bytes) {

@@ -4,16 +4,11 @@
 #include <effinfer/checkpoint/model_config.hpp>
 #include <effinfer/core/matrix_view.hpp>
 #include <effinfer/decoding/cuda/greedy.hpp>
-#include <effinfer/decoding/cuda/sample.hpp>
+#include <effinfer/decoding/cuda/sample_row.hpp>
 #include <effinfer/execution/simt/device.hpp>
-#include <effinfer/execution/simt/grid.hpp>
-#include <effinfer/models/cuda/weights.hpp>
-#include <effinfer/quantization/cuda/matmul.hpp>
-#include <effinfer/quantization/cuda/wgmma_product.hpp>
 
 #include <algorithm>
 #include <cstddef>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -32,43 +27,6 @@ struct workspace_sizes {
   int tokens = 0;
   std::size_t product_bytes = 0, upload_bytes = 0, mixer_bytes = 0;
 };
-
-/// Bytes that products of up to `tokens` rows with these weights need.
-template <class Products, class T, class Device>
-std::size_t product_workspace_bytes(const device_weights<Device>& weights, const execution::simt::device_limits& limits,
-                                    int tokens) {
-  std::size_t bytes = 0;
-  std::vector<device_matrix> seen;
-  const auto meet = [&](const device_matrix& m, int most, auto out_type) {
-    using out = typename decltype(out_type)::type;
-    const auto same = [&](const device_matrix& o) {
-      return o.format == m.format && o.group == m.group && o.rows == m.rows && o.columns == m.columns;
-    };
-    if (std::is_same_v<out, T> && std::any_of(seen.begin(), seen.end(), same)) return;
-    if (std::is_same_v<out, T>) seen.push_back(m);
-    (void)with_weights(Products(), m, [&](auto w) {
-      w = decltype(w){};  // only the shape counts
-      w.rows = m.rows, w.columns = m.columns;
-      if constexpr (requires { w.stride; }) w.stride = m.columns;
-      for (int rows = 1; rows <= most; ++rows) {
-        const auto plan = quantization::cuda::plan_matmul(matrix_view<const T>(nullptr, rows, m.columns), w,
-                                                          matrix_view<out>(nullptr, rows, m.rows), limits);
-        bytes = std::max(bytes, plan.workspace_bytes);
-      }
-      if constexpr (std::is_same_v<out, T>) {
-        if (quantization::cuda::has_wgmma<decltype(w), T>(limits))
-          bytes = std::max(bytes, static_cast<std::size_t>(most) * static_cast<std::size_t>(m.columns) * sizeof(T));
-      }
-    });
-  };
-  for (const device_block& b : weights.blocks) {
-    for (const device_linear* l : {&b.query_key_value, &b.mixer_output, &b.gate_up, &b.down})
-      for (const device_matrix& m : l->weights) meet(m, tokens, std::type_identity<T>());
-  }
-  for (const device_matrix& m : weights.output.weights)
-    meet(m, std::min(tokens, logit_rows), std::type_identity<float>());
-  return bytes;
-}
 
 /// What the kernels of a pass are started with. `Plan`: the mixer's.
 template <class Plan>

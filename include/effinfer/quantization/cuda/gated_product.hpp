@@ -61,15 +61,12 @@ template <class Weights, class T, int Tiles>
 struct gated_product {
   using args = gated_args<Weights, T>;
   using sums = detail::skinny_sums<Weights, T, Tiles, 2>;
-  static constexpr int threads = sums::threads, blocks_at_once = detail::gated_blocks<Weights, Tiles>;
+  static constexpr int threads = sums::most_threads, blocks_at_once = detail::gated_blocks<Weights, Tiles>;
   static constexpr bool awaits_predecessors = true;
 
   /// Error: `unsupported`, where the plan is for other Tiles.
   static execution::simt::grid plan(const args& a) {
-    sums::check("quantization::cuda::gated_product", a.plan);
-    if (a.x.rows == 0) return {};
-    const int strips = a.weights.rows / (2 * strip_rows);
-    return {strips < a.plan.blocks ? strips : a.plan.blocks, 1, threads, sums::shared_bytes};
+    return sums::plan("quantization::cuda::gated_product", a.plan, a.x, a.weights, a.weights.rows / (2 * strip_rows));
   }
 
   template <class Simt>
@@ -77,11 +74,11 @@ struct gated_product {
     const int half = a.weights.rows / 2, strips = half / strip_rows;
     const auto strip = [strips](int i, int s) { return i + s * strips; };
     const auto store = [&](int i, auto of) {
-      for (int e = t.thread(); e < Tiles * 128; e += threads) {
+      for (int e = t.thread(); e < Tiles * 128; e += t.threads()) {
         const int row = i * strip_rows + e % strip_rows, token = e / strip_rows;
         if (token >= a.x.rows) continue;
-        const T gate(sums::total(of, 0, e % strip_rows, token) * a.weights.row_scale(row));
-        const T up(sums::total(of, 1, e % strip_rows, token) * a.weights.row_scale(half + row));
+        const T gate(sums::total(t, of, 0, e % strip_rows, token) * a.weights.row_scale(row));
+        const T up(sums::total(t, of, 1, e % strip_rows, token) * a.weights.row_scale(half + row));
         a.out.row(token)[row] = layers::cuda::swiglu<T>::of(gate, up);
       }
     };

@@ -8,6 +8,7 @@
 #include <effinfer/core/matrix_view.hpp>
 #include <effinfer/execution/simt/context.hpp>
 #include <effinfer/execution/simt/grid.hpp>
+#include <effinfer/execution/simt/settled.hpp>
 #include <effinfer/quantization/cuda/strip_units.hpp>
 #include <effinfer/quantization/cuda/weights.hpp>
 
@@ -126,10 +127,10 @@ product_plan plan_skinny(const matrix_view<const T>& x, const Weights& w, const 
 namespace detail {
 
 /// The sums of outputs for 8 * Tiles rows of x: the work of a block, which takes `Strips` strips after other `Strips` strips, each of its warps a part
-/// of the inputs. What comes next is on its way while something is multiplied.
+/// of the inputs, as many as there are. What comes next is on its way while something is multiplied.
 template <class Weights, class T, int Tiles, int Strips>
 struct skinny_sums {
-  static constexpr int threads = most_parts * 32, stages = 2;
+  static constexpr int most_threads = most_parts * execution::simt::warp_size, stages = 2;
   /// 2 KiB a warp's stage, and whole groups.
   static constexpr int fitting = 4 / Weights::pieces / Strips,
                        of_group = (Weights::group + unit_inputs - 1) / unit_inputs;
@@ -210,20 +211,26 @@ struct skinny_sums {
   }
 
   /// Of strip s, output `row` in it for a row of x.
-  template <class Shared>
-  EFFINFER_HOST_DEVICE static float total(Shared sums, int s, int row, int token) {
+  template <class Simt, class Shared>
+  EFFINFER_HOST_DEVICE static float total(const Simt& t, Shared sums, int s, int row, int token) {
     const int place = (token / 8 * 4 + row / 8 * 2 + token % 2) * 32 + row % 8 * 4 + token % 8 / 2;
+    const int count = execution::simt::warps(execution::simt::settled(t.threads()));
     float total = 0;
     EFFINFER_UNROLL
-    for (int p = 0; p < most_parts; ++p) total += sums[p * floats + s * Tiles * 128 + place];
+    for (int p = 0; p < most_parts; ++p) total += p < count ? sums[p * floats + s * Tiles * 128 + place] : 0.0F;
     return total;
   }
 
-  /// Errors: `unsupported`, where the plan is for other Tiles.
-  static void check(const char* who, const product_plan& plan) {
-    if (plan.tiles == Tiles) return;
-    throw error(error_code::unsupported, who,
-                std::to_string(plan.tiles) + " tiles of rows with a kernel for " + std::to_string(Tiles));
+  /// Blocks of as many warps as the weights have parts, which take `count` times Strips strips. Errors: `unsupported`, where the plan is for other Tiles.
+  static execution::simt::grid plan(const char* who, const product_plan& of, const matrix_view<const T>& x,
+                                    const Weights& w, int count) {
+    if (of.tiles != Tiles) {
+      throw error(error_code::unsupported, who,
+                  std::to_string(of.tiles) + " tiles of rows with a kernel for " + std::to_string(Tiles));
+    }
+    if (x.rows == 0) return {};
+    return {count < of.blocks ? count : of.blocks, 1, parts(w.columns / unit_inputs) * execution::simt::warp_size,
+            shared_bytes};
   }
 };
 
@@ -234,25 +241,22 @@ template <class Weights, class T, int Tiles, class Out = T>
 struct skinny_product {
   using args = product_args<Weights, T, Out>;
   using sums = detail::skinny_sums<Weights, T, Tiles, 1>;
-  static constexpr int threads = sums::threads, blocks_at_once = sums::blocks_at_once;
+  static constexpr int threads = sums::most_threads, blocks_at_once = sums::blocks_at_once;
   static constexpr bool awaits_predecessors = true;
 
   /// Error: `unsupported`, where the plan is for other Tiles.
   static execution::simt::grid plan(const args& a) {
-    sums::check("quantization::cuda::skinny_product", a.plan);
-    if (a.x.rows == 0) return {};
-    const int strips = detail::strips_of(a.weights.rows);
-    return {strips < a.plan.blocks ? strips : a.plan.blocks, 1, threads, sums::shared_bytes};
+    return sums::plan("quantization::cuda::skinny_product", a.plan, a.x, a.weights, detail::strips_of(a.weights.rows));
   }
 
   template <class Simt>
   EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
     const auto strip = [](int i, int) { return i; };
     const auto store = [&](int i, auto of) {
-      for (int e = t.thread(); e < Tiles * 128; e += threads) {
+      for (int e = t.thread(); e < Tiles * 128; e += t.threads()) {
         const int row = i * strip_rows + e % strip_rows, token = e / strip_rows;
         if (row >= a.weights.rows || token >= a.x.rows) continue;
-        a.out.row(token)[row] = Out(sums::total(of, 0, e % strip_rows, token) * a.weights.row_scale(row));
+        a.out.row(token)[row] = Out(sums::total(t, of, 0, e % strip_rows, token) * a.weights.row_scale(row));
       }
     };
     sums::run(t, a.x, a.weights, detail::strips_of(a.weights.rows), strip, store);

@@ -25,6 +25,7 @@
 #include <effinfer/execution/simt/grid.hpp>
 #include <effinfer/execution/simt/hopper.hpp>
 #include <effinfer/execution/simt/pack.hpp>
+#include <effinfer/execution/simt/transpose.hpp>
 #include <effinfer/quantization/cuda/input_order.hpp>
 #include <effinfer/quantization/cuda/product.hpp>
 #include <effinfer/quantization/cuda/weights.hpp>
@@ -62,33 +63,6 @@ inline constexpr int wgmma_outputs = 128;  ///< of a tile
 
 EFFINFER_HOST_DEVICE constexpr int tiles_of(std::ptrdiff_t rows, int each) {
   return static_cast<int>((rows + each - 1) / each);
-}
-
-/// Among four lanes `Apart` from each other, lane l being the l / Apart % 4-th: word i of the c-th becomes word c of the i-th. All lanes call it.
-template <int Apart, class Simt>
-EFFINFER_HOST_DEVICE void transpose_words(Simt& t, std::uint32_t (&w)[4]) {
-  const int c = t.lane() / Apart;
-  const bool odd = c % 2 == 1, high = c % 4 >= 2;
-  EFFINFER_UNROLL
-  for (int i = 0; i < 4; i += 2) {
-    const std::uint32_t got = t.shuffle_xor(odd ? w[i] : w[i + 1], Apart);
-    w[i] = odd ? got : w[i];
-    w[i + 1] = odd ? w[i + 1] : got;
-  }
-  EFFINFER_UNROLL
-  for (int i = 0; i < 2; ++i) {
-    const std::uint32_t got = t.shuffle_xor(high ? w[i] : w[i + 2], 2 * Apart);
-    w[i] = high ? got : w[i];
-    w[i + 2] = high ? w[i + 2] : got;
-  }
-}
-
-EFFINFER_HOST_DEVICE inline void store_words(void* to, const std::uint32_t (&w)[4]) {
-#if defined(__CUDA_ARCH__)
-  *static_cast<uint4*>(to) = make_uint4(w[0], w[1], w[2], w[3]);
-#else
-  __builtin_memcpy(to, w, sizeof w);
-#endif
 }
 
 /// Two floats, each rounded to T, in a register.
@@ -491,12 +465,12 @@ struct wgmma_product {
         const std::uint32_t other = t.shuffle_xor(mine, 4);
         w[i] = g % 2 == 0 ? (mine & 0xffffU) | other << 16 : other >> 16 | (mine & 0xffff0000U);
       }
-      detail::transpose_words<8>(t, w);
+      execution::simt::transpose_words<8>(t, w);
       const int to_row = row + (j + quarter / 2) * 8, to_output = first_output + quarter % 2 * 8;
       if (to_row >= a.x.rows) continue;
       T* const to = a.out.row(to_row) + to_output;
       if (aligned && to_output + 8 <= a.weights.rows) {
-        detail::store_words(to, w);
+        execution::simt::store_words(to, w);
       } else {
         EFFINFER_UNROLL
         for (int e = 0; e < 8; ++e) {
