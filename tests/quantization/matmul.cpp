@@ -123,7 +123,7 @@ TEST_CASE("two products combined on the way are the two products combined afterw
     for (auto set : sets()) {
       if (set == ei::execution::instruction_set::portable && s.format != weight_format::q5_1) continue;
       const auto exec = context(set, 2);
-      for (std::ptrdiff_t tokens : {1, 7, 100}) {
+      for (std::ptrdiff_t tokens : {1, 7, 100, 289}) {
         const auto x = random_floats(static_cast<std::size_t>(tokens * columns), 21);
         const auto of_a = multiply(exec, x, tokens, a.view, bias.data()),
                    of_b = multiply(exec, x, tokens, b.view, nullptr);
@@ -313,7 +313,7 @@ TEST_CASE("a prompt's products are those of weights and activations in bf16 on A
     if (s.format == weight_format::f32 || s.format == weight_format::f16) continue;
     INFO("format ", std::string(ei::to_string(s.format)), " group ", s.group);
     // Two turns of columns and one past, and three of tokens.
-    const std::ptrdiff_t columns = columns_multiple(s) == 1 ? 2101 : 2304, rows = 37, most = 401;
+    const std::ptrdiff_t columns = columns_multiple(s) == 1 ? 2101 : 2304, rows = 37, most = 561;
     const matrix m = random_matrix(s, rows, columns, 61);
     const auto bias = random_floats(static_cast<std::size_t>(rows), 62);
     const auto x = random_floats(static_cast<std::size_t>(most * columns), 63);
@@ -339,12 +339,20 @@ TEST_CASE("a prompt's products are those of weights and activations in bf16 on A
               (18 + static_cast<double>(columns) / 32) * 0x1p-24 * magnitude);
       }
     }
-    for (const std::ptrdiff_t tokens : {2, 17, 32, 33, 193}) {
+    // Without a bias a whole panel's sums go straight to y.
+    const auto whole = multiply_prompt(exec, x, most, m.view, bias.data(), before);
+    const auto plain = multiply_prompt(exec, x, most, m.view, nullptr, before);
+    for (const std::ptrdiff_t tokens : {2, 17, 32, 33, 47, 48, 49, 64, 65, 193, 273}) {
       const std::vector<float> some(y.begin(), y.begin() + tokens * rows);
       CHECK(same_bits(multiply_prompt(exec, x, tokens, m.view, bias.data()), some));
       const auto sums = multiply_prompt(exec, x, tokens, m.view, bias.data(), before);
-      const auto whole = multiply_prompt(exec, x, most, m.view, bias.data(), before);
       CHECK(same_bits(sums, {whole.begin(), whole.begin() + tokens * rows}));
+      const auto unbiased = multiply_prompt(exec, x, tokens, m.view, nullptr, before);
+      CHECK(same_bits(unbiased, {plain.begin(), plain.begin() + tokens * rows}));
+    }
+    for (std::size_t i = 0; i < plain.size(); ++i) {
+      const auto n = i % static_cast<std::size_t>(rows);
+      CHECK(std::abs(plain[i] + bias[n] - whole[i]) <= 0x1p-23f * (std::abs(plain[i]) + std::abs(bias[n])));
     }
   }
 }
