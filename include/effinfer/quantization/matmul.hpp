@@ -21,7 +21,7 @@ constexpr std::size_t matmul_workspace_bytes(std::ptrdiff_t tokens, std::ptrdiff
 /// Math: F32, F16 and BF16 in f32, the last with activations rounded to bf16 where the machine has AVX512-BF16 or AMX; integer
 /// formats with the activations rounded to 8 bits in blocks of 32 (cpu/activations.hpp), integer sums and f32 scales. On AMX they also
 /// take activations prepared for a prompt (activation_kinds::add): weights and activations rounded to bf16, sums in f32.
-/// Cost: reads w once for every 6 tokens (12: floats; 32: BF16 on AMX), of which all but the first find it in the cache.
+/// Cost: reads w once for every 6 tokens (12: floats; 48: BF16 on AMX), of which all but the first find it in the cache.
 /// Exact: an output depends on its row of x and of w alone, not on T, the number of threads or the other rows; all
 /// instruction sets but the portable give the same bits, but for BF16 weights on AVX512-BF16, AMX and NEON's BF16.
 /// Errors, before anything is written: mismatch of shapes; unsupported, for a format outside of `Formats`;

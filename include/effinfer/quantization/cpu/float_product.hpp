@@ -2,7 +2,7 @@
 // Products of float formats, panel by panel as in integer_product.hpp: y[t][n] = sum over columns of w[n][c] x[t][c], ascending.
 // A step is one column of sixteen rows (F32, F16) or two (BF16).
 //
-// BF16 on AMX: tiled_bf16_product.hpp. AVX512-BF16 and NEON's BF16 multiply pairs of bf16 and add them in f32, at twice the rate of f32, so there activations are
+// BF16 on AMX: tiled_product.hpp. AVX512-BF16 and NEON's BF16 multiply pairs of bf16 and add them in f32, at twice the rate of f32, so there activations are
 // rounded to bf16 (relative error 2^-9 each); other sets widen the weights and compute in f32.
 
 #include <effinfer/quantization/cpu/integer_sums.hpp>
