@@ -220,10 +220,6 @@ struct strip_units {
   }
 
  private:
-  static constexpr bool strip_scaled = requires {
-    requires Weights::is_fp8 && Weights::group >
-    0;
-  };
   static_assert(!Weights::may_have_minimum || Weights::group == 32);
 
   template <int Tiles>
