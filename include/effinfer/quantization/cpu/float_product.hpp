@@ -171,9 +171,8 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
     static constexpr std::ptrdiff_t steps_a_slab = slab_columns / columns_a_step;
     static constexpr std::ptrdiff_t passes(std::ptrdiff_t tokens) {
       if (execution::base_of(Set) == instruction_set::avx512) return (tokens + 11) / 12;
-      if (Set == instruction_set::avx2) return tokens / 6 * 2 + (tokens % 6 + 1) / 2;
-      if (execution::base_of(Set) == instruction_set::neon) return tokens / 6 * 2 + (tokens % 6 + 1) / 2;
-      return tokens + tokens % 2;
+      if (Set == instruction_set::portable) return tokens + tokens % 2;
+      return tokens / 6 * 2 + (tokens % 6 + 1) / 2;
     }
     EFFINFER_ALWAYS_INLINE void operator()(const args& a, panel_piece& p) const {
       std::ptrdiff_t token = p.first_token;

@@ -194,7 +194,7 @@ struct integer_product {
     static constexpr std::ptrdiff_t steps_a_slab = slab_columns / 32;
     static constexpr std::ptrdiff_t passes(std::ptrdiff_t tokens) {
       if (Set == instruction_set::avx512) return (tokens + 5) / 6;
-      if (execution::base_of(Set) == instruction_set::avx2) return tokens / 2 * 2 + tokens % 2;
+      if (execution::base_of(Set) == instruction_set::avx2) return tokens;  // two go over each half, one over both
       if (execution::base_of(Set) == instruction_set::neon) return (tokens / 4 + tokens % 4 / 2) * 2 + tokens % 2;
       return tokens * 2;
     }

@@ -43,7 +43,7 @@ struct panel_output {
 /// Whether products of these activations go in turns of tokens and columns (tiled_product.hpp). Fewer tokens go over a
 /// panel once.
 inline bool goes_in_turns(const execution::cpu::context& exec, const prepared_activations& p) {
-  return exec.set() == execution::instruction_set::amx && p.halves != nullptr && p.values.rows > 48;
+  return exec.set() == execution::instruction_set::amx && p.halves != nullptr && p.values.rows > most_tokens_together;
 }
 
 template <class Format>

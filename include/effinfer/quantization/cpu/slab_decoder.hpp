@@ -51,28 +51,26 @@ struct slab_decoder {
   using scales = typename Format::scales;
   using codes = typename Format::codes;
   static constexpr std::ptrdiff_t units = slab_columns / scales::columns_a_unit;
-  /// A slab is decoded in so many parts of 32 columns and 16 rows each, in any order.
-  static constexpr int parts = 2 * slab_columns / 32;
-
   /// Where a slab of a panel begins.
   static const std::byte* packed(const packed_matrix& w, std::ptrdiff_t panel, std::ptrdiff_t slab) {
     return w.panel(panel) + w.panel_head + 2 * slab * units * w.unit_bytes;
   }
 
-  /// Part `part` of a slab to its place in `to` [bytes_a_bf16_slab]. Columns beyond the panel's last unit are left alone.
-  /// Not inlined: it stands beside products that want the registers.
+  /// Columns [32 block, 32 block + 32) of a slab to their place in `to` [bytes_a_bf16_slab]. Those beyond the panel's last unit are left
+  /// alone. Not inlined: it stands beside products that want the registers.
   static __attribute__((noinline)) EFFINFER_TARGET_AVX512_BF16 void decode(const packed_matrix& w, std::ptrdiff_t panel,
-                                                                           std::ptrdiff_t slab, int part,
+                                                                           std::ptrdiff_t slab, int block,
                                                                            std::byte* to) {
     constexpr int blocks_a_unit = scales::columns_a_unit / 32;
-    const int half = part % 2, block = part / 2, in_unit = block % blocks_a_unit;
     const std::ptrdiff_t unit_of_panel = slab * units + block / blocks_a_unit;
     if (unit_of_panel >= w.units) return;
-    const source from{w.panel(panel), w.panel(panel) + w.panel_head + (2 * unit_of_panel + half) * w.unit_bytes, half,
-                      in_unit, Format::scale_columns(w)};
-    std::byte* const out = to + block * (16 * bytes_a_pair) + half * 64;
-    decode_groups<0>(from, out);
-    decode_groups<4>(from, out);
+    for (int half = 0; half < 2; ++half) {
+      const source from{w.panel(panel), w.panel(panel) + w.panel_head + (2 * unit_of_panel + half) * w.unit_bytes, half,
+                        block % blocks_a_unit, Format::scale_columns(w)};
+      std::byte* const out = to + block * (16 * bytes_a_pair) + half * 64;
+      decode_groups<0>(from, out);
+      decode_groups<4>(from, out);
+    }
   }
 
  private:

@@ -17,9 +17,12 @@
 #include <effinfer/quantization/cpu/slab_decoder.hpp>
 
 #include <algorithm>
+#include <utility>
 
 namespace effinfer::inline v0::quantization::detail {
 
+/// Tokens whose sums fit the tiles.
+inline constexpr int most_tokens_together = 48;
 /// What the activations of a turn may take of the second-level cache (2 MiB on all processors with AMX), and the slabs of
 /// columns that a turn takes where an output can wait in memory for the next.
 inline constexpr std::ptrdiff_t bytes_a_turn = 17 << 16, slabs_a_turn = 8, most_tokens_a_turn = 272;
@@ -65,7 +68,7 @@ struct tiled_product {
  private:
   /// Of `left` tokens those that go together: 48 where there are enough, and no few left over if it can be helped.
   static EFFINFER_ALWAYS_INLINE int tokens_together(std::ptrdiff_t left) {
-    if (left == 48 || left > 64) return 48;
+    if (left == most_tokens_together || left > 64) return most_tokens_together;
     return static_cast<int>(std::min<std::ptrdiff_t>(left, 32));
   }
 
@@ -76,16 +79,15 @@ struct tiled_product {
     const bool goes_on = a.first_slab > 0 || a.adds, ends = a.last_slab >= slabs_of(a.w->columns);
     // Sums go from tiles to y and back. Where a bias comes on top, or y has fewer than 32 columns left, they are put down in between.
     const bool at_once = a.w->rows - a.panel * rows_a_panel >= rows_a_panel && !(ends && a.bias != nullptr);
-    alignas(64) float kept[48 * rows_a_panel];
-    piece p{Format::is_float ? packed(a, a.panel) : decoded, nullptr, columns, nullptr, 0, goes_on};
+    alignas(64) float kept[most_tokens_together * rows_a_panel];
+    piece p{Format::is_float ? packed(a, a.panel) : decoded, decoded, columns, goes_on};
     const bool streams = tokens_together(tokens) == tokens;
-    coming_weights next = coming_weights::within(streams && Format::is_float ? 0 : (tokens + 47) / 48 * steps,
-                                                 packed(a, a.panel + 1), packed_bytes(a));
+    const std::ptrdiff_t passes = (tokens + most_tokens_together - 1) / most_tokens_together;
+    coming_weights next = coming_weights::within(passes * steps, packed(a, a.panel + 1), packed_bytes(a));
     for (std::ptrdiff_t t = 0; t < tokens;) {
       const int some = tokens_together(tokens - t);
       if (some != shaped_for) shape(some), shaped_for = some;
       p.x = a.x + (a.first_token + t) * slabs_of(a.w->columns) * slab_columns;
-      p.first_step = first_column / columns_a_step;
       p.tokens_left = a.tokens - a.first_token - t;
       p.sums = at_once ? a.y + t * a.y_stride : &kept[0];
       p.stride = at_once ? a.y_stride * 4 : rows_a_panel * 4;
@@ -124,17 +126,11 @@ struct tiled_product {
     }
   }
   static EFFINFER_ALWAYS_INLINE void write_row(const args& a, std::ptrdiff_t token, bool ends, const float* sums) {
-    const std::ptrdiff_t first_row = a.panel * rows_a_panel, left = a.w->rows - first_row;
-    float* y = a.y + token * a.y_stride;
-    for (int i = 0; i < rows_a_panel && i < left; i += rows_a_half) {
-      vector v = vector::load(sums + i);
-      if (left - i >= rows_a_half) {
-        if (ends && a.bias != nullptr) v += vector::load(a.bias + first_row + i);
-        v.store(y + i);
-      } else {
-        if (ends && a.bias != nullptr) v += vector::load_first(a.bias + first_row + i, left - i);
-        v.store_first(y + i, left - i);
-      }
+    panel_args to = a;
+    to.adds = false;  // the tiles began with what stood in y
+    if (!ends) to.bias = nullptr;
+    for (int half = 0; half < 2; ++half) {
+      write_rows<instruction_set::avx512>(to, half, a.first_token + token, vector::load(sums + half * rows_a_half));
     }
   }
 
@@ -143,7 +139,7 @@ struct tiled_product {
   static EFFINFER_ALWAYS_INLINE void shape(int tokens) {
     execution::tiles::shapes shapes;
     for (int i = 0; i < 6; ++i) {
-      const int rows = tokens == 48 ? 16 : i == 2 || i == 3 || i == 5 ? tokens - 16 : tokens;
+      const int rows = tokens == most_tokens_together ? 16 : i == 2 || i == 3 || i == 5 ? tokens - 16 : tokens;
       shapes.set(i, std::clamp(rows, 1, 16), 64);
     }
     shapes.set(6, 16, 64), shapes.set(7, 16, 64);
@@ -153,19 +149,20 @@ struct tiled_product {
   /// Some columns of a panel, and the tokens that they meet.
   struct piece {
     const std::byte* w;
-    const bf16* x;  ///< the first sixteen tokens, all their columns
+    std::byte* decoded;  ///< w, where that isn't as it is packed
     std::ptrdiff_t columns;
-    float* sums;
-    std::ptrdiff_t stride;  ///< bytes
     bool goes_on;
-    std::ptrdiff_t first_step = 0, tokens_left = 0;  ///< tokens from x on
+    const bf16* x = nullptr;         ///< the first sixteen tokens, all their columns
+    std::ptrdiff_t tokens_left = 0;  ///< from x on
+    float* sums = nullptr;
+    std::ptrdiff_t stride = 0;  ///< bytes
   };
   /// What is done beside the products.
   enum class with { weights_from_memory, weights_at_hand, decoding };
 
   template <with Beside>
   static EFFINFER_ALWAYS_INLINE void multiply_some(const args& a, const piece& p, int tokens, coming_weights& next) {
-    if (tokens == 48) {
+    if (tokens == most_tokens_together) {
       multiply<3, Beside>(a, p, next);
     } else if (tokens > 16) {
       multiply<2, Beside>(a, p, next);
@@ -177,15 +174,16 @@ struct tiled_product {
   /// `Sixteens` times sixteen tokens, the last of up to two maybe fewer.
   template <int Sixteens, with Beside>
   static EFFINFER_ALWAYS_INLINE void multiply(const args& a, const piece& p, coming_weights& next) {
-    start<Sixteens>(p);
+    start(p, std::make_integer_sequence<int, 2 * Sixteens>());
     const std::byte* w = p.w;
     const auto* x = reinterpret_cast<const std::byte*>(p.x);
     // The tiles of sixteen tokens lie one behind the other; those of the last tokens have fewer rows.
     const std::ptrdiff_t to_next = 16 * slabs_of(a.w->columns) * slab_columns * 2;
     const std::ptrdiff_t tile = std::min<std::ptrdiff_t>(p.tokens_left, 16) * 64;
     const std::ptrdiff_t second = std::clamp<std::ptrdiff_t>(p.tokens_left - 16, 0, 16) * 64;
-    const std::byte *x1 = x + to_next + p.first_step * second, *x2 = x + 2 * to_next + p.first_step * tile;
-    x += p.first_step * tile;
+    const std::ptrdiff_t first = a.first_slab * steps_a_slab;
+    const std::byte *x1 = x + to_next + first * second, *x2 = x + 2 * to_next + first * tile;
+    x += first * tile;
     decode<Beside>(a, 0, p);
     std::ptrdiff_t step = 0, columns = p.columns;
     // What is decoded is whole steps; a panel of BF16 ends with its last pair.
@@ -200,7 +198,7 @@ struct tiled_product {
       __builtin_memcpy(rest, w, static_cast<std::size_t>((columns + 1) / 2 * bytes_a_pair));
       add_step<Sixteens, with::weights_at_hand>(a, &rest[0], x, x1, x2);
     }
-    finish<Sixteens>(p);
+    finish(p, std::make_integer_sequence<int, 2 * Sixteens>());
   }
 
   /// Decodes the weights of step `step` of a piece, if there is one.
@@ -209,10 +207,8 @@ struct tiled_product {
     if constexpr (Beside == with::decoding) {
       if (step * columns_a_step >= p.columns) return;
       const std::ptrdiff_t slab = step / steps_a_slab;
-      const int part = static_cast<int>(step % steps_a_slab) * 2;
-      std::byte* const to = const_cast<std::byte*>(p.w) + slab * bytes_a_bf16_slab;
-      slab_decoder<Format>::decode(*a.w, a.panel, a.first_slab + slab, part, to);
-      slab_decoder<Format>::decode(*a.w, a.panel, a.first_slab + slab, part + 1, to);
+      slab_decoder<Format>::decode(*a.w, a.panel, a.first_slab + slab, static_cast<int>(step % steps_a_slab),
+                                   p.decoded + slab * bytes_a_bf16_slab);
     }
   }
 
@@ -245,39 +241,22 @@ struct tiled_product {
     if constexpr (Beside == with::weights_from_memory) fetch_ahead<bytes_a_step / 2>(a, w + Half * (bytes_a_step / 2));
   }
 
-  template <int Sixteens>
-  static EFFINFER_ALWAYS_INLINE void start(const piece& p) {
-    namespace tiles = execution::tiles;
-    if (!p.goes_on) {
-      tiles::zero<0>(), tiles::zero<1>();
-      if constexpr (Sixteens > 1) tiles::zero<2>(), tiles::zero<3>();
-      if constexpr (Sixteens > 2) tiles::zero<4>(), tiles::zero<5>();
-      return;
-    }
-    const auto* sums = reinterpret_cast<const std::byte*>(p.sums);
-    tiles::load<0>(sums, p.stride), tiles::load<1>(sums + 64, p.stride);
-    if constexpr (Sixteens > 1) {
-      sums += 16 * p.stride;
-      tiles::load<2>(sums, p.stride), tiles::load<3>(sums + 64, p.stride);
-    }
-    if constexpr (Sixteens > 2) {
-      sums += 16 * p.stride;
-      tiles::load<4>(sums, p.stride), tiles::load<5>(sums + 64, p.stride);
+  /// Where tile `Tile` of the sums lies: two for each sixteen tokens.
+  template <int Tile>
+  static EFFINFER_ALWAYS_INLINE float* sums(const piece& p) {
+    return p.sums + Tile / 2 * 4 * p.stride + Tile % 2 * rows_a_half;
+  }
+  template <int... Tile>
+  static EFFINFER_ALWAYS_INLINE void start(const piece& p, std::integer_sequence<int, Tile...>) {
+    if (p.goes_on) {
+      (execution::tiles::load<Tile>(sums<Tile>(p), p.stride), ...);
+    } else {
+      (execution::tiles::zero<Tile>(), ...);
     }
   }
-  template <int Sixteens>
-  static EFFINFER_ALWAYS_INLINE void finish(const piece& p) {
-    namespace tiles = execution::tiles;
-    auto* sums = reinterpret_cast<std::byte*>(p.sums);
-    tiles::store<0>(sums, p.stride), tiles::store<1>(sums + 64, p.stride);
-    if constexpr (Sixteens > 1) {
-      sums += 16 * p.stride;
-      tiles::store<2>(sums, p.stride), tiles::store<3>(sums + 64, p.stride);
-    }
-    if constexpr (Sixteens > 2) {
-      sums += 16 * p.stride;
-      tiles::store<4>(sums, p.stride), tiles::store<5>(sums + 64, p.stride);
-    }
+  template <int... Tile>
+  static EFFINFER_ALWAYS_INLINE void finish(const piece& p, std::integer_sequence<int, Tile...>) {
+    (execution::tiles::store<Tile>(sums<Tile>(p), p.stride), ...);
   }
 };
 #endif
