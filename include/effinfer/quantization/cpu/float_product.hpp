@@ -74,7 +74,7 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
         for (; left > 0; left -= slab_columns) {
           const std::ptrdiff_t steps = (std::min(left, slab_columns) + 1) / 2;
           for (std::ptrdiff_t i = 0; i < steps; ++i, w += 2 * bytes_a_step) {
-            fetch_for<bytes_a_step * Halves>(a, next, w);
+            next.lanes > 0 ? next.step() : fetch_ahead<bytes_a_step * Halves>(a.ahead, w);
             pair_step(w, x + i * 4, halves, tokens);
           }
           x += a.tokens * bytes_a_half_slab;
@@ -82,7 +82,7 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
       } else {
         const float* x = a.x + token * a.x_stride + first;
         for (; left >= columns_a_step; left -= columns_a_step, w += 2 * bytes_a_step, x += columns_a_step) {
-          fetch_for<bytes_a_step * Halves>(a, next, w);
+          next.lanes > 0 ? next.step() : fetch_ahead<bytes_a_step * Halves>(a.ahead, w);
           step<0>(w, x, a.x_stride, halves, tokens);
           if constexpr (is_bf16) step<1>(w, x + 1, a.x_stride, halves, tokens);
         }

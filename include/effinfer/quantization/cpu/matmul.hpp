@@ -58,8 +58,8 @@ void run_panels(execution::instruction_set set, const prepared_activations& p, c
     a.y_stride = out.y_stride;
     a.bias = out.bias;
     a.adds = out.adds;
-    // Measured: 4 KiB are too many on Intel's (a tenth of the rate), few enough on AMD's.
-    a.ahead = set == execution::instruction_set::amx ? 2048 : 4096;
+    const bool intel = set == execution::instruction_set::amx;
+    a.ahead = intel ? fetch_distances{1024, 4096} : fetch_distances{4096, 0};
   };
 #if EFFINFER_X86
   if constexpr (Format::name == weight_format::bf16 || !Format::is_float) {
@@ -84,6 +84,7 @@ void run_panels(execution::instruction_set set, const prepared_activations& p, c
     fill(a);
     a.x = p.codes;
     a.x_scales = p.scales, a.x_sums = p.sums;
+    a.ahead.far *= integer_product<Format>::pages_ahead;
     a.x_counts = Format::scales::columns_a_scale == 16 ? p.counts_16 : p.counts;
     execution::dispatch<integer_product<Format>>(set, a);
   }
