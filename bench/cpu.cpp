@@ -26,6 +26,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iostream>
 #include <iterator>
 #include <memory>
@@ -104,6 +105,10 @@ class llama_cpp {
   explicit llama_cpp(const arguments& a) : a_(a) {}
 
   [[nodiscard]] bool has_bench() const { return !a_.llama_bench.empty(); }
+  /// Whether its bench, of whatever age, knows an option.
+  [[nodiscard]] bool knows(const std::string& option) const {
+    return child_process::run({a_.llama_bench, "--help"}).output.find(option) != std::string::npos;
+  }
 
   [[nodiscard]] child_process::result bench(const std::vector<std::string>& more) const {
     auto command = start_of(a_.llama_bench);
@@ -118,8 +123,10 @@ class llama_cpp {
   }
   [[nodiscard]] double batched_speed(int sessions, int prompt, int steps) const {
     auto command = start_of(a_.llama_batched_bench);
-    command.insert(command.end(), {"-c", "1024", "-npp", std::to_string(prompt), "-ntg", std::to_string(steps), "-npl",
-                                   std::to_string(sessions), "--output-format", "jsonl"});
+    const int context = std::max(sessions * (prompt + steps), 1024);
+    command.insert(command.end(),
+                   {"-c", std::to_string(context), "-npp", std::to_string(prompt), "-ntg", std::to_string(steps),
+                    "-npl", std::to_string(sessions), "--output-format", "jsonl"});
     return number(child_process::run(command).output, '{', '}', "speed_tg");
   }
 
@@ -230,9 +237,10 @@ class bench {
           },
           [&] {
             if (peer_.has_bench()) {
-              out_.first_theirs.push_back(quiet_.take([&] {
-                return theirs({"-p", "0", "-n", "1", "--no-warmup"}).seconds;
-              }));
+              // An old one warms up by one token more, some hundredths of a second.
+              std::vector<std::string> options{"-p", "0", "-n", "1"};
+              if (peer_.knows("--no-warmup")) options.emplace_back("--no-warmup");
+              out_.first_theirs.push_back(quiet_.take([&] { return theirs(options).seconds; }));
             }
           });
     }
@@ -296,9 +304,8 @@ class bench {
 
   void passes() {
     if (a_.wants("prefill")) prefill();
-    if (a_.wants("decode")) decode("decode", 64, 0, {"-p", "0", "-n", "64"});
-    if (a_.wants("decode-deep"))
-      decode("decode-deep", 32, a_.context, {"-p", "0", "-n", "32", "-d", std::to_string(a_.context)});
+    if (a_.wants("decode")) decode("decode", 64, 0, bench_peer({"-p", "0", "-n", "64"}));
+    if (a_.wants("decode-deep")) decode("decode-deep", 32, a_.context, deep_peer(32));
     for (const int sessions : {4, 16}) {
       if (a_.wants("batch-" + std::to_string(sessions))) batch(sessions);
     }
@@ -335,8 +342,14 @@ class bench {
     out_.figures.push_back(std::move(f));
   }
 
-  [[nodiscard]] auto bench_peer(const std::vector<std::string>& options) const {
+  [[nodiscard]] std::function<double()> bench_peer(const std::vector<std::string>& options) const {
     return [this, options] { return peer_.has_bench() ? peer_.bench_speed(options) : 0; };
+  }
+  /// An old llama-bench has no depth: its batched sister has, with a batch of one.
+  [[nodiscard]] std::function<double()> deep_peer(int steps) const {
+    if (peer_.has_bench() && peer_.knows("--n-depth"))
+      return bench_peer({"-p", "0", "-n", std::to_string(steps), "-d", std::to_string(a_.context)});
+    return [this, steps] { return a_.llama_batched_bench.empty() ? 0 : peer_.batched_speed(1, a_.context, steps); };
   }
 
   void prefill() {
@@ -368,7 +381,8 @@ class bench {
             .peer_bytes = steps * stored_bytes_ + cache};
   }
 
-  void decode(const std::string& name, int steps, int context, const std::vector<std::string>& options) {
+  template <class Peer>
+  void decode(const std::string& name, int steps, int context, const Peer& peer) {
     auto session = model_->start({.context_tokens = context + steps, .prefill_chunk = 512});
     if (context > 0) session.prefill(some_tokens(context, *model_));
     const auto tokens = some_tokens(steps, *model_);
@@ -378,7 +392,7 @@ class bench {
           session.truncate(context);
           for (std::size_t i = 0; i < tokens.size(); ++i) session.append(std::span(tokens).subspan(i, 1));
         },
-        bench_peer(options));
+        peer);
   }
 
   void batch(int count) {

@@ -5,13 +5,14 @@
 //
 //   y[t][n] = sum over blocks of scale[n] x_scale[t] (sum of codes' products) + minimum[n] x_sum[t]
 //
-// What bounds it: one token, memory (a panel is one ascending stream, fetched ahead); many tokens, the byte products,
+// What bounds it: one token, memory (two panels, two ascending streams, fetched ahead); many tokens, the byte products,
 // beside which a block's scales cost two multiplications for every eight of them.
 
 #include <effinfer/quantization/cpu/integer_sums.hpp>
 #include <effinfer/quantization/cpu/panel.hpp>
 #include <effinfer/quantization/cpu/scales.hpp>
 
+#include <algorithm>
 #include <utility>
 
 namespace effinfer::inline v0::quantization::detail {
@@ -23,9 +24,6 @@ struct integer_product {
   using scales = typename Format::scales;
   static constexpr int blocks_a_unit = scales::columns_a_unit / 32;
   static constexpr std::ptrdiff_t units_a_slab = slab_columns / scales::columns_a_unit;
-  /// Pages of 4 KiB that weights are fetched ahead into the second-level cache. (Measured: one suits all formats but Q6_K, whose codes
-  /// take the most work: 0.93 of the read rate with two, 0.88 with one.)
-  static constexpr int pages_ahead = scales::columns_a_scale == 16 ? 2 : 1;
   /// A block's share of its unit, scales included: what is fetched ahead at each.
   static constexpr int bytes_a_share = codes::bytes_a_block + scales::bytes_a_unit(32) / blocks_a_unit;
 
@@ -36,25 +34,30 @@ struct integer_product {
     const std::int32_t* x_counts;  ///< of scales::columns_a_scale columns each
   };
 
-  /// Halves x Tokens vectors of outputs. Index sequences and not loops: registers can't be indexed.
+  /// Halves x Tokens vectors of outputs; halves 2 and 3 are those of a panel beside the first. Index sequences and not loops:
+  /// registers can't be indexed.
   template <instruction_set Set, int Halves, int Tokens>
   struct tile {
     static constexpr instruction_set base = execution::base_of(Set);
     using vector = f32x16<base>;
+    static constexpr int halves_a_panel = std::min(Halves, 2);
     static constexpr int parts = 32 / scales::columns_a_scale, groups_a_part = 8 / parts;
     static constexpr std::make_integer_sequence<int, Halves> halves{};
     static constexpr std::make_integer_sequence<int, Tokens> tokens{};
     static constexpr std::make_integer_sequence<int, Halves * Tokens> all{};
     vector sum[Halves * Tokens];
     integer_sums<Set> part[Halves * Tokens];
-    bool streams;            ///< its own weights are fetched ahead
+    bool streams;  ///< its own weights are fetched ahead
     fetch_distances ahead;
-    const std::byte* share;  ///< those of a block, scales included
+    const std::byte* share;             ///< those of a block, scales included
+    std::ptrdiff_t unit_bytes, beside;  ///< from a half to the other, from a panel to the one beside it
 
     EFFINFER_ALWAYS_INLINE void run(const args& a, panel_piece& piece, int first_half, std::ptrdiff_t token) {
       const packed_matrix& w = *a.w;
       const int group = Format::scale_columns(w);
-      const std::ptrdiff_t unit_bytes = w.unit_bytes, first_unit = piece.first_slab * units_a_slab;
+      unit_bytes = w.unit_bytes;
+      beside = Halves > 2 ? a.beside->w->panel(a.beside->panel) - w.panel(a.panel) : 0;
+      const std::ptrdiff_t first_unit = piece.first_slab * units_a_slab;
       const int scale_bytes = scales::bytes_a_unit(group);
       const std::byte* unit = w.panel(a.panel) + w.panel_head + (2 * first_unit + first_half) * unit_bytes;
       const std::ptrdiff_t start = piece.first_slab * a.tokens + token;
@@ -74,12 +77,12 @@ struct integer_product {
           for (int b = 0; b < blocks_a_unit; ++b) {
             const std::byte* block = unit + scale_bytes + b * codes::bytes_a_block;
             if (!streams) next.step();
-            share = unit + b * bytes_a_share * Halves;
+            share = unit + b * bytes_a_share * halves_a_panel;
             if constexpr (parts == 1) {
-              add_part<0>(unit, unit_bytes, block, b, group, x, x_scales, x_sums, from);
+              add_part<0>(unit, block, b, group, x, x_scales, x_sums, from);
             } else {
-              add_part<0>(unit, unit_bytes, block, 2 * b, group, x, x_scales, x_sums, from);
-              add_part<1>(unit, unit_bytes, block, 2 * b + 1, group, x, x_scales, x_sums, from + 1);
+              add_part<0>(unit, block, 2 * b, group, x, x_scales, x_sums, from);
+              add_part<1>(unit, block, 2 * b + 1, group, x, x_scales, x_sums, from + 1);
             }
             x += 32, ++x_scales, ++x_sums, from += parts;
           }
@@ -100,12 +103,12 @@ struct integer_product {
     }
     /// Part `Part` of a block: the columns of one scale.
     template <int Part>
-    EFFINFER_ALWAYS_INLINE void add_part(const std::byte* unit, std::ptrdiff_t unit_bytes, const std::byte* block,
-                                         int part_of_unit, int group, const std::int8_t* x, const float* x_scales,
-                                         const float* x_sums, const std::int32_t* from) {
+    EFFINFER_ALWAYS_INLINE void add_part(const std::byte* unit, const std::byte* block, int part_of_unit, int group,
+                                         const std::int8_t* x, const float* x_scales, const float* x_sums,
+                                         const std::int32_t* from) {
       start(from, tokens);
-      groups<Part * groups_a_part>(block, unit_bytes, x, std::make_integer_sequence<int, groups_a_part>());
-      scale(unit, unit_bytes, part_of_unit, group, x_scales, x_sums, halves);
+      groups<Part * groups_a_part>(block, x, std::make_integer_sequence<int, groups_a_part>());
+      scale(unit, part_of_unit, group, x_scales, x_sums, halves);
     }
     /// What the sums of a slab's parts begin with: the offset's share taken off.
     template <int... I>
@@ -128,17 +131,25 @@ struct integer_product {
       ((Half > 0 ? (void)(part[Half * Tokens + Token] = part[Token]) : (void)0), ...);
     }
     template <int First, int... Group>
-    EFFINFER_ALWAYS_INLINE void groups(const std::byte* block, std::ptrdiff_t unit_bytes, const std::int8_t* x,
+    EFFINFER_ALWAYS_INLINE void groups(const std::byte* block, const std::int8_t* x,
                                        std::integer_sequence<int, Group...>) {
-      (group_step<First + Group>(block, unit_bytes, x + (First + Group) * 4, halves, tokens), ...);
+      (group_step<First + Group>(block, x + (First + Group) * 4, halves, tokens), ...);
     }
     template <int Group, int... Half, int... Token>
-    EFFINFER_ALWAYS_INLINE void group_step(const std::byte* block, std::ptrdiff_t unit_bytes, const std::int8_t* x,
+    EFFINFER_ALWAYS_INLINE void group_step(const std::byte* block, const std::int8_t* x,
                                            std::integer_sequence<int, Half...>, std::integer_sequence<int, Token...>) {
-      if (streams) fetch_ahead<bytes_a_share * Halves, Group, 8>(ahead, share);
+      if (streams) {
+        fetch_ahead<bytes_a_share * halves_a_panel, Group, 8>(ahead, share);
+        if constexpr (Halves > 2) fetch_ahead<bytes_a_share * halves_a_panel, Group, 8>(ahead, share + beside);
+      }
       code_group<Set> w[Halves];
-      (load_group<Group>(block + Half * unit_bytes, w[Half]), ...);
+      (load_group<Group>(block + offset<Half>(), w[Half]), ...);
       (multiply<Token>(x + Token * slab_columns, w, halves), ...);
+    }
+    /// Of a half's units from the first half's.
+    template <int Half>
+    EFFINFER_ALWAYS_INLINE std::ptrdiff_t offset() const {
+      return Half % 2 * unit_bytes + (Half > 1 ? beside : 0);
     }
     template <int Group>
     static EFFINFER_ALWAYS_INLINE void load_group(const std::byte* block, code_group<Set>& w) {
@@ -156,9 +167,9 @@ struct integer_product {
       (part[Half * Tokens + Token].add(w[Half], x), ...);
     }
     template <int... Half>
-    EFFINFER_ALWAYS_INLINE void scale(const std::byte* unit, std::ptrdiff_t unit_bytes, int part_of_unit, int group,
-                                      const float* x_scales, const float* x_sums, std::integer_sequence<int, Half...>) {
-      (scale_half<Half>(unit + Half * unit_bytes, part_of_unit, group, x_scales, x_sums, tokens), ...);
+    EFFINFER_ALWAYS_INLINE void scale(const std::byte* unit, int part_of_unit, int group, const float* x_scales,
+                                      const float* x_sums, std::integer_sequence<int, Half...>) {
+      (scale_half<Half>(unit + offset<Half>(), part_of_unit, group, x_scales, x_sums, tokens), ...);
     }
     template <int Half, int... Token>
     EFFINFER_ALWAYS_INLINE void scale_half(const std::byte* unit, int part_of_unit, int group, const float* x_scales,
@@ -182,10 +193,10 @@ struct integer_product {
     template <int... I>
     EFFINFER_ALWAYS_INLINE void end(const args& a, const panel_piece& piece, int first_half, std::ptrdiff_t token,
                                     std::integer_sequence<int, I...>) {
-      (end_one(a, piece, first_half + I / Tokens, token + I % Tokens, sum[I]), ...);
+      (end_one(I / Tokens < 2 ? a : *a.beside, piece, first_half + I / Tokens % 2, token + I % Tokens, sum[I]), ...);
     }
-    static EFFINFER_ALWAYS_INLINE void end_one(const args& a, const panel_piece& piece, int half, std::ptrdiff_t token,
-                                               const vector& sum) {
+    static EFFINFER_ALWAYS_INLINE void end_one(const panel_args& a, const panel_piece& piece, int half,
+                                               std::ptrdiff_t token, const vector& sum) {
       if (!piece.ends) {
         keep_rows<base>(piece, half, token, sum);
       } else if constexpr (scales::in_row) {
@@ -201,6 +212,7 @@ struct integer_product {
   template <instruction_set Set>
   struct panel {
     static constexpr std::ptrdiff_t steps_a_slab = slab_columns / 32;
+    static constexpr bool pairs_panels = Set == instruction_set::avx512;
     static constexpr std::ptrdiff_t passes(std::ptrdiff_t tokens) {
       if (Set == instruction_set::avx512) return (tokens + 5) / 6;
       if (execution::base_of(Set) == instruction_set::avx2) return tokens;  // two go over each half, one over both
@@ -211,6 +223,7 @@ struct integer_product {
       std::ptrdiff_t token = p.first_token;
       const std::ptrdiff_t last = token + p.tokens;
       if constexpr (Set == instruction_set::avx512) {
+        if (a.beside != nullptr) return tile<Set, 4, 1>().run(a, p, 0, token);
         for (; token + 6 <= last; token += 6) tile<Set, 2, 6>().run(a, p, 0, token);
         rest(a, p, token, last - token, std::integer_sequence<int, 1, 2, 3, 4, 5>());
       } else if constexpr (execution::base_of(Set) == instruction_set::avx2) {

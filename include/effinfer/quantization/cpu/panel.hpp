@@ -30,9 +30,12 @@ struct panel_args {
   std::ptrdiff_t first_token, asked_tokens;  ///< those that are multiplied
   float* y;                                  ///< [asked_tokens, rows of the panels], y_stride apart
   std::ptrdiff_t y_stride;
-  const float* bias;     ///< [rows of w], or null
-  bool adds;  ///< to what stands in y
+  const float* bias;  ///< [rows of w], or null
+  bool adds;          ///< to what stands in y
   fetch_distances ahead;
+  /// Another panel, of the same format and shape, that goes along with this one where one token meets them (go_beside): two streams
+  /// come from memory faster than one.
+  const panel_args* beside;
 };
 
 /// Tokens that pass by a chunk of a panel: their sums take a quarter of the first-level cache.
@@ -86,8 +89,8 @@ EFFINFER_ALWAYS_INLINE void fetch_ahead(fetch_distances ahead, const std::byte* 
 }
 
 /// `run(panel, piece)` for all of some panels, whose slabs take `bytes_a_slab`; `bytes_a_column` is what an activation
-/// takes. Up to `few` tokens go over a panel once; more go `run.passes(tokens)` times over each chunk, by `run.steps_a_slab` steps for
-/// each of its slabs.
+/// takes. Up to `few` tokens go over a panel once (one where `run.pairs_panels` over two at a time); more go
+/// `run.passes(tokens)` times over each chunk, by `run.steps_a_slab` steps for each of its slabs.
 template <class Args, class Run>
 EFFINFER_ALWAYS_INLINE void for_pieces(const Args& a, std::ptrdiff_t few, std::ptrdiff_t bytes_a_slab,
                                        std::ptrdiff_t bytes_a_column, const Run& run) {
@@ -95,6 +98,7 @@ EFFINFER_ALWAYS_INLINE void for_pieces(const Args& a, std::ptrdiff_t few, std::p
   alignas(64) float sums[panels_a_group * tokens_a_block * rows_a_panel];
   const std::ptrdiff_t slabs = slabs_of(a.w->columns), last = a.first_token + a.asked_tokens;
   const bool at_once = a.asked_tokens <= few;
+  const int together = run.pairs_panels && a.asked_tokens == 1 && a.beside == nullptr ? 2 : 1;
   const std::ptrdiff_t chunk = at_once ? slabs : std::max<std::ptrdiff_t>(bytes_a_chunk / bytes_a_slab, 1);
   const std::ptrdiff_t chunks = bytes_a_group / (tokens_a_block * slab_columns * bytes_a_column * chunk);
   const std::ptrdiff_t turn = at_once || a.panels == 1 ? slabs : std::max<std::ptrdiff_t>(chunks, 1) * chunk;
@@ -104,7 +108,10 @@ EFFINFER_ALWAYS_INLINE void for_pieces(const Args& a, std::ptrdiff_t few, std::p
     do {  // once even where there are no columns: the outputs are the bias then
       const std::ptrdiff_t end = std::min(first + turn, slabs);
       Args one = a;
-      for (int i = 0; i < a.panels; ++i, ++one.panel, one.y += rows_a_panel) {
+      for (int i = 0; i < a.panels; i += together, one.panel += together, one.y += together * rows_a_panel) {
+        panel_args following = one;
+        ++following.panel, following.y += rows_a_panel;
+        if (together > 1) one.beside = i + together <= a.panels ? &following : nullptr;
         std::ptrdiff_t slab = first;
         do {
           const std::ptrdiff_t stop = std::min(slab + chunk, end);
