@@ -48,6 +48,11 @@ class device_context {
     return array;
   }
 
+  template <class U, class T>
+  __device__ U* as(T* a) const {
+    return reinterpret_cast<U*>(a);
+  }
+
   template <int Bytes = 16, class T>
   __device__ void copy_async(T* to, std::ptrdiff_t i, const T* from) {
     const std::uint32_t at = shared_address(to, i);

@@ -50,7 +50,10 @@ struct batch_product {
   EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
     const auto x = t.template shared<words>(2 * x_words);
     const auto shared_total = t.template shared<words>(shares_total ? threads * Tiles : 0);
-    const auto memory = strip_units::memory(t, 2 * warps).at(t.warp() * 2);
+    const auto memory = t.template shared<words>(2 * warps * strip_units::shared_words);
+    const auto place = [&](int stage) {
+      return strip_units::place_at(t, memory + (t.warp() * 2 + stage) * strip_units::shared_words);
+    };
 
     const int split = t.block_y() / tiles_across(a), first_token = t.block_y() % tiles_across(a) * tokens;
     const int units = a.weights.columns / unit_inputs, of_part = part_units(units);
@@ -60,7 +63,8 @@ struct batch_product {
     const int strip = own_strip < last_strip ? own_strip : last_strip;  // past the last one: the last, it isn't stored
 
     // Weights are nobody's result: the first are on their way while the kernel before this one ends.
-    strip_units::fetch(t, a.weights, strip, begin, end, memory);
+    const auto share = strip_units::share_of(t, a.weights);
+    if (begin < end) strip_units::fetch(t, a.weights, share, strip, begin, end, place(0));
     t.await_predecessors();
     if (begin < end) fetch_x(t, a, first_token, begin, x);
     t.commit();
@@ -84,20 +88,20 @@ struct batch_product {
       t.template wait<0>();
       t.barrier();  // all see the stage, and are done with the other one
       if (from + stage_units < end) {
-        strip_units::fetch(t, a.weights, strip, from + stage_units, end, memory.at(stage ^ 1));
+        strip_units::fetch(t, a.weights, share, strip, from + stage_units, end, place(stage ^ 1));
         fetch_x(t, a, first_token, from + stage_units, x + (stage ^ 1) * x_words);
       }
       t.commit();
       const auto stage_x = x + stage * x_words;
-      EFFINFER_UNROLL
-      for (int u = 0; u < stage_units; ++u) {
-        if (from + u >= end) continue;
-        const auto inputs = [&](int tile, int half) {
-          return detail::load_shared_inputs<Weights::group>(stage_x, u * tokens + tile * 8 + t.lane() / 4, half,
-                                                            t.lane() % 4);
-        };
-        strip_units::template add<Tiles>(t, a.weights, strip, from, u, memory.at(stage), inputs, sum);
-      }
+      const auto inputs = [&](int u, int tile, int half) {
+        return detail::load_shared_inputs<Weights::group>(stage_x, u * tokens + tile * 8 + t.lane() / 4, half,
+                                                          t.lane() % 4);
+      };
+      strip_units::for_units(from, end, [&](int u, auto of) {
+        EFFINFER_UNROLL
+        for (int k = 0; k < decltype(of)::value; k += strip_units::span)
+          strip_units::template add<Tiles>(t, a.weights, strip, from, u + k, place(stage), inputs, sum);
+      });
       if (from + stage_units < part_end && from + stage_units < end) continue;
       const int part = part_end / of_part - 1;
       const bool alone = a.plan.splits > 1 || part * of_part == begin;  // nothing to add to

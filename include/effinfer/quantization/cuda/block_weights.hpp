@@ -48,15 +48,18 @@ struct block_weights {
   bool wide = Bits == 6;                        ///< a scale is 256 inputs', else a group's
   int rows = 0, columns = 0;
 
-  [[nodiscard]] EFFINFER_HOST_DEVICE int scale_inputs() const { return wide ? 256 : 32; }
+  static constexpr bool may_be_wide = Bits < 8;
+  /// A group's scale is a code times that of 256 inputs. Known where bits say it.
+  [[nodiscard]] EFFINFER_HOST_DEVICE bool is_wide() const { return Bits == 6 || (Bits < 8 && wide); }
+  [[nodiscard]] EFFINFER_HOST_DEVICE int scale_inputs() const { return is_wide() ? 256 : 32; }
 
   EFFINFER_HOST_DEVICE const void* piece(int strip, int unit, int p, int lane) const {
-    return units + ((std::ptrdiff_t{strip} * (columns / unit_inputs) + unit) * pieces + p) * 32 + lane;
+    return units + word_of(strip * units_across(columns) + unit, pieces, p * 32 + lane);
   }
   static constexpr int piece_bases = 1;
   EFFINFER_HOST_DEVICE static constexpr int piece_bytes(int u, int p) { return (u * pieces + p) * 512; }
   [[nodiscard]] EFFINFER_HOST_DEVICE const std::uint32_t* high_place(int strip, int unit, int lane) const {
-    return high + ((std::ptrdiff_t{strip} * (columns / unit_inputs) + unit) * 32 + lane) * high_words;
+    return high + (std::ptrdiff_t{strip * units_across(columns) + unit} * 32 + lane) * high_words;
   }
   /// The lane's upper bits of a unit, read once.
   EFFINFER_HOST_DEVICE void load_high(int strip, int unit, int lane, std::uint32_t* to) const {
@@ -104,11 +107,12 @@ struct block_weights {
   }
   EFFINFER_HOST_DEVICE float row_scale(int) const { return 1; }
 
-  /// As int4_weights': runs that products bring to shared memory, and what they read there. `g`: the group within the unit.
+  /// As int4_weights': runs that products bring to shared memory, and what they read there. `g`: the group within those of the runs, where a wide
+  /// scale is one for all.
   [[nodiscard]] EFFINFER_HOST_DEVICE const f16* halves(int strip, int unit, int i) const {
     const f16* const of = i < half_runs ? scales : minimums;
     const int run = i % half_runs;
-    if (of == nullptr || (wide && run > 0)) return nullptr;
+    if (of == nullptr || (is_wide() && run > 0)) return nullptr;
     return of + half_place(strip, unit * unit_groups + run * (unit_groups / half_runs));
   }
   [[nodiscard]] EFFINFER_HOST_DEVICE const std::uint8_t* bytes(int strip, int unit, int i) const {
@@ -121,8 +125,7 @@ struct block_weights {
   }
   template <class Halves, class Bytes>
   EFFINFER_HOST_DEVICE float minimum_in(Halves of_halves, Bytes of_bytes, int g, int row) const {
-    return product_in(of_halves + half_runs * strip_rows, of_bytes + unit_groups * strip_rows, minimum_codes != nullptr,
-                      g, row);
+    return product_in(of_halves, of_bytes, minimum_codes != nullptr, g, row);
   }
   template <class X, class Bytes>
   EFFINFER_HOST_DEVICE std::uint32_t center_in(Bytes, int, int) const {
@@ -151,8 +154,7 @@ struct block_weights {
     return to;
   }
   EFFINFER_HOST_DEVICE void load_scales(const lane_places& from, int unit, lane_scales& to) const {
-    const bool is_wide = Bits == 6 || (Bits < 8 && wide);
-    const f16* const half = from.half + (is_wide ? unit / (256 / unit_inputs) : unit * unit_groups) * strip_rows;
+    const f16* const half = from.half + (is_wide() ? unit / (256 / unit_inputs) : unit * unit_groups) * strip_rows;
     to.half[0] = half[0], to.half[1] = half[8];
     if (Bits == 8 || from.code == nullptr) return;
     const std::uint8_t* const code = from.code + unit * (unit_groups * strip_rows);
@@ -209,11 +211,11 @@ struct block_weights {
     }
   }
   [[nodiscard]] EFFINFER_HOST_DEVICE std::ptrdiff_t half_place(int strip, int g) const {
-    return wide ? (std::ptrdiff_t{strip} * (columns / 256) + g / (256 / group)) * strip_rows
-                : (std::ptrdiff_t{strip} * (columns / 32) + g) * strip_rows;
+    return is_wide() ? std::ptrdiff_t{strip * (columns / 256) + g / (256 / group)} * strip_rows
+                     : std::ptrdiff_t{strip * (columns / 32) + g} * strip_rows;
   }
   [[nodiscard]] EFFINFER_HOST_DEVICE std::ptrdiff_t code_place(int strip, int g) const {
-    return (std::ptrdiff_t{strip} * (columns / group) + g) * strip_rows;
+    return std::ptrdiff_t{strip * (columns / group) + g} * strip_rows;
   }
   EFFINFER_HOST_DEVICE static float code_value(std::uint8_t code) {
     return Bits == 6 ? static_cast<float>(static_cast<std::int8_t>(code)) : static_cast<float>(code);
@@ -228,7 +230,7 @@ struct block_weights {
   }
   template <class Halves, class Bytes>
   EFFINFER_HOST_DEVICE float product_in(Halves of_halves, Bytes of_bytes, bool coded, int g, int row) const {
-    const auto d = static_cast<float>(static_cast<f16>(of_halves[(wide ? 0 : g) * strip_rows + row]));
+    const auto d = static_cast<float>(static_cast<f16>(of_halves[(is_wide() ? 0 : g) * strip_rows + row]));
     if constexpr (Bits == 8) {
       return (void)of_bytes, (void)coded, d;
     } else {

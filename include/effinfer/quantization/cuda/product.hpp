@@ -150,10 +150,14 @@ struct skinny_sums {
     const int all = w.columns / unit_inputs, each = part_units(all);
     const int first = t.warp() * each, past = first + each < all ? first + each : all;
     const auto sums = t.template shared<float>(stages * most_parts * floats);
-    const auto memory = units::memory(t, most_parts * stages * Strips).at(t.warp() * stages * Strips);
+    const auto memory = t.template shared<words>(most_parts * stages * Strips * units::shared_words);
+    const auto place = [&](int stage, int s) {
+      return units::place_at(t, memory + ((t.warp() * stages + stage) * Strips + s) * units::shared_words);
+    };
+    const auto share = units::share_of(t, w);
     const auto fetch = [&](int i, int from, int stage) {
       EFFINFER_UNROLL
-      for (int s = 0; s < Strips; ++s) units::fetch(t, w, strip(i, s), from, past, memory.at(stage * Strips + s));
+      for (int s = 0; s < Strips; ++s) units::fetch(t, w, share, strip(i, s), from, past, place(stage, s));
     };
     // Rows past the end: the last, their sums are nobody's.
     const T* rows[Tiles];
@@ -181,17 +185,20 @@ struct skinny_sums {
       const T* at[Tiles];
       EFFINFER_UNROLL
       for (int tile = 0; tile < Tiles; ++tile) at[tile] = keep(rows[tile] + from * unit_inputs);
-      EFFINFER_UNROLL
-      for (int u = 0; u < units_at_once; ++u) {
-        if (from + u >= past) continue;
-        const auto inputs = [&](int tile, int half) {
-          const T* const inputs_at = at[tile] + (u * unit_inputs + half * 32);
-          return load_inputs<Weights::group>(inputs_at, Weights::group == 16 ? t.lane() % 4 : 0);
-        };
+      const auto inputs = [&](int u, int tile, int half) {
+        return load_inputs<Weights::group>(at[tile] + (u * unit_inputs + half * 32),
+                                           Weights::group == 16 ? t.lane() % 4 : 0);
+      };
+      units::for_units(from, past, [&](int u, auto of) {
+        constexpr int n = decltype(of)::value;
         EFFINFER_UNROLL
-        for (int s = 0; s < Strips; ++s)
-          units::template add<Tiles>(t, w, strip(i, s), from, u, memory.at(stage * Strips + s), inputs, sum[s]);
-      }
+        for (int k = 0; k < n; k += units::span) {
+          if (k > 0) t.warp_barrier();  // there are no registers to begin with more inputs
+          EFFINFER_UNROLL
+          for (int s = 0; s < Strips; ++s)
+            units::template add<Tiles>(t, w, strip(i, s), from, u + k, place(stage, s), inputs, sum[s]);
+        }
+      });
       t.warp_barrier();  // all have read the stage
       if (ends) {
         // In turns with others, so that nobody writes what a slower warp has yet to add.
@@ -253,9 +260,9 @@ struct skinny_product {
   EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
     const auto strip = [](int i, int) { return i; };
     const auto store = [&](int i, auto of) {
-      for (int e = t.thread(); e < Tiles * 128; e += t.threads()) {
+      for (int e = t.thread(); e < a.x.rows * strip_rows; e += t.threads()) {
         const int row = i * strip_rows + e % strip_rows, token = e / strip_rows;
-        if (row >= a.weights.rows || token >= a.x.rows) continue;
+        if (row >= a.weights.rows) continue;
         a.out.row(token)[row] = Out(sums::total(t, of, 0, e % strip_rows, token) * a.weights.row_scale(row));
       }
     };

@@ -8,11 +8,13 @@
 #include <effinfer/core/config.hpp>
 #include <effinfer/core/dtype.hpp>
 #include <effinfer/execution/simt/context.hpp>
+#include <effinfer/execution/simt/settled.hpp>
 #include <effinfer/quantization/cuda/weights.hpp>
 
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 namespace effinfer::inline v0::quantization::cuda {
 
@@ -60,71 +62,113 @@ EFFINFER_HOST_DEVICE words load_shared_inputs(Shared x, int row, int half, int c
 template <class Weights, class T, int Units>
 struct strip_units {
   static_assert(Units > 0 && (Weights::group == 0 || Units * unit_inputs % Weights::group == 0));
+  /// Units of whole groups, which are multiplied together.
+  static constexpr int span = Weights::group > unit_inputs ? Weights::group / unit_inputs : 1;
+  static constexpr int groups = Weights::group > 0 ? Units * unit_inputs / Weights::group : 0;
+  /// Runs that a group has, of scales and of minimums.
+  static constexpr int kinds = Weights::may_have_minimum ? 2 : 1;
+  static constexpr int half_kinds = Weights::unit_halves > 0 ? kinds : 0,
+                       byte_kinds = Weights::unit_bytes > 0 ? kinds : 0;
   /// What they take: pieces, upper bits of codes, runs of scales.
   static constexpr int pieces = Units * Weights::pieces * 32, high = Units * 32 * Weights::high_words;
-  static constexpr int halves = Units * Weights::unit_halves * strip_rows;
-  static constexpr int bytes = Units * Weights::unit_bytes * strip_rows;
+  static constexpr int halves = half_kinds * groups * strip_rows, bytes = byte_kinds * groups * strip_rows;
   static constexpr int shared_bytes = pieces * 16 + high * 4 + halves * 2 + bytes;
 
-  /// Where they are: one of `count` places that `memory` has room for.
+  static_assert(2 * kinds * groups <= 32, "a lane brings 16 bytes of the runs");
+  /// Runs of a kind: a wide scale is all groups'.
+  EFFINFER_HOST_DEVICE static int runs(const Weights& w) { return w.is_wide() ? 1 : groups; }
+
+  static constexpr int shared_words = shared_bytes / 16;
+
+  /// Where they are: `shared_words` of shared memory, one thing behind the other, so that one address finds them all.
   template <class Words, class High, class Halves, class Bytes>
   struct place {
     Words raw;
     High high;
     Halves halves;
     Bytes bytes;
-    [[nodiscard]] EFFINFER_HOST_DEVICE place at(int i) const {
-      return {raw + i * strip_units::pieces, high + i * strip_units::high, halves + i * strip_units::halves,
-              bytes + i * strip_units::bytes};
-    }
   };
-  template <class Simt>
-  EFFINFER_HOST_DEVICE static auto memory(Simt& t, int count) {
-    const auto raw = t.template shared<words>(count * pieces);
-    const auto upper = t.template shared<std::uint32_t>(count * high);
-    const auto of_halves = t.template shared<f16>(count * halves);
-    const auto of_bytes = t.template shared<std::uint8_t>(count * bytes);
-    return place<decltype(raw), decltype(upper), decltype(of_halves), decltype(of_bytes)>{raw, upper, of_halves,
-                                                                                          of_bytes};
+  template <class Simt, class Words>
+  EFFINFER_HOST_DEVICE static auto place_at(const Simt& t, const Words& raw) {
+    const auto upper = t.template as<std::uint32_t>(raw + pieces);
+    const auto of_halves = t.template as<f16>(raw + (pieces + high / 4));
+    const auto of_bytes = t.template as<std::uint8_t>(raw + (pieces + high / 4 + halves / 8));
+    return place<Words, decltype(upper), decltype(of_halves), decltype(of_bytes)>{raw, upper, of_halves, of_bytes};
   }
 
-  /// On their way, each piece by the lane that multiplies it. Units from `past` on: nothing.
+  /// f(u, integral_constant n): for n units at a time from u on, of those that begin at `first` and end before `past`. All are there but at a part's end.
+  template <class F>
+  EFFINFER_HOST_DEVICE static void for_units(int first, int past, const F& f) {
+    if (Units == span || first + Units <= past) {
+      f(0, std::integral_constant<int, Units>());
+    } else {
+      EFFINFER_KEEP_ROLLED
+      for (int u = 0; u < past - first; u += span) f(u, std::integral_constant<int, span>());
+    }
+  }
+
+  /// What a lane brings of the runs of every strip: 16 bytes of those of a kind.
+  struct share {
+    const f16* halves;  ///< of the first strip
+    const std::uint8_t* bytes;
+    int half, byte;  ///< which 16 bytes of those that a place has; none: more than there are
+  };
+  template <class Simt>
+  EFFINFER_HOST_DEVICE static share share_of(const Simt& t, const Weights& w) {
+    constexpr int none = 1 << 16;
+    share s{nullptr, nullptr, none, none};
+    if constexpr (halves > 0) {
+      const int each = 2 * runs(w), kind = t.lane() / each;
+      const f16* const from = kind < kinds ? w.halves(0, 0, kind * (Weights::unit_halves / kinds)) : nullptr;
+      if (from != nullptr) s.half = t.lane() - kind * each, s.halves = from + s.half * 8;
+    }
+    if constexpr (bytes > 0) {
+      const int kind = t.lane() / groups;
+      const std::uint8_t* const from = kind < kinds ? w.bytes(0, 0, kind * (Weights::unit_bytes / kinds)) : nullptr;
+      if (from != nullptr) s.byte = t.lane() - kind * groups, s.bytes = from + s.byte * 16;
+    }
+    return s;
+  }
+
+  /// On their way, each piece by the lane that multiplies it. `first` is there, units from `past` on are not.
   template <class Simt, class Place>
-  EFFINFER_HOST_DEVICE static void fetch(Simt& t, const Weights& w, int strip, int first, int past, const Place& to) {
-    if (first >= past) return;
+  EFFINFER_HOST_DEVICE static void fetch(Simt& t, const Weights& w, const share& of, int strip, int first, int past,
+                                         const Place& to) {
+    const int there = past - first < Units ? past - first : Units;
     const std::byte* base[Weights::piece_bases];
     EFFINFER_UNROLL
     for (int i = 0; i < Weights::piece_bases; ++i)
-      base[i] = static_cast<const std::byte*>(w.piece(strip, first, i, t.lane()));
+      base[i] = keep(static_cast<const std::byte*>(w.piece(strip, first, i, t.lane())));
     EFFINFER_UNROLL
-    for (int u = 0; u < Units; ++u) {
-      if (first + u >= past) continue;
-      EFFINFER_UNROLL
-      for (int p = 0; p < Weights::pieces; ++p) {
-        t.copy_async(to.raw, (u * Weights::pieces + p) * 32 + t.lane(),
-                     reinterpret_cast<const words*>(base[p % Weights::piece_bases] + Weights::piece_bytes(u, p)));
-      }
+    for (int i = 0; i < Units * Weights::pieces; ++i) {
+      const int u = i / Weights::pieces, p = i % Weights::pieces;
+      const std::byte* const from = base[p % Weights::piece_bases] + Weights::piece_bytes(u, p);
+      if (u == 0 || u < there) t.copy_async(to.raw + t.lane(), i * 32, reinterpret_cast<const words*>(from));
     }
-    if constexpr (high + halves + bytes > 0) {
-      // 16 bytes a copy: of upper bits, of halves of runs of f16, of runs of bytes.
-      constexpr int of_high = 8 * Weights::high_words, of_halves = 2 * Weights::unit_halves;
-      constexpr int a_unit = of_high + of_halves + Weights::unit_bytes;
-      EFFINFER_KEEP_ROLLED
-      for (int i = 0; i < (Units * a_unit + 31) / 32; ++i) {
-        const int at = i * 32 + t.lane(), u = at / a_unit, k = at % a_unit;
-        if (u >= Units || first + u >= past) continue;
-        if (k < of_high) {
-          if constexpr (high > 0)
-            t.copy_async(to.high, u * 32 * Weights::high_words + k * 4, w.high_place(strip, first + u, 0) + k * 4);
-        } else if (k < of_high + of_halves) {
-          const int run = (k - of_high) / 2, part = (k - of_high) % 2 * 8;
-          const f16* const from = w.halves(strip, first + u, run);
-          if (from != nullptr)
-            t.copy_async(to.halves, (u * Weights::unit_halves + run) * strip_rows + part, from + part);
-        } else {
-          const int run = k - of_high - of_halves;
-          const std::uint8_t* const from = w.bytes(strip, first + u, run);
-          if (from != nullptr) t.copy_async(to.bytes, (u * Weights::unit_bytes + run) * strip_rows, from);
+    if constexpr (high > 0) {
+      constexpr int each = 8 * Weights::high_words;  // 16 bytes
+      const std::uint32_t* const from = keep(w.high_place(strip, first, 0) + t.lane() * 4);
+      const auto to_high = to.high + t.lane() * 4;
+      EFFINFER_UNROLL
+      for (int i = 0; i < Units * each; i += 32)
+        if (i + t.lane() < there * each) t.copy_async(to_high, i * 4, from + i * 4);
+    }
+    if constexpr (halves + bytes > 0) {
+      constexpr int a_unit = unit_inputs * strip_rows / Weights::group;
+      const int at = strip * units_across(w.columns) + first;
+      if constexpr (kinds == 1 && !Weights::may_be_wide) {
+        // The lane's share is found anew: registers are fewer than instructions.
+        const int lane = t.lane();
+        if (lane * 8 < there * a_unit) t.copy_async(to.halves, lane * 8, w.halves(0, 0, 0) + (at * a_unit + lane * 8));
+        if constexpr (bytes > 0) {
+          if (w.bytes(0, 0, 0) != nullptr && lane * 16 < there * a_unit)
+            t.copy_async(to.bytes, lane * 16, w.bytes(0, 0, 0) + (at * a_unit + lane * 16));
+        }
+      } else {
+        const int from = w.is_wide() ? at / 4 * strip_rows : at * a_unit, count = w.is_wide() ? 2 : there * a_unit / 8;
+        if (of.half < count) t.copy_async(to.halves, t.lane() * 8, of.halves + from);
+        if constexpr (bytes > 0) {
+          if (of.byte * 16 < there * a_unit) t.copy_async(to.bytes, t.lane() * 16, of.bytes + at * a_unit);
         }
       }
     }
@@ -145,49 +189,53 @@ struct strip_units {
     }
   };
 
-  /// Adds the products of unit u of those from `first` on. `inputs`(tile, half): the lane's words of 32 inputs, of the rows of x whose tile it is.
+  /// Adds the products of `span` units from u on of those from `first` on. `inputs`(u, tile, half): the lane's words of 32 inputs of unit u, of the rows
+  /// of x whose tile it is.
   template <int Tiles, class Simt, class Place, class Inputs>
   EFFINFER_HOST_DEVICE static void add(Simt& t, const Weights& w, int strip, int first, int u, const Place& from,
                                        const Inputs& inputs, sums<Tiles>& to) {
     const int row = t.lane() / 4;
-    const auto run_halves = from.halves + u * Weights::unit_halves * strip_rows;
-    const auto run_bytes = from.bytes + u * Weights::unit_bytes * strip_rows;
+    constexpr int group = Weights::group > 0 ? Weights::group : 1;
     words raw[Weights::pieces];
-    EFFINFER_UNROLL
-    for (int p = 0; p < Weights::pieces; ++p) raw[p] = from.raw[(u * Weights::pieces + p) * 32 + t.lane()];
     std::uint32_t upper[Weights::high_words + 1] = {};
-    EFFINFER_UNROLL
-    for (int i = 0; i < Weights::high_words; ++i) upper[i] = from.high[(u * 32 + t.lane()) * Weights::high_words + i];
     const std::uint32_t one = pair_of<T>(1.0F), ones[4] = {one, one, one, one};  // times inputs: their sum
     EFFINFER_UNROLL
-    for (int half = 0; half < 2; ++half) {
+    for (int i = 0; i < span * 2; ++i) {
+      const int unit = u + i / 2, half = i % 2;
+      if (half == 0) {
+        EFFINFER_UNROLL
+        for (int p = 0; p < Weights::pieces; ++p) raw[p] = from.raw[(unit * Weights::pieces + p) * 32 + t.lane()];
+        EFFINFER_UNROLL
+        for (int h = 0; h < Weights::high_words; ++h)
+          upper[h] = from.high[(unit * 32 + t.lane()) * Weights::high_words + h];
+      }
       if constexpr (Tiles > 2) t.warp_barrier();  // there are no registers to begin with the next inputs
       std::uint32_t a[2][4];
+      const int g = u * unit_inputs / group + i * 32 / group;
       if constexpr (Weights::group > 0) {
-        if (Weights::group <= 32 || (u % 2 * 64 + half * 32) % Weights::group == 0) {
-          to.centers[0] = w.template center_in<T>(run_bytes, half, row);
-          to.centers[1] = w.template center_in<T>(run_bytes, half, row + 8);
+        if (i * 32 % group == 0) {
+          EFFINFER_UNROLL
+          for (int r = 0; r < 2; ++r) to.centers[r] = w.template center_in<T>(from.bytes, g, row + 8 * r);
         }
       }
       EFFINFER_UNROLL
       for (int j = 0; j < 2; ++j) Weights::template unpack<T>(raw, upper, half * 2 + j, to.centers, a[j]);
       // What a group's sums are multiplied with, where one ends within these inputs.
-      constexpr int groups = Weights::group == 16 ? 2 : 1;
-      constexpr int group = Weights::group > 0 ? Weights::group : 1;
-      const bool ends = Weights::group > 0 && (u % 2 * 64 + half * 32 + 32) % group == 0;
-      float scale[groups][2] = {}, minimum[2] = {};
-      if (ends) {
-        EFFINFER_UNROLL
-        for (int i = 0; i < groups * 2; ++i) {
-          if constexpr (Weights::group > 0)
-            scale[i / 2][i % 2] =
-                w.scale_in(strip, first + u, run_halves, run_bytes, groups * half + i / 2, row + i % 2 * 8);
+      constexpr int within = Weights::group == 16 ? 2 : 1;
+      const bool ends = Weights::group > 0 && (i + 1) * 32 % group == 0;
+      float scale[within][2] = {}, minimum[2] = {};
+      if constexpr (Weights::group > 0) {
+        if (ends) {
+          EFFINFER_UNROLL
+          for (int s = 0; s < within * 2; ++s)
+            scale[s / 2][s % 2] = w.scale_in(strip, first + unit, from.halves, from.bytes, g + s / 2, row + s % 2 * 8);
         }
-        if constexpr (Weights::may_have_minimum) {
-          if (w.minimums != nullptr) {
-            minimum[0] = w.minimum_in(run_halves, run_bytes, half, row);
-            minimum[1] = w.minimum_in(run_halves, run_bytes, half, row + 8);
-          }
+      }
+      if constexpr (Weights::may_have_minimum) {
+        if (w.minimums != nullptr) {
+          EFFINFER_UNROLL
+          for (int r = 0; r < 2; ++r)
+            minimum[r] = w.minimum_in(from.halves + runs(w) * strip_rows, from.bytes + groups * strip_rows, g, row + 8 * r);
         }
       }
       EFFINFER_UNROLL
@@ -195,7 +243,7 @@ struct strip_units {
         if constexpr (Tiles > 4) {
           if (tile % 4 == 0) t.warp_barrier();
         }
-        const words x = inputs(tile, half);
+        const words x = inputs(unit, tile, half);
         float of_inputs[4] = {};
         EFFINFER_UNROLL
         for (int j = 0; j < 2; ++j) {
@@ -208,12 +256,12 @@ struct strip_units {
           if constexpr (Weights::may_have_minimum) {
             if (w.minimums != nullptr) t.mma(of_inputs, ones, column, T{});
           }
-          if (ends && (groups == 2 || j == 1)) scale_group(to, tile, scale[groups == 2 ? j : 0]);
+          if (ends && (within == 2 || j == 1)) scale_group(to, tile, scale[within == 2 ? j : 0]);
         }
         if constexpr (Weights::may_have_minimum) {
           if (w.minimums == nullptr) continue;
           EFFINFER_UNROLL
-          for (int i = 0; i < 4; ++i) to.sum[tile][i] = std::fma(of_inputs[i], minimum[i / 2], to.sum[tile][i]);
+          for (int e = 0; e < 4; ++e) to.sum[tile][e] = std::fma(of_inputs[e], minimum[e / 2], to.sum[tile][e]);
         }
       }
     }
