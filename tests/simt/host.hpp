@@ -417,6 +417,10 @@ class context {
             static_cast<std::ptrdiff_t>(end)};
   }
 
+  template <class T>
+  shared_array<T> kept(const shared_array<T>& a) const {
+    return a;
+  }
   template <class U, class T>
   shared_array<U> as(const shared_array<T>& a) const {
     return a.template as<U>();

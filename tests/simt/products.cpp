@@ -185,6 +185,10 @@ TEST_CASE("what a skinny product can't do is said by its plan") {
   CHECK(refused(4, 64, 128, 192, 0, mismatch));
   CHECK(refused(4, 64, 96, 96, 0, unsupported));
   CHECK(refused(4, 64, 128, 128, 1, unsupported));
+  const cuda::int8_weights far{units.data(), scales.data(), 64, 128};
+  CHECK_THROWS_AS((void)cuda::plan_skinny(ei::matrix_view<const bf16>(x.data(), 2, 128, 1 << 27), far,
+                                          ei::matrix_view<bf16>(out.data(), 2, 64), 132),
+                  ei::error);
   const cuda::int4_weights<128> w{units.data(), nullptr, nullptr, 16, 192};
   CHECK_THROWS_AS((void)cuda::plan_skinny(ei::matrix_view<const bf16>(x.data(), 1, 192), w,
                                           ei::matrix_view<bf16>(out.data(), 1, 16), 132),

@@ -48,6 +48,12 @@ class device_context {
     return array;
   }
 
+  template <class T>
+  __device__ T* kept(T* a) const {
+    auto at = static_cast<std::uint32_t>(__cvta_generic_to_shared(a));
+    asm("" : "+r"(at));
+    return static_cast<T*>(__cvta_shared_to_generic(at));
+  }
   template <class U, class T>
   __device__ U* as(T* a) const {
     return reinterpret_cast<U*>(a);

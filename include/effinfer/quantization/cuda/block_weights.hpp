@@ -49,8 +49,28 @@ struct block_weights {
   int rows = 0, columns = 0;
 
   static constexpr bool may_be_wide = Bits < 8;
-  /// A group's scale is a code times that of 256 inputs. Known where bits say it.
-  [[nodiscard]] EFFINFER_HOST_DEVICE bool is_wide() const { return Bits == 6 || (Bits < 8 && wide); }
+  /// A group's scale is a code times that of 256 inputs.
+  [[nodiscard]] EFFINFER_HOST_DEVICE bool is_wide() const { return Bits == 6 || wide; }
+  /// f(these weights) for each kind that formats of so many bits have: compiled for it, it asks of none what kind it is.
+  template <class F>
+  EFFINFER_HOST_DEVICE void as_known(const F& f) const {
+    block_weights known = *this;
+    if constexpr (may_have_minimum) {
+      if (minimums == nullptr) {
+        known.wide = false, known.minimums = nullptr;
+        f(known);
+      } else if (wide) {
+        known.wide = true;
+        f(known);
+      } else {
+        known.wide = false;
+        f(known);
+      }
+    } else {
+      known.wide = Bits == 6;
+      f(known);
+    }
+  }
   [[nodiscard]] EFFINFER_HOST_DEVICE int scale_inputs() const { return is_wide() ? 256 : 32; }
 
   EFFINFER_HOST_DEVICE const void* piece(int strip, int unit, int p, int lane) const {
@@ -121,11 +141,11 @@ struct block_weights {
   }
   template <class Halves, class Bytes>
   EFFINFER_HOST_DEVICE float scale_in(int, int, Halves of_halves, Bytes of_bytes, int g, int row) const {
-    return product_in(of_halves, of_bytes, scale_codes != nullptr, g, row);
+    return product_in(of_halves, of_bytes, g, row);
   }
   template <class Halves, class Bytes>
   EFFINFER_HOST_DEVICE float minimum_in(Halves of_halves, Bytes of_bytes, int g, int row) const {
-    return product_in(of_halves, of_bytes, minimum_codes != nullptr, g, row);
+    return product_in(of_halves, of_bytes, g, row);
   }
   template <class X, class Bytes>
   EFFINFER_HOST_DEVICE std::uint32_t center_in(Bytes, int, int) const {
@@ -229,12 +249,12 @@ struct block_weights {
     }
   }
   template <class Halves, class Bytes>
-  EFFINFER_HOST_DEVICE float product_in(Halves of_halves, Bytes of_bytes, bool coded, int g, int row) const {
+  EFFINFER_HOST_DEVICE float product_in(Halves of_halves, Bytes of_bytes, int g, int row) const {
     const auto d = static_cast<float>(static_cast<f16>(of_halves[(is_wide() ? 0 : g) * strip_rows + row]));
     if constexpr (Bits == 8) {
-      return (void)of_bytes, (void)coded, d;
+      return (void)of_bytes, d;
     } else {
-      return coded ? d * code_value(static_cast<std::uint8_t>(of_bytes[g * strip_rows + row])) : d;
+      return is_wide() ? d * code_value(static_cast<std::uint8_t>(of_bytes[g * strip_rows + row])) : d;
     }
   }
 };

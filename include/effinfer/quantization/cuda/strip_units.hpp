@@ -11,6 +11,7 @@
 #include <effinfer/execution/simt/settled.hpp>
 #include <effinfer/quantization/cuda/weights.hpp>
 
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -58,13 +59,14 @@ EFFINFER_HOST_DEVICE words load_shared_inputs(Shared x, int row, int half, int c
   }
 }
 
-/// Units of a strip in the warp's shared memory. They begin at a multiple of Units; groups are whole.
-template <class Weights, class T, int Units>
+/// Units of a strip in the warp's shared memory. They begin at a multiple of Units; groups are whole. Finds: what scales small groups is found once,
+/// instead of by each lane that multiplies.
+template <class Weights, class T, int Units, bool Finds>
 struct strip_units {
   static_assert(Units > 0 && (Weights::group == 0 || Units * unit_inputs % Weights::group == 0));
   /// Units of whole groups, which are multiplied together.
   static constexpr int span = Weights::group > unit_inputs ? Weights::group / unit_inputs : 1;
-  static constexpr int groups = Weights::group > 0 ? Units * unit_inputs / Weights::group : 0;
+  static constexpr int groups = Weights::group > 0 ? Units* unit_inputs / Weights::group : 0;
   /// Runs that a group has, of scales and of minimums.
   static constexpr int kinds = Weights::may_have_minimum ? 2 : 1;
   static constexpr int half_kinds = Weights::unit_halves > 0 ? kinds : 0,
@@ -73,8 +75,11 @@ struct strip_units {
   static constexpr int pieces = Units * Weights::pieces * 32, high = Units * 32 * Weights::high_words;
   static constexpr int halves = half_kinds * groups * strip_rows, bytes = byte_kinds * groups * strip_rows;
   static constexpr int shared_bytes = pieces * 16 + high * 4 + halves * 2 + bytes;
+  /// And factors, where they are found once (find_factors): words.
+  static constexpr int factors = Finds && Weights::group > 0 && Weights::group <= unit_inputs ? groups * 8 : 0;
 
   static_assert(2 * kinds * groups <= 32, "a lane brings 16 bytes of the runs");
+  static constexpr bool has_zeros = requires(Weights w) { w.zeros; };
   /// Runs of a kind: a wide scale is all groups'.
   EFFINFER_HOST_DEVICE static int runs(const Weights& w) { return w.is_wide() ? 1 : groups; }
 
@@ -96,14 +101,15 @@ struct strip_units {
     return place<Words, decltype(upper), decltype(of_halves), decltype(of_bytes)>{raw, upper, of_halves, of_bytes};
   }
 
-  /// f(u, integral_constant n): for n units at a time from u on, of those that begin at `first` and end before `past`. All are there but at a part's end.
-  template <class F>
+  /// f(u, integral_constant n): for n units at a time from u on, of those that begin at `first` and end before `past`. With Whole for all at once, but at
+  /// a part's end: it takes more registers.
+  template <bool Whole, class F>
   EFFINFER_HOST_DEVICE static void for_units(int first, int past, const F& f) {
-    if (Units == span || first + Units <= past) {
+    if (Units == span || (Whole && first + Units <= past)) {
       f(0, std::integral_constant<int, Units>());
     } else {
       EFFINFER_KEEP_ROLLED
-      for (int u = 0; u < past - first; u += span) f(u, std::integral_constant<int, span>());
+      for (int u = 0; u < past - first && u < Units; u += span) f(u, std::integral_constant<int, span>());
     }
   }
 
@@ -130,78 +136,127 @@ struct strip_units {
     return s;
   }
 
-  /// On their way, each piece by the lane that multiplies it. `first` is there, units from `past` on are not.
-  template <class Simt, class Place>
+  /// What never comes to a place: zeros where there are none to bring. All lanes call it, and a barrier follows.
+  template <class Simt, class Words>
+  EFFINFER_HOST_DEVICE static void fill(const Simt& t, const Weights& w, const Words& at) {
+    if constexpr (has_zeros) {
+      if (w.zeros != nullptr) return;
+      const auto to = place_at(t, at).bytes;
+      for (int i = t.lane(); i < bytes; i += 32) to[i] = 8;
+    }
+  }
+
+  /// On their way, each piece by the lane that multiplies it. `first` is there, units from `past` on are not. `to`: of a place, as many words on as the
+  /// lane's number.
+  template <class Simt, class Words>
   EFFINFER_HOST_DEVICE static void fetch(Simt& t, const Weights& w, const share& of, int strip, int first, int past,
-                                         const Place& to) {
-    const int there = past - first < Units ? past - first : Units;
+                                         const Words& lanes) {
+    const auto to = place_at(t, lanes);  // whatever it is, each lane brings 16 bytes next to those of the lane before
+    const int lane = t.lane(), there = past - first < Units ? past - first : Units;
     const std::byte* base[Weights::piece_bases];
     EFFINFER_UNROLL
     for (int i = 0; i < Weights::piece_bases; ++i)
-      base[i] = keep(static_cast<const std::byte*>(w.piece(strip, first, i, t.lane())));
+      base[i] = keep(static_cast<const std::byte*>(w.piece(strip, first, i, lane)));
     EFFINFER_UNROLL
     for (int i = 0; i < Units * Weights::pieces; ++i) {
       const int u = i / Weights::pieces, p = i % Weights::pieces;
       const std::byte* const from = base[p % Weights::piece_bases] + Weights::piece_bytes(u, p);
-      if (u == 0 || u < there) t.copy_async(to.raw + t.lane(), i * 32, reinterpret_cast<const words*>(from));
+      if (u == 0 || u < there) t.copy_async(to.raw, i * 32, reinterpret_cast<const words*>(from));
     }
     if constexpr (high > 0) {
-      constexpr int each = 8 * Weights::high_words;  // 16 bytes
-      const std::uint32_t* const from = keep(w.high_place(strip, first, 0) + t.lane() * 4);
-      const auto to_high = to.high + t.lane() * 4;
+      const std::uint32_t* const from = keep(w.high_place(strip, first, 0) + lane * 4);
       EFFINFER_UNROLL
-      for (int i = 0; i < Units * each; i += 32)
-        if (i + t.lane() < there * each) t.copy_async(to_high, i * 4, from + i * 4);
+      for (int i = 0; i < high / 4; i += 32)
+        if (is_there<128 * Weights::high_words>(i + lane, there)) t.copy_async(to.high, i * 4, from + i * 4);
     }
     if constexpr (halves + bytes > 0) {
-      constexpr int a_unit = unit_inputs * strip_rows / Weights::group;
+      constexpr int a_unit = unit_inputs * strip_rows / Weights::group;  // elements
       const int at = strip * units_across(w.columns) + first;
       if constexpr (kinds == 1 && !Weights::may_be_wide) {
-        // The lane's share is found anew: registers are fewer than instructions.
-        const int lane = t.lane();
-        if (lane * 8 < there * a_unit) t.copy_async(to.halves, lane * 8, w.halves(0, 0, 0) + (at * a_unit + lane * 8));
+        // What the lane's share is, is found anew: it would take registers.
+        if (is_there<a_unit * 2>(lane, there)) t.copy_async(to.halves, 0, w.halves(0, 0, 0) + (at * a_unit + lane * 8));
         if constexpr (bytes > 0) {
-          if (w.bytes(0, 0, 0) != nullptr && lane * 16 < there * a_unit)
-            t.copy_async(to.bytes, lane * 16, w.bytes(0, 0, 0) + (at * a_unit + lane * 16));
+          if (w.bytes(0, 0, 0) != nullptr && is_there<a_unit>(lane, there))
+            t.copy_async(to.bytes, 0, w.bytes(0, 0, 0) + (at * a_unit + lane * 16));
         }
       } else {
-        const int from = w.is_wide() ? at / 4 * strip_rows : at * a_unit, count = w.is_wide() ? 2 : there * a_unit / 8;
-        if (of.half < count) t.copy_async(to.halves, t.lane() * 8, of.halves + from);
+        if (w.is_wide() ? of.half < 2 : is_there<a_unit * 2>(of.half, there))
+          t.copy_async(to.halves, 0, of.halves + (w.is_wide() ? at / 4 * strip_rows : at * a_unit));
         if constexpr (bytes > 0) {
-          if (of.byte * 16 < there * a_unit) t.copy_async(to.bytes, t.lane() * 16, of.bytes + at * a_unit);
+          if (is_there<a_unit>(of.byte, there)) t.copy_async(to.bytes, 0, of.bytes + at * a_unit);
         }
       }
     }
   }
 
-  /// Sums over a part's inputs, and over a group's before they are scaled, as the fragments of mma lie.
+  /// Of group g of a place, for rows `row` and 8 below it: scales, then minimums or centers.
+  template <class Place>
+  EFFINFER_HOST_DEVICE static words factors_of(const Weights& w, int strip, int unit, const Place& from, int g,
+                                               int row) {
+    words f{};
+    EFFINFER_UNROLL
+    for (int r = 0; r < 2; ++r) {
+      f.w[r] = std::bit_cast<std::uint32_t>(w.scale_in(strip, unit, from.halves, from.bytes, g, row + 8 * r));
+      if constexpr (has_zeros)
+        f.w[2 + r] = w.template center<T>(static_cast<std::uint8_t>(from.bytes[g * strip_rows + row + 8 * r]));
+      if constexpr (Weights::may_have_minimum) {
+        if (w.minimums != nullptr) {
+          f.w[2 + r] = std::bit_cast<std::uint32_t>(
+              w.minimum_in(from.halves + runs(w) * strip_rows, from.bytes + groups * strip_rows, g, row + 8 * r));
+        }
+      }
+    }
+    return f;
+  }
+
+  /// The factors of a place's groups, where they are small: once, as four lanes need each. Copies have arrived; all lanes call it.
+  template <class Simt, class Place, class Factors>
+  EFFINFER_HOST_DEVICE static void find_factors(Simt& t, const Weights& w, int first, int past, const Place& from,
+                                                const Factors& to) {
+    if constexpr (factors > 0) {
+      const int lane = t.lane(), there = (past - first) * (unit_inputs * 8 / Weights::group);
+      words found[(factors + 31) / 32];
+      EFFINFER_UNROLL
+      for (int i = 0; i < factors; i += 32) {
+        if (i + lane < there && i + lane < factors) found[i / 32] = factors_of(w, 0, 0, from, (i + lane) / 8, lane % 8);
+      }
+      EFFINFER_UNROLL
+      for (int i = 0; i < factors; i += 32)
+        if (i + lane < there && i + lane < factors) to[i + lane] = found[i / 32];
+      t.warp_barrier();
+    }
+  }
+
+  /// Sums over a part's inputs, as the fragments of mma lie.
   template <int Tiles>
   struct sums {
     float sum[Tiles][4];
-    float part[Weights::group > 0 ? Tiles : 1][4];
-    std::uint32_t centers[2];  // of the group that is being summed
     EFFINFER_HOST_DEVICE void clear() {
-      centers[0] = centers[1] = 0;
       EFFINFER_UNROLL
       for (int i = 0; i < Tiles * 4; ++i) sum[i / 4][i % 4] = 0;
-      EFFINFER_UNROLL
-      for (int i = 0; i < (Weights::group > 0 ? Tiles : 1) * 4; ++i) part[i / 4][i % 4] = 0;
     }
   };
 
   /// Adds the products of `span` units from u on of those from `first` on. `inputs`(u, tile, half): the lane's words of 32 inputs of unit u, of the rows
   /// of x whose tile it is.
-  template <int Tiles, class Simt, class Place, class Inputs>
+  template <int Tiles, class Simt, class Place, class Factors, class Inputs>
   EFFINFER_HOST_DEVICE static void add(Simt& t, const Weights& w, int strip, int first, int u, const Place& from,
-                                       const Inputs& inputs, sums<Tiles>& to) {
-    const int row = t.lane() / 4;
+                                       const Factors& found, const Inputs& inputs, sums<Tiles>& to) {
     constexpr int group = Weights::group > 0 ? Weights::group : 1;
+    const auto factors_at = [&](int unit, int g) {
+      if constexpr (factors > 0) {
+        return static_cast<words>(found[g * 8 + t.lane() / 4]);
+      } else if constexpr (Weights::group > 0) {
+        return factors_of(w, strip, first + unit, from, g, t.lane() / 4);
+      }
+    };
     words raw[Weights::pieces];
-    std::uint32_t upper[Weights::high_words + 1] = {};
+    std::uint32_t upper[Weights::high_words + 1] = {}, centers[2] = {};
+    float part[Tiles][4] = {};                                                   // of a group, before it is scaled
     const std::uint32_t one = pair_of<T>(1.0F), ones[4] = {one, one, one, one};  // times inputs: their sum
     EFFINFER_UNROLL
     for (int i = 0; i < span * 2; ++i) {
-      const int unit = u + i / 2, half = i % 2;
+      const int unit = u + i / 2, half = i % 2, g = u * unit_inputs / group + i * 32 / group;
       if (half == 0) {
         EFFINFER_UNROLL
         for (int p = 0; p < Weights::pieces; ++p) raw[p] = from.raw[(unit * Weights::pieces + p) * 32 + t.lane()];
@@ -210,32 +265,27 @@ struct strip_units {
           upper[h] = from.high[(unit * 32 + t.lane()) * Weights::high_words + h];
       }
       if constexpr (Tiles > 2) t.warp_barrier();  // there are no registers to begin with the next inputs
-      std::uint32_t a[2][4];
-      const int g = u * unit_inputs / group + i * 32 / group;
       if constexpr (Weights::group > 0) {
         if (i * 32 % group == 0) {
+          const words f = factors_at(unit, g);
           EFFINFER_UNROLL
-          for (int r = 0; r < 2; ++r) to.centers[r] = w.template center_in<T>(from.bytes, g, row + 8 * r);
+          for (int r = 0; r < 2; ++r) centers[r] = has_zeros ? f.w[2 + r] : w.template center_of<T>(0, 0, 0);
         }
       }
+      std::uint32_t a[2][4];
       EFFINFER_UNROLL
-      for (int j = 0; j < 2; ++j) Weights::template unpack<T>(raw, upper, half * 2 + j, to.centers, a[j]);
+      for (int j = 0; j < 2; ++j) Weights::template unpack<T>(raw, upper, half * 2 + j, centers, a[j]);
       // What a group's sums are multiplied with, where one ends within these inputs.
       constexpr int within = Weights::group == 16 ? 2 : 1;
       const bool ends = Weights::group > 0 && (i + 1) * 32 % group == 0;
       float scale[within][2] = {}, minimum[2] = {};
       if constexpr (Weights::group > 0) {
-        if (ends) {
-          EFFINFER_UNROLL
-          for (int s = 0; s < within * 2; ++s)
-            scale[s / 2][s % 2] = w.scale_in(strip, first + unit, from.halves, from.bytes, g + s / 2, row + s % 2 * 8);
-        }
-      }
-      if constexpr (Weights::may_have_minimum) {
-        if (w.minimums != nullptr) {
+        EFFINFER_UNROLL
+        for (int s = 0; ends && s < within; ++s) {
+          const words f = factors_at(unit, g + s);
           EFFINFER_UNROLL
           for (int r = 0; r < 2; ++r)
-            minimum[r] = w.minimum_in(from.halves + runs(w) * strip_rows, from.bytes + groups * strip_rows, g, row + 8 * r);
+            scale[s][r] = std::bit_cast<float>(f.w[r]), minimum[r] = std::bit_cast<float>(f.w[2 + r]);
         }
       }
       EFFINFER_UNROLL
@@ -248,15 +298,16 @@ struct strip_units {
         EFFINFER_UNROLL
         for (int j = 0; j < 2; ++j) {
           const std::uint32_t column[2] = {x.w[j * 2], x.w[j * 2 + 1]};
-          if constexpr (Weights::group > 0) {
-            t.mma(to.part[tile], a[j], column, T{});
-          } else {
-            t.mma(to.sum[tile], a[j], column, T{});
-          }
+          t.mma(Weights::group > 0 ? part[tile] : to.sum[tile], a[j], column, T{});
           if constexpr (Weights::may_have_minimum) {
             if (w.minimums != nullptr) t.mma(of_inputs, ones, column, T{});
           }
-          if (ends && (within == 2 || j == 1)) scale_group(to, tile, scale[within == 2 ? j : 0]);
+          const bool scales = ends && (within == 2 || j == 1);
+          EFFINFER_UNROLL
+          for (int e = 0; scales && e < 4; ++e) {
+            to.sum[tile][e] = std::fma(part[tile][e], scale[within == 2 ? j : 0][e / 2], to.sum[tile][e]);
+            part[tile][e] = 0;
+          }
         }
         if constexpr (Weights::may_have_minimum) {
           if (w.minimums == nullptr) continue;
@@ -270,15 +321,10 @@ struct strip_units {
  private:
   static_assert(!Weights::may_have_minimum || Weights::group == 32);
 
-  template <int Tiles>
-  EFFINFER_HOST_DEVICE static void scale_group(sums<Tiles>& to, int tile, const float (&scale)[2]) {
-    if constexpr (Weights::group > 0) {
-      EFFINFER_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        to.sum[tile][i] = std::fma(to.part[tile][i], scale[i / 2], to.sum[tile][i]);
-        to.part[tile][i] = 0;
-      }
-    }
+  /// Whether 16 bytes number i belong to `units` units of so many bytes.
+  template <int Bytes>
+  EFFINFER_HOST_DEVICE static bool is_there(int i, int units) {
+    return Bytes >= 16 ? i < units * (Bytes / 16) : i * (16 / Bytes) < units;
   }
 };
 

@@ -140,8 +140,9 @@ struct tiled_product {
                     a.weights.scale_in(strip_of(t, a, strip), unit, of_halves, of_bytes, group + i, g + 8 * r);
               if constexpr (Weights::may_have_minimum) {
                 if (a.weights.minimums != nullptr) {
-                  minimum[s][r] = a.weights.minimum_in(of_halves + Weights::unit_halves / 2 * strip_rows,
-                                                       of_bytes + Weights::unit_bytes / 2 * strip_rows, group, g + 8 * r);
+                  minimum[s][r] =
+                      a.weights.minimum_in(of_halves + Weights::unit_halves / 2 * strip_rows,
+                                           of_bytes + Weights::unit_bytes / 2 * strip_rows, group, g + 8 * r);
                 }
               }
             }
