@@ -189,7 +189,7 @@ struct skinny_sums {
     for (int tile = 0; tile < Tiles; ++tile) {
       const int token = tile * 8 + t.lane() / 4, last = static_cast<int>(x.rows) - 1;
       rows[tile] =
-          (token < last ? token : last) * static_cast<int>(x.stride) + (Weights::group == 16 ? 0 : t.lane() % 4 * 8);
+          (token < last ? token : last) * static_cast<int>(x.stride) + first_input<Weights::group>(t.lane() % 4);
     }
     typename units::template sums<Tiles> sum[Strips];
     EFFINFER_UNROLL
@@ -219,8 +219,7 @@ struct skinny_sums {
       EFFINFER_UNROLL
       for (int tile = 0; tile < Tiles; ++tile) at[tile] = keep(x.data + (rows[tile] + from * unit_inputs));
       const auto inputs = [&](int u, int tile, int half) {
-        return load_inputs<Weights::group>(at[tile] + (u * unit_inputs + half * 32),
-                                           Weights::group == 16 ? t.lane() % 4 : 0);
+        return load_inputs<Weights::group>(at[tile] + (u * unit_inputs + half * 32));
       };
       units::template for_units<whole>(from, past, [&](int u, auto of) {
         constexpr int n = decltype(of)::value;
@@ -247,6 +246,14 @@ struct skinny_sums {
       advance(i, from), turn ^= 1;
     }
     t.template wait<0>();
+  }
+
+  /// f(row in the strip, token), each by a thread, for so many rows of x. Unsigned, as signed divisions take several instructions.
+  template <class Simt, class F>
+  EFFINFER_HOST_DEVICE static void for_outputs(const Simt& t, std::ptrdiff_t tokens, const F& f) {
+    const unsigned outputs = static_cast<unsigned>(tokens) * strip_rows, threads = static_cast<unsigned>(t.threads());
+    for (auto e = static_cast<unsigned>(t.thread()); e < outputs; e += threads)
+      f(static_cast<int>(e % strip_rows), static_cast<int>(e / strip_rows));
   }
 
   /// Of strip s, output `row` in it for a row of x.
@@ -292,11 +299,11 @@ struct skinny_product {
   EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
     const auto strip = [](int i, int) { return i; };
     const auto store = [&](int i, auto of) {
-      for (int e = t.thread(); e < a.x.rows * strip_rows; e += t.threads()) {
-        const int row = i * strip_rows + e % strip_rows, token = e / strip_rows;
-        if (row >= a.weights.rows) continue;
-        a.out.row(token)[row] = Out(sums::total(t, of, 0, e % strip_rows, token) * a.weights.row_scale(row));
-      }
+      sums::for_outputs(t, a.x.rows, [&](int r, int token) {
+        const int row = i * strip_rows + r;
+        if (row >= a.weights.rows) return;
+        a.out.row(token)[row] = Out(sums::total(t, of, 0, r, token) * a.weights.row_scale(row));
+      });
     };
     sums::run(t, a.x, a.weights, detail::strips_of(a.weights.rows), strip, store);
   }

@@ -30,16 +30,20 @@ namespace detail {
 
 EFFINFER_HOST_DEVICE constexpr int strips_of(int rows) { return (rows + strip_rows - 1) / strip_rows; }
 
-/// The inputs that lane c of four multiplies in two steps, of 32 from `from` on: 8 c and on; for groups of 16 the first step has the first
-/// 16 of them, 4 c and on, and the second the rest.
+/// Where the inputs begin that lane c of four multiplies in two steps, of 32: 8 c and on; for groups of 16 the first step has the first 16 of
+/// them, 4 c and on, and the second the rest.
+template <int Group>
+EFFINFER_HOST_DEVICE constexpr int first_input(int c) {
+  return Group == 16 ? c * 4 : c * 8;
+}
+/// The inputs, from the lane's first one on.
 template <int Group, class T>
-EFFINFER_HOST_DEVICE words load_inputs(const T* from, int c) {
+EFFINFER_HOST_DEVICE words load_inputs(const T* from) {
   if constexpr (Group == 16) {
-    const words first = load_words(from + c / 2 * 8), second = load_words(from + 16 + c / 2 * 8);
-    return c % 2 == 0 ? words{{first.w[0], first.w[1], second.w[0], second.w[1]}}
-                      : words{{first.w[2], first.w[3], second.w[2], second.w[3]}};
+    const word_pair first = load_word_pair(from), second = load_word_pair(from + 16);
+    return {{first.w[0], first.w[1], second.w[0], second.w[1]}};
   } else {
-    return load_words(from + c * 8);
+    return load_words(from);
   }
 }
 
@@ -47,7 +51,7 @@ EFFINFER_HOST_DEVICE words load_inputs(const T* from, int c) {
 /// are served at once (two rows, four pieces) find theirs in all banks.
 EFFINFER_HOST_DEVICE constexpr int shared_piece(int row, int q) { return row * 8 + (q ^ row % 2 * 4); }
 
-/// load_inputs of half a unit that lies so.
+/// What load_inputs loads, of half a unit that lies so.
 template <int Group, class Shared>
 EFFINFER_HOST_DEVICE words load_shared_inputs(Shared x, int row, int half, int c) {
   if constexpr (Group == 16) {

@@ -54,7 +54,21 @@ EFFINFER_HOST_DEVICE inline words load_words(const void* p) {
 #endif
 }
 
-/// The same, of memory that is read once: it passes the first-level cache by.
+/// Half as many.
+struct alignas(8) word_pair {
+  std::uint32_t w[2];
+};
+EFFINFER_HOST_DEVICE inline word_pair load_word_pair(const void* p) {
+#if defined(__CUDA_ARCH__)
+  return *static_cast<const word_pair*>(p);
+#else
+  word_pair v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+#endif
+}
+
+/// The same as load_words, of memory that is read once: it passes the first-level cache by.
 EFFINFER_HOST_DEVICE inline words load_words_once(const void* p) {
 #if defined(__CUDA_ARCH__)
   words v;
