@@ -70,7 +70,7 @@ struct strip_units {
   static_assert(Units > 0 && (Weights::group == 0 || Units * unit_inputs % Weights::group == 0));
   /// Units of whole groups, which are multiplied together.
   static constexpr int span = Weights::group > unit_inputs ? Weights::group / unit_inputs : 1;
-  static constexpr int groups = Weights::group > 0 ? Units* unit_inputs / Weights::group : 0;
+  static constexpr int groups = Weights::group == 0 ? 0 : Units * unit_inputs / Weights::group;
   /// Runs that a group has, of scales and of minimums.
   static constexpr int kinds = Weights::may_have_minimum ? 2 : 1;
   static constexpr int half_kinds = Weights::unit_halves > 0 ? kinds : 0,
@@ -78,7 +78,7 @@ struct strip_units {
   /// What they take: pieces, upper bits of codes, runs of scales.
   static constexpr int pieces = Units * Weights::pieces * 32, high = Units * 32 * Weights::high_words;
   static constexpr int halves = half_kinds * groups * strip_rows, bytes = byte_kinds * groups * strip_rows;
-  static constexpr int shared_bytes = pieces * 16 + high * 4 + halves * 2 + bytes;
+  static constexpr int shared_words = (pieces * 16 + high * 4 + halves * 2 + bytes) / 16;
   /// And factors, where they are found once (find_factors): words.
   static constexpr int factors = Finds && Weights::group > 0 && Weights::group <= unit_inputs ? groups * 8 : 0;
 
@@ -86,8 +86,6 @@ struct strip_units {
   static constexpr bool has_zeros = requires(Weights w) { w.zeros; };
   /// Runs of a kind: a wide scale is all groups'.
   EFFINFER_HOST_DEVICE static int runs(const Weights& w) { return w.is_wide() ? 1 : groups; }
-
-  static constexpr int shared_words = shared_bytes / 16;
 
   /// Where they are: `shared_words` of shared memory, one thing behind the other, so that one address finds them all.
   template <class Words, class High, class Halves, class Bytes>
