@@ -45,12 +45,12 @@ struct block_weights {
   const std::uint8_t* scale_codes = nullptr;    ///< [strips][columns / group][16], signed with 6 bits; null: 1
   const std::uint8_t* minimum_codes = nullptr;  ///< the same shape, where there are scale_codes and minimums
   int offset = 0;                               ///< of codes below 8 bits, which are unsigned
-  bool wide = Bits == 6;                        ///< a scale is 256 inputs', else a group's
+  bool wide = always_wide;                      ///< a scale is 256 inputs', else a group's
   int rows = 0, columns = 0;
 
-  static constexpr bool may_be_wide = Bits < 8;
+  static constexpr bool may_be_wide = Bits < 8, always_wide = Bits == 6;
   /// A group's scale is a code times that of 256 inputs.
-  [[nodiscard]] EFFINFER_HOST_DEVICE bool is_wide() const { return Bits == 6 || wide; }
+  [[nodiscard]] EFFINFER_HOST_DEVICE bool is_wide() const { return always_wide || wide; }
   /// f(these weights) for each kind that formats of so many bits have: compiled for it, it asks of none what kind it is.
   template <class F>
   EFFINFER_HOST_DEVICE void as_known(const F& f) const {
@@ -67,7 +67,7 @@ struct block_weights {
         f(known);
       }
     } else {
-      known.wide = Bits == 6;
+      known.wide = always_wide;
       f(known);
     }
   }

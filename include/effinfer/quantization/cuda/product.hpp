@@ -147,7 +147,7 @@ struct skinny_sums {
   static constexpr bool whole = units::factors > 0 ? Tiles == 1
                                                    : has_registers || (Weights::group != 64 && Strips * Tiles < 4);
   static constexpr int floats = Strips * Tiles * 128;  ///< a part
-  static constexpr int warp_words = Strips * (stages * units::shared_words + units::factors);
+  static constexpr int warp_words = Strips * (stages * units::shared_words + units::factor_words);
   static constexpr int shared_bytes = most_parts * (warp_words * 16 + stages * floats * 4);
 
   /// For i = block, block + blocks, ... below `count`: the strips strip(i, s), then store(i, sums), the latter for `total`. Weights are nobody's
@@ -174,7 +174,10 @@ struct skinny_sums {
     const auto place = [&](int stage, int s) {
       return units::place_at(t, memory + (stage * Strips + s) * units::shared_words);
     };
-    const auto factors = [&](int s) { return memory + (stages * Strips * units::shared_words + s * units::factors); };
+    const auto factors = [&](int s) {
+      return t.template as<typename units::factor>(memory +
+                                                   (stages * Strips * units::shared_words + s * units::factor_words));
+    };
     const auto sums = t.template shared<float>(stages * most_parts * floats);
     const auto share = units::share_of(t, w);
     const auto fetch = [&](int i, int from, int stage) {

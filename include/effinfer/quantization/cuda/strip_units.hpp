@@ -75,15 +75,20 @@ struct strip_units {
   static constexpr int kinds = Weights::may_have_minimum ? 2 : 1;
   static constexpr int half_kinds = Weights::unit_halves > 0 ? kinds : 0,
                        byte_kinds = Weights::unit_bytes > 0 ? kinds : 0;
+  static constexpr bool always_wide = requires { requires Weights::always_wide; };
   /// What they take: pieces, upper bits of codes, runs of scales.
   static constexpr int pieces = Units * Weights::pieces * 32, high = Units * 32 * Weights::high_words;
-  static constexpr int halves = half_kinds * groups * strip_rows, bytes = byte_kinds * groups * strip_rows;
+  static constexpr int halves = half_kinds * (always_wide ? 1 : groups) * strip_rows,
+                       bytes = byte_kinds * groups * strip_rows;
   static constexpr int shared_words = (pieces * 16 + high * 4 + halves * 2 + bytes) / 16;
-  /// And factors, where they are found once (find_factors): words.
+  static constexpr bool has_zeros = requires(Weights w) { w.zeros; };
+  /// Of a group, for rows r and r + 8: scales, and where there may be some minimums or centers.
+  using factor = std::conditional_t<has_zeros || Weights::may_have_minimum, words, word_pair>;
+  /// And factors, where they are found once (find_factors): four lanes need each.
   static constexpr int factors = Finds && Weights::group > 0 && Weights::group <= unit_inputs ? groups * 8 : 0;
+  static constexpr int factor_words = factors * static_cast<int>(sizeof(factor)) / 16;
 
   static_assert(2 * kinds * groups <= 32, "a lane brings 16 bytes of the runs");
-  static constexpr bool has_zeros = requires(Weights w) { w.zeros; };
   /// Runs of a kind: a wide scale is all groups'.
   EFFINFER_HOST_DEVICE static int runs(const Weights& w) { return w.is_wide() ? 1 : groups; }
 
@@ -148,12 +153,12 @@ struct strip_units {
     }
   }
 
-  /// On their way, each piece by the lane that multiplies it. `first` is there, units from `past` on are not. `to`: of a place, as many words on as the
-  /// lane's number.
+  /// On their way, each piece by the lane that multiplies it. `first` is there, units from `past` on are not. `lanes`: a place, but as many words on as
+  /// the lane's number, since a lane brings 16 bytes of whatever it is, next to those of the lane before.
   template <class Simt, class Words>
   EFFINFER_HOST_DEVICE static void fetch(Simt& t, const Weights& w, const share& of, int strip, int first, int past,
                                          const Words& lanes) {
-    const auto to = place_at(t, lanes);  // whatever it is, each lane brings 16 bytes next to those of the lane before
+    const auto to = place_at(t, lanes);
     const int lane = t.lane(), there = past - first < Units ? past - first : Units;
     const std::byte* base[Weights::piece_bases];
     EFFINFER_UNROLL
@@ -191,11 +196,11 @@ struct strip_units {
     }
   }
 
-  /// Of group g of a place, for rows `row` and 8 below it: scales, then minimums or centers.
+  /// Of group g of a place, for rows `row` and 8 below it.
   template <class Place>
-  EFFINFER_HOST_DEVICE static words factors_of(const Weights& w, int strip, int unit, const Place& from, int g,
+  EFFINFER_HOST_DEVICE static factor factor_of(const Weights& w, int strip, int unit, const Place& from, int g,
                                                int row) {
-    words f{};
+    factor f{};
     EFFINFER_UNROLL
     for (int r = 0; r < 2; ++r) {
       f.w[r] = std::bit_cast<std::uint32_t>(w.scale_in(strip, unit, from.halves, from.bytes, g, row + 8 * r));
@@ -217,10 +222,10 @@ struct strip_units {
                                                 const Factors& to) {
     if constexpr (factors > 0) {
       const int lane = t.lane(), there = (past - first) * (unit_inputs * 8 / Weights::group);
-      words found[(factors + 31) / 32];
+      factor found[(factors + 31) / 32];
       EFFINFER_UNROLL
       for (int i = 0; i < factors; i += 32) {
-        if (i + lane < there && i + lane < factors) found[i / 32] = factors_of(w, 0, 0, from, (i + lane) / 8, lane % 8);
+        if (i + lane < there && i + lane < factors) found[i / 32] = factor_of(w, 0, 0, from, (i + lane) / 8, lane % 8);
       }
       EFFINFER_UNROLL
       for (int i = 0; i < factors; i += 32)
@@ -245,11 +250,11 @@ struct strip_units {
   EFFINFER_HOST_DEVICE static void add(Simt& t, const Weights& w, int strip, int first, int u, const Place& from,
                                        const Factors& found, const Inputs& inputs, sums<Tiles>& to) {
     constexpr int group = Weights::group > 0 ? Weights::group : 1;
-    const auto factors_at = [&](int unit, int g) {
+    const auto factor_at = [&](int unit, int g) {
       if constexpr (factors > 0) {
-        return static_cast<words>(found[g * 8 + t.lane() / 4]);
+        return static_cast<factor>(found[g * 8 + t.lane() / 4]);
       } else if constexpr (Weights::group > 0) {
-        return factors_of(w, strip, first + unit, from, g, t.lane() / 4);
+        return factor_of(w, strip, first + unit, from, g, t.lane() / 4);
       }
     };
     words raw[Weights::pieces];
@@ -269,9 +274,14 @@ struct strip_units {
       if constexpr (Tiles > 2) t.warp_barrier();  // there are no registers to begin with the next inputs
       if constexpr (Weights::group > 0) {
         if (i * 32 % group == 0) {
-          const words f = factors_at(unit, g);
           EFFINFER_UNROLL
-          for (int r = 0; r < 2; ++r) centers[r] = has_zeros ? f.w[2 + r] : w.template center_of<T>(0, 0, 0);
+          for (int r = 0; r < 2; ++r) {
+            if constexpr (has_zeros) {
+              centers[r] = factor_at(unit, g).w[2 + r];
+            } else {
+              centers[r] = w.template center_of<T>(0, 0, 0);
+            }
+          }
         }
       }
       std::uint32_t a[2][4];
@@ -284,10 +294,12 @@ struct strip_units {
       if constexpr (Weights::group > 0) {
         EFFINFER_UNROLL
         for (int s = 0; ends && s < within; ++s) {
-          const words f = factors_at(unit, g + s);
+          const factor f = factor_at(unit, g + s);
           EFFINFER_UNROLL
-          for (int r = 0; r < 2; ++r)
-            scale[s][r] = std::bit_cast<float>(f.w[r]), minimum[r] = std::bit_cast<float>(f.w[2 + r]);
+          for (int r = 0; r < 2; ++r) {
+            scale[s][r] = std::bit_cast<float>(f.w[r]);
+            if constexpr (Weights::may_have_minimum) minimum[r] = std::bit_cast<float>(f.w[2 + r]);
+          }
         }
       }
       EFFINFER_UNROLL
