@@ -173,6 +173,25 @@ TEST_CASE("shared memory out of bounds, unwritten, or more than there is") {
   CHECK(says(accused_of(l, [](auto& t) { (void)t.template shared<float>(41); }), "asks for 164 bytes"));
 }
 
+TEST_CASE("shared memory as elements of another type") {
+  const launch l{.threads = 32, .shared_bytes = 128};
+  const auto at = [](int i) {
+    return [i](auto& t) {
+      const auto floats = t.kept(t.template shared<float>(32));
+      floats[t.thread()] = 1;
+      t.barrier();
+      const auto halves = t.template as<std::uint16_t>(floats + 16);
+      if (t.thread() == 3) {
+        const std::uint16_t v = halves[i];
+        CHECK(v == (i % 2 == 0 ? 0 : 0x3f80));
+      }
+    };
+  };
+  for (const int i : {-32, -1, 0, 31}) CHECK(accused_of(l, at(i)).empty());
+  CHECK(says(accused_of(l, at(32)), "thread 3: shared element 64 is outside an array of 64"));
+  CHECK(says(accused_of(l, at(-33)), "outside"));
+}
+
 TEST_CASE("divergence around a barrier and inside a warp") {
   const launch l{.threads = 64};
   CHECK(says(accused_of(l,

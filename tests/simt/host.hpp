@@ -96,6 +96,10 @@ class shared_array {
   shared_array operator+(std::ptrdiff_t i) const {
     return {*of_, thread_, offset_ + i * std::ptrdiff_t{sizeof(T)}, begin_, end_};
   }
+  template <class U>
+  [[nodiscard]] shared_array<U> as() const {
+    return {*of_, thread_, offset_, begin_, end_};
+  }
   [[nodiscard]] std::ptrdiff_t checked(std::ptrdiff_t i, std::ptrdiff_t bytes = sizeof(T)) const {
     const std::ptrdiff_t at = offset_ + i * std::ptrdiff_t{sizeof(T)};
     if (at < begin_ || at + bytes > end_) {
@@ -413,6 +417,14 @@ class context {
             static_cast<std::ptrdiff_t>(end)};
   }
 
+  template <class T>
+  shared_array<T> kept(const shared_array<T>& a) const {
+    return a;
+  }
+  template <class U, class T>
+  shared_array<U> as(const shared_array<T>& a) const {
+    return a.template as<U>();
+  }
   template <int Bytes = 16, class T>
   void copy_async(const shared_array<T>& to, std::ptrdiff_t i, const T* from) {
     static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16);

@@ -50,8 +50,9 @@ std::vector<T> skinny(const Weights& w, const std::vector<T>& x, int tokens, int
 /// Of the matrices that make_matrix(rows, columns) makes, in columns a multiple of `multiple`.
 template <class T, class Make>
 void check_skinny_of(const Make& make_matrix, int multiple = 128) {
-  for (const auto& [tokens, rows, least] : {std::array<int, 3>{1, 16, 128}, std::array<int, 3>{3, 40, 640},
-                                            std::array<int, 3>{8, 17, 2176}, std::array<int, 3>{13, 33, 256}}) {
+  for (const auto& [tokens, rows, least] :
+       {std::array<int, 3>{1, 16, 128}, std::array<int, 3>{3, 40, 640}, std::array<int, 3>{8, 17, 2176},
+        std::array<int, 3>{13, 33, 256}, std::array<int, 3>{2, 24, 704}}) {
     const int columns = (least + multiple - 1) / multiple * multiple;
     const auto m = make_matrix(rows, columns);
     const std::vector<T> x = as<T>(numbers(static_cast<std::size_t>(tokens * columns), 3));
@@ -66,7 +67,8 @@ void check_skinny_of(const Make& make_matrix, int multiple = 128) {
 
 template <class Weights, class T>
 void check_skinny(bool with_zeros = false) {
-  check_skinny_of<T>([&](int rows, int columns) { return make<Weights>(rows, columns, 7, with_zeros); });
+  check_skinny_of<T>([&](int rows, int columns) { return make<Weights>(rows, columns, 7, with_zeros); },
+                     std::max(64, Weights::group));
 }
 
 template <class Weights, class T>
@@ -185,6 +187,10 @@ TEST_CASE("what a skinny product can't do is said by its plan") {
   CHECK(refused(4, 64, 128, 192, 0, mismatch));
   CHECK(refused(4, 64, 96, 96, 0, unsupported));
   CHECK(refused(4, 64, 128, 128, 1, unsupported));
+  const cuda::int8_weights far{units.data(), scales.data(), 64, 128};
+  CHECK_THROWS_AS((void)cuda::plan_skinny(ei::matrix_view<const bf16>(x.data(), 2, 128, 1 << 27), far,
+                                          ei::matrix_view<bf16>(out.data(), 2, 64), 132),
+                  ei::error);
   const cuda::int4_weights<128> w{units.data(), nullptr, nullptr, 16, 192};
   CHECK_THROWS_AS((void)cuda::plan_skinny(ei::matrix_view<const bf16>(x.data(), 1, 192), w,
                                           ei::matrix_view<bf16>(out.data(), 1, 16), 132),
@@ -242,7 +248,7 @@ TEST_CASE_TEMPLATE("products of GGUF blocks, few rows and many", T, bf16, f16) {
       const auto make_matrix = [&](int rows, int columns) {
         return make_blocks<decltype(bits)::value>(format, rows, columns, 7);
       };
-      const int multiple = std::max(128, ei::block_size(format));
+      const int multiple = std::max(64, ei::block_size(format));
       check_skinny_of<T>(make_matrix, multiple);
       if (std::is_same_v<T, bf16> && is_one_of_its_kind) check_tiled_of<T>(make_matrix, multiple);
     });

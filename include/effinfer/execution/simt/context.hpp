@@ -19,6 +19,8 @@
 //   t.any(b), t.ballot(b)         over the warp
 //   t.shared<T>(count)            the next `count` elements of the block's shared memory, 16-byte aligned. Every thread asks for the
 //                                 same, in the same order. An array: a[i], a + i
+//   t.kept(a)                     the same shared memory, whose address compilers then don't compute anew where it is used
+//   t.as<U>(a)                    the same shared memory as elements of another type, as far as its end
 //   t.copy_async(a, i, p)         16 bytes from global p (16-byte aligned) to a[i], in the background (cp.async)
 //                                 t.copy_async<4>, <8>: of so many bytes, so aligned
 //   t.commit(); t.wait<N>()       a thread's copies form groups; wait until all but the last N groups are there. A barrier must

@@ -48,6 +48,17 @@ class device_context {
     return array;
   }
 
+  template <class T>
+  __device__ T* kept(T* a) const {
+    auto at = static_cast<std::uint32_t>(__cvta_generic_to_shared(a));
+    asm("" : "+r"(at));
+    return static_cast<T*>(__cvta_shared_to_generic(at));
+  }
+  template <class U, class T>
+  __device__ U* as(T* a) const {
+    return reinterpret_cast<U*>(a);
+  }
+
   template <int Bytes = 16, class T>
   __device__ void copy_async(T* to, std::ptrdiff_t i, const T* from) {
     const std::uint32_t at = shared_address(to, i);

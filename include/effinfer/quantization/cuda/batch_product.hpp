@@ -28,12 +28,12 @@ struct batch_product {
   /// Where a multiprocessor's registers hold two: small groups have scales to find all the time.
   static constexpr int blocks_at_once = Tiles == 4 && (Weights::group == 0 || Weights::group > 32) ? 2 : 1;
   static constexpr bool awaits_predecessors = true;
-  using strip_units = detail::strip_units<Weights, T, stage_units>;
+  using strip_units = detail::strip_units<Weights, T, stage_units, false>;
   static constexpr int x_words = stage_units * tokens * 8;  // a stage
   /// The sum of the parts so far stands in shared memory, each thread's in reach of that thread only, where it would take registers of others.
   static constexpr bool shares_total = Weights::group > 0 || blocks_at_once > 1;
   static constexpr int shared_bytes =
-      2 * (x_words * 16 + warps * strip_units::shared_bytes) + (shares_total ? threads * Tiles * 16 : 0);
+      2 * (x_words + warps * strip_units::shared_words) * 16 + (shares_total ? threads * Tiles * 16 : 0);
   static_assert(shared_bytes <= 99 * 1024, "every device of compute capability 8.0 and above lets a block have this");
 
   /// Errors: `unsupported`, where the plan is for other Tiles.
@@ -50,7 +50,9 @@ struct batch_product {
   EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
     const auto x = t.template shared<words>(2 * x_words);
     const auto shared_total = t.template shared<words>(shares_total ? threads * Tiles : 0);
-    const auto memory = strip_units::memory(t, 2 * warps).at(t.warp() * 2);
+    const auto memory =
+        t.template shared<words>(warps * 2 * strip_units::shared_words) + t.warp() * 2 * strip_units::shared_words;
+    const auto place = [&](int stage) { return strip_units::place_at(t, memory + stage * strip_units::shared_words); };
 
     const int split = t.block_y() / tiles_across(a), first_token = t.block_y() % tiles_across(a) * tokens;
     const int units = a.weights.columns / unit_inputs, of_part = part_units(units);
@@ -60,7 +62,9 @@ struct batch_product {
     const int strip = own_strip < last_strip ? own_strip : last_strip;  // past the last one: the last, it isn't stored
 
     // Weights are nobody's result: the first are on their way while the kernel before this one ends.
-    strip_units::fetch(t, a.weights, strip, begin, end, memory);
+    for (int i = 0; i < 2; ++i) strip_units::fill(t, a.weights, memory + i * strip_units::shared_words);
+    const auto share = strip_units::share_of(t, a.weights);
+    if (begin < end) strip_units::fetch(t, a.weights, share, strip, begin, end, memory + t.lane());
     t.await_predecessors();
     if (begin < end) fetch_x(t, a, first_token, begin, x);
     t.commit();
@@ -84,20 +88,21 @@ struct batch_product {
       t.template wait<0>();
       t.barrier();  // all see the stage, and are done with the other one
       if (from + stage_units < end) {
-        strip_units::fetch(t, a.weights, strip, from + stage_units, end, memory.at(stage ^ 1));
+        strip_units::fetch(t, a.weights, share, strip, from + stage_units, end,
+                           memory + (stage ^ 1) * strip_units::shared_words + t.lane());
         fetch_x(t, a, first_token, from + stage_units, x + (stage ^ 1) * x_words);
       }
       t.commit();
       const auto stage_x = x + stage * x_words;
-      EFFINFER_UNROLL
-      for (int u = 0; u < stage_units; ++u) {
-        if (from + u >= end) continue;
-        const auto inputs = [&](int tile, int half) {
-          return detail::load_shared_inputs<Weights::group>(stage_x, u * tokens + tile * 8 + t.lane() / 4, half,
-                                                            t.lane() % 4);
-        };
-        strip_units::template add<Tiles>(t, a.weights, strip, from, u, memory.at(stage), inputs, sum);
-      }
+      const auto inputs = [&](int u, int tile, int half) {
+        return detail::load_shared_inputs<Weights::group>(stage_x, u * tokens + tile * 8 + t.lane() / 4, half,
+                                                          t.lane() % 4);
+      };
+      strip_units::template for_units<Weights::group == 0>(from, end, [&](int u, auto of) {
+        EFFINFER_UNROLL
+        for (int k = 0; k < decltype(of)::value; k += strip_units::span)
+          strip_units::template add<Tiles>(t, a.weights, strip, from, u + k, place(stage), nullptr, inputs, sum);
+      });
       if (from + stage_units < part_end && from + stage_units < end) continue;
       const int part = part_end / of_part - 1;
       const bool alone = a.plan.splits > 1 || part * of_part == begin;  // nothing to add to

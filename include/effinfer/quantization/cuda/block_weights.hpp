@@ -45,18 +45,41 @@ struct block_weights {
   const std::uint8_t* scale_codes = nullptr;    ///< [strips][columns / group][16], signed with 6 bits; null: 1
   const std::uint8_t* minimum_codes = nullptr;  ///< the same shape, where there are scale_codes and minimums
   int offset = 0;                               ///< of codes below 8 bits, which are unsigned
-  bool wide = Bits == 6;                        ///< a scale is 256 inputs', else a group's
+  bool wide = always_wide;                      ///< a scale is 256 inputs', else a group's
   int rows = 0, columns = 0;
 
-  [[nodiscard]] EFFINFER_HOST_DEVICE int scale_inputs() const { return wide ? 256 : 32; }
+  static constexpr bool may_be_wide = Bits < 8, always_wide = Bits == 6;
+  /// A group's scale is a code times that of 256 inputs.
+  [[nodiscard]] EFFINFER_HOST_DEVICE bool is_wide() const { return always_wide || wide; }
+  /// f(these weights) for each kind that formats of so many bits have: compiled for it, it asks of none what kind it is.
+  template <class F>
+  EFFINFER_HOST_DEVICE void as_known(const F& f) const {
+    block_weights known = *this;
+    if constexpr (may_have_minimum) {
+      if (minimums == nullptr) {
+        known.wide = false, known.minimums = nullptr;
+        f(known);
+      } else if (wide) {
+        known.wide = true;
+        f(known);
+      } else {
+        known.wide = false;
+        f(known);
+      }
+    } else {
+      known.wide = always_wide;
+      f(known);
+    }
+  }
+  [[nodiscard]] EFFINFER_HOST_DEVICE int scale_inputs() const { return is_wide() ? 256 : 32; }
 
   EFFINFER_HOST_DEVICE const void* piece(int strip, int unit, int p, int lane) const {
-    return units + ((std::ptrdiff_t{strip} * (columns / unit_inputs) + unit) * pieces + p) * 32 + lane;
+    return units + word_of(strip * units_across(columns) + unit, pieces, p * 32 + lane);
   }
   static constexpr int piece_bases = 1;
   EFFINFER_HOST_DEVICE static constexpr int piece_bytes(int u, int p) { return (u * pieces + p) * 512; }
   [[nodiscard]] EFFINFER_HOST_DEVICE const std::uint32_t* high_place(int strip, int unit, int lane) const {
-    return high + ((std::ptrdiff_t{strip} * (columns / unit_inputs) + unit) * 32 + lane) * high_words;
+    return high + (std::ptrdiff_t{strip * units_across(columns) + unit} * 32 + lane) * high_words;
   }
   /// The lane's upper bits of a unit, read once.
   EFFINFER_HOST_DEVICE void load_high(int strip, int unit, int lane, std::uint32_t* to) const {
@@ -104,11 +127,12 @@ struct block_weights {
   }
   EFFINFER_HOST_DEVICE float row_scale(int) const { return 1; }
 
-  /// As int4_weights': runs that products bring to shared memory, and what they read there. `g`: the group within the unit.
+  /// As int4_weights': runs that products bring to shared memory, and what they read there. `g`: the group within those of the runs, where a wide
+  /// scale is one for all.
   [[nodiscard]] EFFINFER_HOST_DEVICE const f16* halves(int strip, int unit, int i) const {
     const f16* const of = i < half_runs ? scales : minimums;
     const int run = i % half_runs;
-    if (of == nullptr || (wide && run > 0)) return nullptr;
+    if (of == nullptr || (is_wide() && run > 0)) return nullptr;
     return of + half_place(strip, unit * unit_groups + run * (unit_groups / half_runs));
   }
   [[nodiscard]] EFFINFER_HOST_DEVICE const std::uint8_t* bytes(int strip, int unit, int i) const {
@@ -117,12 +141,11 @@ struct block_weights {
   }
   template <class Halves, class Bytes>
   EFFINFER_HOST_DEVICE float scale_in(int, int, Halves of_halves, Bytes of_bytes, int g, int row) const {
-    return product_in(of_halves, of_bytes, scale_codes != nullptr, g, row);
+    return product_in(of_halves, of_bytes, g, row);
   }
   template <class Halves, class Bytes>
   EFFINFER_HOST_DEVICE float minimum_in(Halves of_halves, Bytes of_bytes, int g, int row) const {
-    return product_in(of_halves + half_runs * strip_rows, of_bytes + unit_groups * strip_rows, minimum_codes != nullptr,
-                      g, row);
+    return product_in(of_halves, of_bytes, g, row);
   }
   template <class X, class Bytes>
   EFFINFER_HOST_DEVICE std::uint32_t center_in(Bytes, int, int) const {
@@ -151,8 +174,7 @@ struct block_weights {
     return to;
   }
   EFFINFER_HOST_DEVICE void load_scales(const lane_places& from, int unit, lane_scales& to) const {
-    const bool is_wide = Bits == 6 || (Bits < 8 && wide);
-    const f16* const half = from.half + (is_wide ? unit / (256 / unit_inputs) : unit * unit_groups) * strip_rows;
+    const f16* const half = from.half + (is_wide() ? unit / (256 / unit_inputs) : unit * unit_groups) * strip_rows;
     to.half[0] = half[0], to.half[1] = half[8];
     if (Bits == 8 || from.code == nullptr) return;
     const std::uint8_t* const code = from.code + unit * (unit_groups * strip_rows);
@@ -209,11 +231,11 @@ struct block_weights {
     }
   }
   [[nodiscard]] EFFINFER_HOST_DEVICE std::ptrdiff_t half_place(int strip, int g) const {
-    return wide ? (std::ptrdiff_t{strip} * (columns / 256) + g / (256 / group)) * strip_rows
-                : (std::ptrdiff_t{strip} * (columns / 32) + g) * strip_rows;
+    return is_wide() ? std::ptrdiff_t{strip * (columns / 256) + g / (256 / group)} * strip_rows
+                     : std::ptrdiff_t{strip * (columns / 32) + g} * strip_rows;
   }
   [[nodiscard]] EFFINFER_HOST_DEVICE std::ptrdiff_t code_place(int strip, int g) const {
-    return (std::ptrdiff_t{strip} * (columns / group) + g) * strip_rows;
+    return std::ptrdiff_t{strip * (columns / group) + g} * strip_rows;
   }
   EFFINFER_HOST_DEVICE static float code_value(std::uint8_t code) {
     return Bits == 6 ? static_cast<float>(static_cast<std::int8_t>(code)) : static_cast<float>(code);
@@ -227,12 +249,12 @@ struct block_weights {
     }
   }
   template <class Halves, class Bytes>
-  EFFINFER_HOST_DEVICE float product_in(Halves of_halves, Bytes of_bytes, bool coded, int g, int row) const {
-    const auto d = static_cast<float>(static_cast<f16>(of_halves[(wide ? 0 : g) * strip_rows + row]));
+  EFFINFER_HOST_DEVICE float product_in(Halves of_halves, Bytes of_bytes, int g, int row) const {
+    const auto d = static_cast<float>(static_cast<f16>(of_halves[(is_wide() ? 0 : g) * strip_rows + row]));
     if constexpr (Bits == 8) {
-      return (void)of_bytes, (void)coded, d;
+      return (void)of_bytes, d;
     } else {
-      return coded ? d * code_value(static_cast<std::uint8_t>(of_bytes[g * strip_rows + row])) : d;
+      return is_wide() ? d * code_value(static_cast<std::uint8_t>(of_bytes[g * strip_rows + row])) : d;
     }
   }
 };

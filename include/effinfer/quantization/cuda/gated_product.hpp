@@ -74,13 +74,12 @@ struct gated_product {
     const int half = a.weights.rows / 2, strips = half / strip_rows;
     const auto strip = [strips](int i, int s) { return i + s * strips; };
     const auto store = [&](int i, auto of) {
-      for (int e = t.thread(); e < Tiles * 128; e += t.threads()) {
-        const int row = i * strip_rows + e % strip_rows, token = e / strip_rows;
-        if (token >= a.x.rows) continue;
-        const T gate(sums::total(t, of, 0, e % strip_rows, token) * a.weights.row_scale(row));
-        const T up(sums::total(t, of, 1, e % strip_rows, token) * a.weights.row_scale(half + row));
+      sums::for_outputs(t, a.x.rows, [&](int r, int token) {
+        const int row = i * strip_rows + r;
+        const T gate(sums::total(t, of, 0, r, token) * a.weights.row_scale(row));
+        const T up(sums::total(t, of, 1, r, token) * a.weights.row_scale(half + row));
         a.out.row(token)[row] = layers::cuda::swiglu<T>::of(gate, up);
-      }
+      });
     };
     sums::run(t, a.x, a.weights, strips, strip, store);
   }

@@ -20,8 +20,8 @@
 
 namespace effinfer::inline v0::quantization::cuda {
 
-/// Rows of x up to which the products of this file are meant.
-inline constexpr int most_skinny_rows = 16;
+/// Rows of x up to which the products of this file are meant, and how far apart they may be: elements are counted in 32 bits.
+inline constexpr int most_skinny_rows = 16, most_skinny_stride = 1 << 26;
 
 /// What a product needs, known on the host before anything runs.
 struct product_plan {
@@ -107,7 +107,7 @@ inline constexpr int skinny_blocks = Tiles > 1 || Weights::unit_bytes > 2 ? 1 : 
 }  // namespace detail
 
 /// A plan for up to 16 rows of x on a device of `multiprocessors`. Errors: `invalid_argument` (sizes, more than 16 rows), `mismatch` (shapes), `unsupported` (inputs no multiple of
-/// 64 and of the group, rows that aren't 16-byte aligned).
+/// 64 and of the group, rows that aren't 16-byte aligned or too far apart).
 template <class Weights, class T, class Out>
 product_plan plan_skinny(const matrix_view<const T>& x, const Weights& w, const matrix_view<Out>& out,
                          int multiprocessors) {
@@ -116,6 +116,9 @@ product_plan plan_skinny(const matrix_view<const T>& x, const Weights& w, const 
   if (x.rows > most_skinny_rows || multiprocessors < 1) {
     throw error(error_code::invalid_argument, who,
                 std::to_string(x.rows) + " rows of x, " + std::to_string(multiprocessors) + " multiprocessors");
+  }
+  if (x.stride > most_skinny_stride) {
+    throw error(error_code::unsupported, who, "rows of x are " + std::to_string(x.stride) + " elements apart");
   }
   product_plan plan;
   plan.tiles = x.rows > 8 ? 2 : 1;
@@ -138,76 +141,122 @@ struct skinny_sums {
                                        : of_group > 0     ? of_group
                                                           : 1,
                        blocks_at_once = skinny_blocks<Weights, Tiles>;
-  using units = strip_units<Weights, T, units_at_once>;
+  static constexpr bool has_registers = blocks_at_once == 1 && Strips * Tiles < 4;
+  using units = strip_units<Weights, T, units_at_once, has_registers>;
+  /// A stage is multiplied at once. Groups of 64 find no registers for it.
+  static constexpr bool whole = units::factors > 0 ? Tiles == 1
+                                                   : has_registers || (Weights::group != 64 && Strips * Tiles < 4);
   static constexpr int floats = Strips * Tiles * 128;  ///< a part
-  static constexpr int shared_bytes = most_parts * stages * (Strips * units::shared_bytes + floats * 4);
+  static constexpr int warp_words = Strips * (stages * units::shared_words + units::factor_words);
+  static constexpr int shared_bytes = most_parts * (warp_words * 16 + stages * floats * 4);
 
   /// For i = block, block + blocks, ... below `count`: the strips strip(i, s), then store(i, sums), the latter for `total`. Weights are nobody's
   /// result: the first are on their way while the kernel before this one ends.
   template <class Simt, class Strip, class Store>
   EFFINFER_HOST_DEVICE static void run(Simt& t, const matrix_view<const T>& x, const Weights& w, int count,
                                        const Strip& strip, const Store& store) {
-    const int all = w.columns / unit_inputs, each = part_units(all);
+    const auto known = [&](const Weights& of) { run_known(t, x, of, count, strip, store); };
+    if constexpr (requires { w.as_known(known); }) {
+      w.as_known(known);
+    } else {
+      known(w);
+    }
+  }
+
+  template <class Simt, class Strip, class Store>
+  EFFINFER_HOST_DEVICE static void run_known(Simt& t, const matrix_view<const T>& x, const Weights& w, int count,
+                                             const Strip& strip, const Store& store) {
+    using execution::simt::settled;
+    const int all = units_across(w.columns), each = part_units(all);
     const int first = t.warp() * each, past = first + each < all ? first + each : all;
+    const auto memory = t.kept(t.template shared<words>(most_parts * warp_words) + t.warp() * warp_words);
+    const auto lanes = t.kept(memory + t.lane());
+    const auto place = [&](int stage, int s) {
+      return units::place_at(t, memory + (stage * Strips + s) * units::shared_words);
+    };
+    const auto factors = [&](int s) {
+      return t.template as<typename units::factor>(memory +
+                                                   (stages * Strips * units::shared_words + s * units::factor_words));
+    };
     const auto sums = t.template shared<float>(stages * most_parts * floats);
-    const auto memory = units::memory(t, most_parts * stages * Strips).at(t.warp() * stages * Strips);
+    const auto share = units::share_of(t, w);
     const auto fetch = [&](int i, int from, int stage) {
       EFFINFER_UNROLL
-      for (int s = 0; s < Strips; ++s) units::fetch(t, w, strip(i, s), from, past, memory.at(stage * Strips + s));
+      for (int s = 0; s < Strips; ++s)
+        units::fetch(t, w, share, strip(i, s), from, past, lanes + (stage * Strips + s) * units::shared_words);
     };
+    for (int i = 0; i < stages * Strips; ++i) units::fill(t, w, memory + i * units::shared_words);
     // Rows past the end: the last, their sums are nobody's.
-    const T* rows[Tiles];
+    int rows[Tiles];
     EFFINFER_UNROLL
     for (int tile = 0; tile < Tiles; ++tile) {
       const int token = tile * 8 + t.lane() / 4, last = static_cast<int>(x.rows) - 1;
-      rows[tile] = keep(x.row(token < last ? token : last) + (Weights::group == 16 ? 0 : t.lane() % 4 * 8));
+      rows[tile] =
+          (token < last ? token : last) * static_cast<int>(x.stride) + first_input<Weights::group>(t.lane() % 4);
     }
     typename units::template sums<Tiles> sum[Strips];
     EFFINFER_UNROLL
     for (int s = 0; s < Strips; ++s) sum[s].clear();
 
-    int i = t.block(), from = first, stage = 0, buffer = 0;
+    const auto advance = [&](int& i, int& from) {
+      from += units_at_once;
+      if (from >= past) i += t.blocks(), from = first;
+    };
+    int i = t.block(), from = first, turn = 0;  // its lowest bit: the stage, the next: where sums go
     fetch(i, from, 0);
     t.commit();
     t.await_predecessors();
     EFFINFER_KEEP_ROLLED
     while (i < count) {
-      const bool ends = from + units_at_once >= past;
-      const int next_i = ends ? i + t.blocks() : i, next_from = ends ? first : from + units_at_once;
-      if (next_i < count) fetch(next_i, next_from, stage ^ 1);
+      // Found again at the end: it would take registers in between.
+      int next_i = settled(i), next_from = settled(from);
+      advance(next_i, next_from);
+      if (next_i < count) fetch(next_i, next_from, ~turn & 1);
       t.commit();
       t.template wait<1>();
       t.warp_barrier();
+      const int stage = turn & 1;
+      EFFINFER_UNROLL
+      for (int s = 0; s < Strips; ++s) units::find_factors(t, w, from, past, place(stage, s), factors(s));
       const T* at[Tiles];
       EFFINFER_UNROLL
-      for (int tile = 0; tile < Tiles; ++tile) at[tile] = keep(rows[tile] + from * unit_inputs);
-      EFFINFER_UNROLL
-      for (int u = 0; u < units_at_once; ++u) {
-        if (from + u >= past) continue;
-        const auto inputs = [&](int tile, int half) {
-          const T* const inputs_at = at[tile] + (u * unit_inputs + half * 32);
-          return load_inputs<Weights::group>(inputs_at, Weights::group == 16 ? t.lane() % 4 : 0);
-        };
+      for (int tile = 0; tile < Tiles; ++tile) at[tile] = keep(x.data + (rows[tile] + from * unit_inputs));
+      const auto inputs = [&](int u, int tile, int half) {
+        return load_inputs<Weights::group>(at[tile] + (u * unit_inputs + half * 32));
+      };
+      units::template for_units<whole>(from, past, [&](int u, auto of) {
+        constexpr int n = decltype(of)::value;
         EFFINFER_UNROLL
-        for (int s = 0; s < Strips; ++s)
-          units::template add<Tiles>(t, w, strip(i, s), from, u, memory.at(stage * Strips + s), inputs, sum[s]);
-      }
+        for (int k = 0; k < n; k += units::span) {
+          EFFINFER_UNROLL
+          for (int s = 0; s < Strips; ++s)
+            units::template add<Tiles>(t, w, strip(i, s), from, u + k, place(stage, s), factors(s), inputs, sum[s]);
+        }
+      });
       t.warp_barrier();  // all have read the stage
-      if (ends) {
+      if (from + units_at_once >= past) {
         // In turns with others, so that nobody writes what a slower warp has yet to add.
-        const auto to = sums + buffer * (most_parts * floats);
+        const auto to = sums + (turn >> 1) * (most_parts * floats);
+        const auto own = to + (t.warp() * floats + t.lane());
         EFFINFER_UNROLL
-        for (int e = 0; e < Strips * Tiles * 4; ++e)
-          to[t.warp() * floats + e * 32 + t.lane()] = sum[e / (Tiles * 4)].sum[e / 4 % Tiles][e % 4];
+        for (int e = 0; e < Strips * Tiles * 4; ++e) own[e * 32] = sum[e / (Tiles * 4)].sum[e / 4 % Tiles][e % 4];
         EFFINFER_UNROLL
         for (int s = 0; s < Strips; ++s) sum[s].clear();
         t.barrier();
         store(i, to);
-        buffer ^= 1;
+        turn ^= 2;
       }
-      i = next_i, from = next_from, stage ^= 1;
+      advance(i, from), turn ^= 1;
     }
     t.template wait<0>();
+  }
+
+  /// f(row in the strip, token), each by a thread, for so many rows of x. Unsigned, as signed divisions take several instructions.
+  template <class Simt, class F>
+  EFFINFER_HOST_DEVICE static void for_outputs(const Simt& t, std::ptrdiff_t tokens, const F& f) {
+    const unsigned outputs = static_cast<unsigned>(tokens) * strip_rows, threads = static_cast<unsigned>(t.threads());
+    for (auto e = static_cast<unsigned>(t.thread()); e < outputs; e += threads)
+      f(static_cast<int>(e % strip_rows), static_cast<int>(e / strip_rows));
   }
 
   /// Of strip s, output `row` in it for a row of x.
@@ -253,11 +302,11 @@ struct skinny_product {
   EFFINFER_HOST_DEVICE static void run(Simt& t, const args& a) {
     const auto strip = [](int i, int) { return i; };
     const auto store = [&](int i, auto of) {
-      for (int e = t.thread(); e < Tiles * 128; e += t.threads()) {
-        const int row = i * strip_rows + e % strip_rows, token = e / strip_rows;
-        if (row >= a.weights.rows || token >= a.x.rows) continue;
-        a.out.row(token)[row] = Out(sums::total(t, of, 0, e % strip_rows, token) * a.weights.row_scale(row));
-      }
+      sums::for_outputs(t, a.x.rows, [&](int r, int token) {
+        const int row = i * strip_rows + r;
+        if (row >= a.weights.rows) return;
+        a.out.row(token)[row] = Out(sums::total(t, of, 0, r, token) * a.weights.row_scale(row));
+      });
     };
     sums::run(t, a.x, a.weights, detail::strips_of(a.weights.rows), strip, store);
   }

@@ -130,16 +130,20 @@ struct tiled_product {
           if constexpr (Weights::group > 0) {
             const auto of_halves = halves + stage * shape::halves + strip * Weights::unit_halves * strip_rows;
             const auto of_bytes = bytes + stage * shape::bytes + strip * Weights::unit_bytes * strip_rows;
+            const int group = half * 32 / Weights::group;  // the first within these inputs
             EFFINFER_UNROLL
             for (int r = 0; r < 2; ++r) {
-              centers[r] = a.weights.template center_in<T>(of_bytes, half, g + 8 * r);
+              centers[r] = a.weights.template center_in<T>(of_bytes, group, g + 8 * r);
               EFFINFER_UNROLL
               for (int i = 0; i < scales; ++i)
                 scale[i][s][r] =
-                    a.weights.scale_in(strip_of(t, a, strip), unit, of_halves, of_bytes, scales * half + i, g + 8 * r);
+                    a.weights.scale_in(strip_of(t, a, strip), unit, of_halves, of_bytes, group + i, g + 8 * r);
               if constexpr (Weights::may_have_minimum) {
-                if (a.weights.minimums != nullptr)
-                  minimum[s][r] = a.weights.minimum_in(of_halves, of_bytes, half, g + 8 * r);
+                if (a.weights.minimums != nullptr) {
+                  minimum[s][r] =
+                      a.weights.minimum_in(of_halves + Weights::unit_halves / 2 * strip_rows,
+                                           of_bytes + Weights::unit_bytes / 2 * strip_rows, group, g + 8 * r);
+                }
               }
             }
           }

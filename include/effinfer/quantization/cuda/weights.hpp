@@ -28,10 +28,20 @@ namespace effinfer::inline v0::quantization::cuda {
 inline constexpr int strip_rows = 16;
 inline constexpr int unit_inputs = 64;
 
+/// Units of a strip. Unsigned, as a signed division takes several instructions.
+EFFINFER_HOST_DEVICE constexpr int units_across(int columns) {
+  return static_cast<int>(static_cast<unsigned>(columns) / unit_inputs);
+}
+
 /// Sixteen bytes, as they are loaded at once.
 struct alignas(16) words {
   std::uint32_t w[4];
 };
+
+/// Word i of packed unit `unit` of all. 32 bits, which are enough for matrices of 64 GiB, take a register and an addition less.
+EFFINFER_HOST_DEVICE constexpr std::uint32_t word_of(int unit, int pieces, int i) {
+  return static_cast<std::uint32_t>(unit) * static_cast<std::uint32_t>(pieces * 32) + static_cast<std::uint32_t>(i);
+}
 
 /// 16 bytes of global memory at a multiple of 16 that will be read again.
 EFFINFER_HOST_DEVICE inline words load_words(const void* p) {
@@ -44,7 +54,21 @@ EFFINFER_HOST_DEVICE inline words load_words(const void* p) {
 #endif
 }
 
-/// The same, of memory that is read once: it passes the first-level cache by.
+/// Half as many.
+struct alignas(8) word_pair {
+  std::uint32_t w[2];
+};
+EFFINFER_HOST_DEVICE inline word_pair load_word_pair(const void* p) {
+#if defined(__CUDA_ARCH__)
+  return *static_cast<const word_pair*>(p);
+#else
+  word_pair v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+#endif
+}
+
+/// The same as load_words, of memory that is read once: it passes the first-level cache by.
 EFFINFER_HOST_DEVICE inline words load_words_once(const void* p) {
 #if defined(__CUDA_ARCH__)
   words v;
@@ -57,11 +81,13 @@ EFFINFER_HOST_DEVICE inline words load_words_once(const void* p) {
 #endif
 }
 
-/// The same pointer, which compilers then don't compute anew where it is used.
+/// The same pointer to global memory, which compilers then don't compute anew where it is used.
 template <class T>
 EFFINFER_HOST_DEVICE inline const T* keep(const T* p) {
 #if defined(__CUDA_ARCH__)
-  asm("" : "+l"(p));
+  std::size_t at = __cvta_generic_to_global(p);
+  asm("" : "+l"(at));
+  p = static_cast<const T*>(__cvta_global_to_generic(at));
 #endif
   return p;
 }
@@ -181,7 +207,7 @@ struct int8_weights {
   int rows = 0, columns = 0;
 
   EFFINFER_HOST_DEVICE const void* piece(int strip, int unit, int p, int lane) const {
-    return units + ((std::ptrdiff_t{strip} * (columns / unit_inputs) + unit) * pieces + p) * 32 + lane;
+    return units + word_of(strip * units_across(columns) + unit, pieces, p * 32 + lane);
   }
   static constexpr int piece_bases = 1;
   EFFINFER_HOST_DEVICE static constexpr int piece_bytes(int u, int p) { return (u * pieces + p) * 512; }
@@ -223,12 +249,12 @@ struct int4_weights {
   int rows = 0, columns = 0;
 
   EFFINFER_HOST_DEVICE const void* piece(int strip, int unit, int, int lane) const {
-    return units + (std::ptrdiff_t{strip} * (columns / unit_inputs) + unit) * 32 + lane;
+    return units + word_of(strip * units_across(columns) + unit, pieces, lane);
   }
   static constexpr int piece_bases = 1;
   EFFINFER_HOST_DEVICE static constexpr int piece_bytes(int u, int p) { return (u * pieces + p) * 512; }
   [[nodiscard]] EFFINFER_HOST_DEVICE std::ptrdiff_t group_place(int strip, int g, int row) const {
-    return (std::ptrdiff_t{strip} * (columns / Group) + g) * strip_rows + row;
+    return std::ptrdiff_t{strip * (columns / Group) + g} * strip_rows + row;
   }
   EFFINFER_HOST_DEVICE float scale(int strip, int g, int row) const {
     return static_cast<float>(scales[group_place(strip, g, row)]);
@@ -252,15 +278,16 @@ struct int4_weights {
   [[nodiscard]] EFFINFER_HOST_DEVICE const std::uint8_t* bytes(int strip, int unit, int i) const {
     return zeros == nullptr ? nullptr : zeros + group_place(strip, unit * unit_inputs / Group + i, 0);
   }
-  /// Of the unit's group with 32 inputs `half`, from a strip's runs.
+  static constexpr bool may_be_wide = false;  ///< a scale may be more than a group's
+  static constexpr bool is_wide() { return false; }
+  /// From the runs of some groups, g among them.
   template <class Halves, class Bytes>
-  EFFINFER_HOST_DEVICE float scale_in(int, int, Halves of, Bytes, int half, int row) const {
-    return static_cast<float>(static_cast<f16>(of[half * 32 / Group % unit_halves * strip_rows + row]));
+  EFFINFER_HOST_DEVICE float scale_in(int, int, Halves of, Bytes, int g, int row) const {
+    return static_cast<float>(static_cast<f16>(of[g * strip_rows + row]));
   }
   template <class X, class Bytes>
-  EFFINFER_HOST_DEVICE std::uint32_t center_in(Bytes of, int half, int row) const {
-    const int at = half * 32 / Group % unit_halves * strip_rows + row;
-    return center<X>(zeros != nullptr ? static_cast<int>(static_cast<std::uint8_t>(of[at])) : 8);
+  EFFINFER_HOST_DEVICE std::uint32_t center_in(Bytes of, int g, int row) const {
+    return center<X>(zeros != nullptr ? static_cast<int>(static_cast<std::uint8_t>(of[g * strip_rows + row])) : 8);
   }
   /// `centers`: of the lane's rows g and g + 8.
   template <class X>
@@ -294,7 +321,7 @@ struct fp8_weights {
   int rows = 0, columns = 0;
 
   EFFINFER_HOST_DEVICE const void* piece(int strip, int unit, int p, int lane) const {
-    return units + ((std::ptrdiff_t{strip} * (columns / unit_inputs) + unit) * pieces + p) * 32 + lane;
+    return units + word_of(strip * units_across(columns) + unit, pieces, p * 32 + lane);
   }
   static constexpr int piece_bases = 1;
   EFFINFER_HOST_DEVICE static constexpr int piece_bytes(int u, int p) { return (u * pieces + p) * 512; }
@@ -323,6 +350,8 @@ struct fp8_weights {
   EFFINFER_HOST_DEVICE std::uint32_t center_of(int, int, int) const {
     return 0;
   }
+  static constexpr bool may_be_wide = false;  ///< a scale may be more than a group's
+  static constexpr bool is_wide() { return false; }
   EFFINFER_HOST_DEVICE const f16* halves(int, int, int) const { return nullptr; }
   EFFINFER_HOST_DEVICE const std::uint8_t* bytes(int, int, int) const { return nullptr; }
   template <class Halves, class Bytes>
