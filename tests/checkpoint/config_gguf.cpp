@@ -138,6 +138,10 @@ TEST_CASE("gguf configuration: rotary scaling") {
     expect_error(error_code::mismatch, {"m.gguf: tensor rope_freqs.weight"},
                  [&] { return factors(shape, type, values); });
   };
+  // Of heads of one value no pair turns: there is no factor to copy.
+  expect_error(error_code::mismatch, {"m.gguf"}, [] {
+    read(model().add("llama.attention.key_length", 1U).add_info("rope_freqs.weight", {0}, 0, 64 * 96 * 4));
+  });
   refused({7}, 0, eight);
   refused({9}, 0, eight);
   refused({8, 1}, 0, eight);

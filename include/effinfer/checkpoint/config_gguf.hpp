@@ -6,7 +6,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <cstddef>
+#include <span>
 #include <string>
 
 namespace effinfer::inline v0::checkpoint {
@@ -109,7 +110,8 @@ inline model_config read_config_gguf(const gguf& file) {
                   "it is not F32 of " + std::to_string(c.rope.rotary_size / 2) + " values");
     }
     c.rope.frequency_factors.resize(static_cast<std::size_t>(c.rope.rotary_size / 2));
-    std::memcpy(c.rope.frequency_factors.data(), frequencies->data.data(), frequencies->data.size());
+    std::copy(frequencies->data.begin(), frequencies->data.end(),
+              std::as_writable_bytes(std::span(c.rope.frequency_factors)).begin());
     for (const float f : c.rope.frequency_factors) {
       if (!(f > 0.0F && f < 1e9F))
         throw error(error_code::mismatch, c.file + ": tensor rope_freqs.weight", "a factor is not positive");
