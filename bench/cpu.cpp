@@ -105,9 +105,11 @@ class llama_cpp {
   explicit llama_cpp(const arguments& a) : a_(a) {}
 
   [[nodiscard]] bool has_bench() const { return !a_.llama_bench.empty(); }
-  /// Whether its bench, of whatever age, knows an option.
-  [[nodiscard]] bool knows(const std::string& option) const {
-    return child_process::run({a_.llama_bench, "--help"}).output.find(option) != std::string::npos;
+  /// Whether there is a bench that, of whatever age, knows an option. One that fails is told of when it is measured (in_turns).
+  [[nodiscard]] bool knows(const std::string& option) const try {
+    return has_bench() && child_process::run({a_.llama_bench, "--help"}).output.find(option) != std::string::npos;
+  } catch (const std::exception&) {
+    return false;
   }
 
   [[nodiscard]] child_process::result bench(const std::vector<std::string>& more) const {
@@ -227,6 +229,9 @@ class bench {
     };
     if (a_.wants("first-token")) {
       const scratch_folder kept;
+      // An old peer warms up by one token more, some hundredths of a second.
+      std::vector<std::string> options{"-p", "0", "-n", "1"};
+      if (peer_.knows("--no-warmup")) options.emplace_back("--no-warmup");
       // Once before: a virtual machine may have to fetch memory that nobody used lately.
       out_.packing_start.push_back(ourselves("first-token", kept.path()).seconds);
       in_turns(
@@ -237,9 +242,6 @@ class bench {
           },
           [&] {
             if (peer_.has_bench()) {
-              // An old one warms up by one token more, some hundredths of a second.
-              std::vector<std::string> options{"-p", "0", "-n", "1"};
-              if (peer_.knows("--no-warmup")) options.emplace_back("--no-warmup");
               out_.first_theirs.push_back(quiet_.take([&] { return theirs(options).seconds; }));
             }
           });
@@ -347,7 +349,7 @@ class bench {
   }
   /// An old llama-bench has no depth: its batched sister has, with a batch of one.
   [[nodiscard]] std::function<double()> deep_peer(int steps) const {
-    if (peer_.has_bench() && peer_.knows("--n-depth"))
+    if (peer_.knows("--n-depth"))
       return bench_peer({"-p", "0", "-n", std::to_string(steps), "-d", std::to_string(a_.context)});
     return [this, steps] { return a_.llama_batched_bench.empty() ? 0 : peer_.batched_speed(1, a_.context, steps); };
   }
@@ -381,8 +383,7 @@ class bench {
             .peer_bytes = steps * stored_bytes_ + cache};
   }
 
-  template <class Peer>
-  void decode(const std::string& name, int steps, int context, const Peer& peer) {
+  void decode(const std::string& name, int steps, int context, const std::function<double()>& peer) {
     auto session = model_->start({.context_tokens = context + steps, .prefill_chunk = 512});
     if (context > 0) session.prefill(some_tokens(context, *model_));
     const auto tokens = some_tokens(steps, *model_);
