@@ -26,15 +26,22 @@ EFFINFER_ALWAYS_INLINE int high_nibble(std::byte b) { return static_cast<int>(b)
 EFFINFER_ALWAYS_INLINE float load_half(const std::byte* p) {
   return static_cast<float>(f16::from_bits(load_as<std::uint16_t>(p)));
 }
+/// Sixteen bytes. As vectors, since loops over bytes stay loops at -O2.
+using sixteen = execution::detail::lanes_of<std::uint8_t, 16>::type;
+EFFINFER_ALWAYS_INLINE void store(std::uint8_t* to, const sixteen& v) { __builtin_memcpy(to, &v, 16); }
 /// The low nibbles of `Bytes` bytes, then the high ones.
 template <int Bytes>
 EFFINFER_ALWAYS_INLINE void nibbles_apart(const std::byte* p, std::uint8_t* codes) {
-  for (int i = 0; i < Bytes; ++i) codes[i] = static_cast<std::uint8_t>(low_nibble(p[i]));
-  for (int i = 0; i < Bytes; ++i) codes[Bytes + i] = static_cast<std::uint8_t>(high_nibble(p[i]));
+  for (int i = 0; i < Bytes; i += 16) {
+    const auto both = load_as<sixteen>(p + i);
+    store(codes + i, both & 15), store(codes + Bytes + i, both >> 4);
+  }
 }
-/// Of each of eight bytes at p, the bits of `mask` above bit `shift`.
-EFFINFER_ALWAYS_INLINE std::uint64_t bits_of_8(const std::byte* p, int shift, unsigned mask) {
-  return (load_as<std::uint64_t>(p) >> shift) & (mask * 0x0101010101010101u);
+/// Of each of sixteen bytes at p, the bits of `mask` above bit `shift`. Shifted in pairs, as x86 can: `mask` leaves none of what comes
+/// from the byte above.
+EFFINFER_ALWAYS_INLINE sixteen bits_of_16(const std::byte* p, int shift, std::uint8_t mask) {
+  using pairs = execution::detail::lanes_of<std::uint16_t, 8>::type;
+  return reinterpret_cast<sixteen>(load_as<pairs>(p) >> static_cast<std::uint16_t>(shift)) & mask;
 }
 /// Bit i of `bits` becomes the fifth of code i.
 EFFINFER_ALWAYS_INLINE void add_fifth_bits(std::uint32_t bits, std::uint8_t* codes) {

@@ -33,11 +33,11 @@ struct q5_k : block_format<q5_k, weight_format::q5_k> {
     const k_scales s(block + 4);
     __builtin_memcpy(r.block_scales + first / 32, s.scale, 8);
     __builtin_memcpy(r.block_minimums + first / 32, s.minimum, 8);
-    for (int i = 0; i < 256; i += 8) {
+    for (int i = 0; i < 256; i += 16) {
       const int part = i / 32, l = i % 32;
-      const std::uint64_t low = unpacking::bits_of_8(block + 48 + part / 2 * 32 + l, part % 2 * 4, 15);
-      const std::uint64_t codes = low | unpacking::bits_of_8(block + 16 + l, part, 1) << 4;
-      __builtin_memcpy(r.codes + first + i, &codes, 8);
+      const unpacking::sixteen low = unpacking::bits_of_16(block + 48 + part / 2 * 32 + l, part % 2 * 4, 15);
+      const unpacking::sixteen high = unpacking::bits_of_16(block + 16 + l, part, 1);
+      unpacking::store(r.codes + first + i, low | high << 4);
     }
   }
 };

@@ -30,11 +30,11 @@ struct q6_k : block_format<q6_k, weight_format::q6_k> {
   static void unpack(const std::byte* block, std::ptrdiff_t first, const unpacked_row& r) {
     r.scales[first / 256] = unpacking::load_as<std::uint16_t>(block + 208);
     __builtin_memcpy(r.block_scales + first / 16, block + 192, 16);
-    for (int i = 0; i < 256; i += 8) {
+    for (int i = 0; i < 256; i += 16) {
       const int half = i / 128, part = i / 32 % 4, l = i % 32;
-      const std::uint64_t low = unpacking::bits_of_8(block + half * 64 + part % 2 * 32 + l, part / 2 * 4, 15);
-      const std::uint64_t codes = low | unpacking::bits_of_8(block + 128 + half * 32 + l, 2 * part, 3) << 4;
-      __builtin_memcpy(r.codes + first + i, &codes, 8);
+      const unpacking::sixteen low = unpacking::bits_of_16(block + half * 64 + part % 2 * 32 + l, part / 2 * 4, 15);
+      const unpacking::sixteen high = unpacking::bits_of_16(block + 128 + half * 32 + l, 2 * part, 3);
+      unpacking::store(r.codes + first + i, low | high << 4);
     }
   }
 };

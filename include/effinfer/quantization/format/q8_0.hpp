@@ -18,7 +18,9 @@ struct q8_0 : block_of_32<q8_0, weight_format::q8_0> {
   }
 
   static void unpack_codes(const std::byte* block, std::uint8_t* codes) {
-    for (int i = 0; i < 32; ++i) codes[i] = unpacking::load_as<std::uint8_t>(block + 2 + i) ^ 0x80;
+    for (int i = 0; i < 32; i += 16) {
+      unpacking::store(codes + i, unpacking::load_as<unpacking::sixteen>(block + 2 + i) ^ std::uint8_t{0x80});
+    }
   }
 };
 
