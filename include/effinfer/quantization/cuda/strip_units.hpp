@@ -40,7 +40,7 @@ EFFINFER_HOST_DEVICE constexpr int first_input(int c) {
 template <int Group, class T>
 EFFINFER_HOST_DEVICE words load_inputs(const T* from) {
   if constexpr (Group == 16) {
-    const word_pair first = load_word_pair(from), second = load_word_pair(from + 16);
+    const auto first = load_words<word_pair>(from), second = load_words<word_pair>(from + 16);
     return {{first.w[0], first.w[1], second.w[0], second.w[1]}};
   } else {
     return load_words(from);
