@@ -98,10 +98,8 @@ struct batch_product {
         return detail::load_shared_inputs<Weights::group>(stage_x, u * tokens + tile * 8 + t.lane() / 4, half,
                                                           t.lane() % 4);
       };
-      strip_units::template for_units<Weights::group == 0>(from, end, [&](int u, auto of) {
-        EFFINFER_UNROLL
-        for (int k = 0; k < decltype(of)::value; k += strip_units::span)
-          strip_units::template add<Tiles>(t, a.weights, strip, from, u + k, place(stage), nullptr, inputs, sum);
+      strip_units::template for_units<Weights::group == 0>(from, end, [&](int u) {
+        strip_units::template add<Tiles>(t, a.weights, strip, from, u, place(stage), nullptr, inputs, sum);
       });
       if (from + stage_units < part_end && from + stage_units < end) continue;
       const int part = part_end / of_part - 1;

@@ -197,14 +197,10 @@ struct skinny_sums {
       const auto inputs = [&](int u, int tile, int half) {
         return load_inputs<Weights::group>(at[tile] + (u * unit_inputs + half * 32));
       };
-      units::template for_units<whole>(from, past, [&](int u, auto of) {
-        constexpr int n = decltype(of)::value;
+      units::template for_units<whole>(from, past, [&](int u) {
         EFFINFER_UNROLL
-        for (int k = 0; k < n; k += units::span) {
-          EFFINFER_UNROLL
-          for (int s = 0; s < Strips; ++s)
-            units::template add<Tiles>(t, w, strip(i, s), from, u + k, place(stage, s), factors(s), inputs, sum[s]);
-        }
+        for (int s = 0; s < Strips; ++s)
+          units::template add<Tiles>(t, w, strip(i, s), from, u, place(stage, s), factors(s), inputs, sum[s]);
       });
       t.warp_barrier();  // all have read the stage
       if (from + units_at_once >= past) {
