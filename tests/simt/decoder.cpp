@@ -166,6 +166,13 @@ TEST_CASE("GGUF files, every format of blocks and several in one file: logits ne
   const auto asked = small::memory_footprint(mixed, {}, host<bf16>{});
   const small model = small::load(mixed, {}, host<bf16>{.counts = &counts});
   CHECK(counts.bytes == asked.owned_bytes);
+  // With the shared memory of compute capability 8.6, other kernels give the same bits.
+  const small tight = small::load(mixed, {}, host<bf16>{.shared_bytes = 99 * 1024});
+  const std::vector<int> tokens = some_tokens(20, ei::checkpoint::model_files::open(mixed).config().vocabulary_size);
+  for (const std::vector<int>& sizes : {std::vector<int>{1, 2}, std::vector<int>{9, 11}}) {
+    auto here = tight.start({.context_tokens = 32}), there = model.start({.context_tokens = 32});
+    CHECK(read(here, tokens, sizes) == read(there, tokens, sizes));
+  }
 }
 
 TEST_CASE("long reads in the form for Hopper: logits near those in double") {

@@ -364,7 +364,7 @@ std::string accused_prefill(bool with_maps) {
   std::vector call = {in_call(s, h, rows_of(s, h))};
   const std::vector maps = {maps_of(call[0].cache, 1)};
   if (with_maps) call[0].maps = maps.data();
-  const auto plan = cuda::plan_prefill(full{}, h, std::span(call), {.wgmma = true});
+  const auto plan = cuda::plan_prefill(full{}, h, std::span(call), {.shared_bytes = 227 * 1024, .wgmma = true});
   using kernel = cuda::prefill_wgmma<full, T, cache_of<T>, d>;
   const kernel::args args{full{}, h, call.data(), plan};
   const auto g = kernel::plan(args);

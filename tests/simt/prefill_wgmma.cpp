@@ -185,6 +185,7 @@ TEST_CASE("the plan tells which form of prefill a call gets") {
   CHECK(form(T{}, 64, hopper_limits) == cuda::prefill_form::wgmma);
   CHECK(form(T{}, 96, hopper_limits) == cuda::prefill_form::mma);
   CHECK(form(T{}, 128, {}) == cuda::prefill_form::mma);
+  CHECK(form(T{}, 128, {.shared_bytes = 163 * 1024, .wgmma = true}) == cuda::prefill_form::mma);
   CHECK(form(ei::kv_cache::int8{}, 128, hopper_limits) == cuda::prefill_form::mma);
   CHECK(form(ei::fp8_e4m3{}, 128, hopper_limits) == cuda::prefill_form::mma);
   using kernel = cuda::prefill_wgmma<full, T, cache_of<T>, 128>;

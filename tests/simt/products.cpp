@@ -23,6 +23,7 @@
 #include <cstring>
 #include <limits>
 #include <span>
+#include <string>
 #include <type_traits>
 #include <vector>
 
@@ -42,7 +43,7 @@ std::vector<T> skinny(const Weights& w, const std::vector<T>& x, int tokens, int
                       thread_order order = thread_order::shuffled) {
   std::vector<T> out(static_cast<std::size_t>(tokens * w.rows), T(not_a_number));
   cuda::product_args<Weights, T> a{{x.data(), tokens, w.columns}, w, {out.data(), tokens, w.rows}, {}, nullptr};
-  a.plan = cuda::plan_skinny(a.x, w, a.out, multiprocessors);
+  a.plan = cuda::plan_skinny(a.x, w, a.out, {multiprocessors, 227 * 1024});
   start_all(a, order);
   return out;
 }
@@ -174,7 +175,7 @@ TEST_CASE("what a skinny product can't do is said by its plan") {
     const cuda::int8_weights w{units.data(), scales.data(), rows, columns};
     try {
       (void)cuda::plan_skinny(ei::matrix_view<const bf16>(x.data() + shift, tokens, x_columns), w,
-                              ei::matrix_view<bf16>(out.data(), tokens, rows), 132);
+                              ei::matrix_view<bf16>(out.data(), tokens, rows), {132, 227 * 1024});
       return false;
     } catch (const ei::error& e) {
       return e.code() == code;
@@ -189,11 +190,11 @@ TEST_CASE("what a skinny product can't do is said by its plan") {
   CHECK(refused(4, 64, 128, 128, 1, unsupported));
   const cuda::int8_weights far{units.data(), scales.data(), 64, 128};
   CHECK_THROWS_AS((void)cuda::plan_skinny(ei::matrix_view<const bf16>(x.data(), 2, 128, 1 << 27), far,
-                                          ei::matrix_view<bf16>(out.data(), 2, 64), 132),
+                                          ei::matrix_view<bf16>(out.data(), 2, 64), {132, 227 * 1024}),
                   ei::error);
   const cuda::int4_weights<128> w{units.data(), nullptr, nullptr, 16, 192};
   CHECK_THROWS_AS((void)cuda::plan_skinny(ei::matrix_view<const bf16>(x.data(), 1, 192), w,
-                                          ei::matrix_view<bf16>(out.data(), 1, 16), 132),
+                                          ei::matrix_view<bf16>(out.data(), 1, 16), {132, 227 * 1024}),
                   ei::error);
   CHECK_THROWS_AS((void)cuda::int4_sizes(16, 128, 16), ei::error);
   CHECK_THROWS_AS((void)cuda::int4_sizes(16, 192, 128), ei::error);
@@ -276,7 +277,7 @@ TEST_CASE_TEMPLATE("a gated product has the bits of two products and what joins 
     for (const thread_order order : orders) {
       std::vector<bf16> out(outputs, bf16(not_a_number));
       cuda::gated_args<Weights, bf16> a{{x.data(), tokens, columns}, m.view, {out.data(), tokens, half}, {}};
-      a.plan = cuda::plan_gated(a.x, a.weights, a.out, tokens == 8 ? 1 : 132);
+      a.plan = cuda::plan_gated(a.x, a.weights, a.out, {tokens == 8 ? 1 : 132, 227 * 1024});
       if (tokens <= 8) {
         start<cuda::gated_product<Weights, bf16, 1>>(a, order);
       } else {
@@ -285,10 +286,11 @@ TEST_CASE_TEMPLATE("a gated product has the bits of two products and what joins 
       CHECK(same_bits(out, wanted));
     }
   }
-  CHECK(cuda::has_gated_form<Weights>(16, 64));
-  CHECK(!cuda::has_gated_form<Weights>(17, 64));
-  CHECK(!cuda::has_gated_form<Weights>(1, 48));
-  CHECK(!cuda::has_gated_form<cuda::float_weights<bf16>>(1, 64));
+  const cuda::device_limits device{132, 227 * 1024};
+  CHECK(cuda::has_gated_form<Weights, bf16>(16, 64, device));
+  CHECK(!cuda::has_gated_form<Weights, bf16>(17, 64, device));
+  CHECK(!cuda::has_gated_form<Weights, bf16>(1, 48, device));
+  CHECK(!cuda::has_gated_form<cuda::float_weights<bf16>, bf16>(1, 64, device));
 }
 
 TEST_CASE("few rows go to the skinny kernels, batches and many rows to others") {
@@ -325,6 +327,78 @@ TEST_CASE("what a tiled product can't do is said by its plan, and what a device 
   other.plan = cuda::plan_matmul(other.x, other.weights, other.out, {132, 227 * 1024});
   CHECK(other.plan.workspace_bytes == 0);
   CHECK((cuda::skinny_product<weights, bf16, 1>::plan(other).blocks == 0));
+}
+
+TEST_CASE_TEMPLATE("few rows have the same bits where shared memory is small, and no plan asks for more than there is",
+                   Weights, cuda::int4_weights<32>, cuda::fp8_weights<128>, cuda::block_weights<4>,
+                   cuda::block_weights<5>, cuda::block_weights<6>, cuda::block_weights<8>) {
+  const int rows = 40, columns = 768;
+  const auto m = [&] {
+    if constexpr (std::is_same_v<Weights, cuda::block_weights<4>>) {
+      return make_blocks<4>(ei::weight_format::q4_k, rows, columns, 7);
+    } else if constexpr (std::is_same_v<Weights, cuda::block_weights<5>>) {
+      return make_blocks<5>(ei::weight_format::q5_1, rows, columns, 7);
+    } else if constexpr (std::is_same_v<Weights, cuda::block_weights<6>>) {
+      return make_blocks<6>(ei::weight_format::q6_k, rows, columns, 7);
+    } else if constexpr (std::is_same_v<Weights, cuda::block_weights<8>>) {
+      return make_blocks<8>(ei::weight_format::q8_0, rows, columns, 7);
+    } else {
+      return make<Weights>(rows, columns, 7, true);
+    }
+  }();
+  for (const int tokens : {1, 8, 9, 16}) {
+    const std::vector<bf16> x = as<bf16>(numbers(static_cast<std::size_t>(tokens * columns), 3));
+    const std::vector<bf16> wanted = skinny(m.view, x, tokens);
+    std::vector<bf16> out(wanted.size());
+    for (const int shared_bytes : {163 * 1024, 99 * 1024}) {  // sm_80; sm_86, sm_89
+      for (const int multiprocessors : {1, 132}) {
+        cuda::product_args<Weights, bf16> a{
+            {x.data(), tokens, columns}, m.view, {out.data(), tokens, rows}, {}, nullptr};
+        a.plan = cuda::plan_matmul(a.x, a.weights, a.out, {multiprocessors, shared_bytes});
+        std::vector<float> workspace(a.plan.workspace_bytes / sizeof(float), not_a_number);
+        a.workspace = workspace.data();
+        std::fill(out.begin(), out.end(), bf16(not_a_number));
+        cuda::start_matmul(a, [shared_bytes](auto kernel, const auto& args) {
+          using K = typename decltype(kernel)::type;
+          CHECK(K::plan(args).shared_bytes <= shared_bytes);
+          start<K>(args, thread_order::shuffled);
+        });
+        CHECK(same_bits(out, wanted));
+      }
+      const cuda::device_limits device{132, shared_bytes};
+      const ei::matrix_view<const bf16> in(x.data(), tokens, columns);
+      const ei::matrix_view<bf16> half(out.data(), tokens, 16);
+      auto two_strips = m.view;
+      two_strips.rows = 32;
+      const bool fits = cuda::has_gated_form<Weights, bf16>(tokens, 32, device);
+      CHECK(fits == (cuda::detail::skinny_bytes<Weights, bf16, 2>(tokens) <= shared_bytes));
+      if (fits) {
+        CHECK(cuda::plan_gated(in, two_strips, half, device).blocks > 0);
+      } else {
+        CHECK_THROWS_AS((void)cuda::plan_gated(in, two_strips, half, device), ei::error);
+      }
+    }
+  }
+  std::vector<bf16> x(columns), out(rows);
+  const ei::matrix_view<const bf16> in(x.data(), 1, columns);
+  const ei::matrix_view<bf16> to(out.data(), 1, rows);
+  for (const bool any_kernel : {true, false}) {
+    std::string said;
+    try {
+      const cuda::device_limits device{132, 48 * 1024};
+      (void)(any_kernel ? cuda::plan_matmul(in, m.view, to, device) : cuda::plan_skinny(in, m.view, to, device));
+    } catch (const ei::error& e) {
+      CHECK(e.code() == ei::error_code::unsupported);
+      said = e.what();
+    }
+    const int needed = any_kernel ? cuda::batch_product<Weights, bf16, 4>::shared_bytes
+                                  : cuda::detail::skinny_bytes<Weights, bf16, 1>(1);
+    for (const std::string& part : {std::to_string(needed), std::string("the device has 49152")})
+      CHECK_MESSAGE(said.find(part) != std::string::npos, said);
+  }
+  CHECK(cuda::plan_matmul(ei::matrix_view<const bf16>(x.data(), 0, columns), m.view,
+                          ei::matrix_view<bf16>(out.data(), 0, rows), {132, 99 * 1024})
+            .workspace_bytes == 0);
 }
 
 TEST_CASE("GPTQ and AWQ tensors, with zeros of both GPTQ formats and inputs in any order") {
@@ -470,7 +544,7 @@ TEST_CASE("a skinny product reads weights only before it awaits the kernels befo
   for (const thread_order order : orders) {
     std::vector<bf16> x(wanted_x.size(), bf16(not_a_number)), out(wanted.size(), bf16(7.0F));
     cuda::product_args<weights, bf16> a{{x.data(), tokens, columns}, m.view, {out.data(), tokens, 16}, {}, nullptr};
-    a.plan = cuda::plan_skinny(a.x, a.weights, a.out, 132);
+    a.plan = cuda::plan_skinny(a.x, a.weights, a.out, {132, 227 * 1024});
     start<cuda::skinny_product<weights, bf16, 1>>(a, order, [&] {
       CHECK(same_bits(out, std::vector<bf16>(wanted.size(), bf16(7.0F))));
       x = wanted_x;

@@ -232,6 +232,7 @@ struct linear_chunked {
   static constexpr int row = D + 8, value_row = columns + 8, weight_row = chunk + 8;
   static constexpr int shared_bytes =
       2 * chunk * (2 * row + 2 * value_row + weight_row) + 4 * (D + chunk + chunk + chunk + 1) + 6 * 16;
+  static_assert(shared_bytes <= execution::simt::least_shared_bytes);
 
   /// Error: `mismatch` (a plan for another head size).
   static execution::simt::grid plan(const args& a) { return detail::linear_grid(a, D, columns, threads, shared_bytes); }

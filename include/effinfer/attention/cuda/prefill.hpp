@@ -86,7 +86,7 @@ struct prefill_plan {
 };
 
 /// Fills in what prefill_sequence says that the plan does. Sequences without new tokens are allowed. Head sizes D of the kernels: 32,
-/// 64, 96, 128, 256. `limits`: of the device; the form is `wgmma` where it has that and the kernel exists, whatever the lengths.
+/// 64, 96, 128, 256. `limits`: of the device; the form is `wgmma` where it has that and its shared memory, and the kernel exists, whatever the lengths.
 /// Errors: `invalid_argument` (heads, a scale that isn't above 0), `mismatch` (shapes, a cache that doesn't end with the new tokens),
 /// `unsupported` (a head size, rows that aren't 16-byte aligned), `limit` (2^31 rows or blocks, 65536 key heads).
 template <class Mixer, class T, class View>
@@ -97,7 +97,9 @@ prefill_plan plan_prefill(const Mixer&, const head_layout& h, std::span<prefill_
   const std::ptrdiff_t columns = std::ptrdiff_t{h.heads} * h.head_size, group = h.heads / h.kv_heads;
   prefill_plan plan;
   plan.multiprocessors = limits.multiprocessors;
-  if (limits.wgmma && has_wgmma_form<T, View>(h.head_size)) plan.form = prefill_form::wgmma;
+  if (limits.wgmma && limits.shared_bytes >= execution::simt::hopper_shared_bytes &&
+      has_wgmma_form<T, View>(h.head_size))
+    plan.form = prefill_form::wgmma;
   const int rows = plan.form == prefill_form::wgmma ? wgmma_prefill_rows : prefill_rows<Mixer>(h.head_size);
   constexpr std::ptrdiff_t most = std::numeric_limits<int>::max();
   if (h.kv_heads > 65535) {  // a grid's y
@@ -172,7 +174,7 @@ struct prefill {
   static constexpr int stage_pitch = converts ? row::words : row_words;
   static constexpr int stage_words = 2 * keys * stage_pitch;
   static constexpr int shared_bytes = (rows * row_words + 2 * stage_words + (converts ? tile_words : 0)) * 4;
-  static_assert(shared_bytes <= 99 * 1024, "every device of compute capability 8.0 and above lets a block have this");
+  static_assert(shared_bytes <= execution::simt::least_shared_bytes);
 
   /// Error: `mismatch` (a plan for another head size or form).
   static execution::simt::grid plan(const args& a) {

@@ -92,7 +92,7 @@ struct prefill_wgmma {
   static constexpr int tile_bytes = keys * D * 2, query_bytes = rows * D * 2;
   static constexpr int barriers = 4 * stages;
   static constexpr int shared_bytes = query_bytes + 2 * stages * tile_bytes + barriers * 8;
-  static_assert(shared_bytes <= 227 * 1024);
+  static_assert(shared_bytes <= execution::simt::hopper_shared_bytes);
 
   /// Error: `mismatch` (a plan for another head size or form).
   static execution::simt::grid plan(const args& a) {

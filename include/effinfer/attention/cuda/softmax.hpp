@@ -157,6 +157,8 @@ struct decode {
   static constexpr int strip_words = stages * 2 * half_words;
   static constexpr int warp_words = strip_words > rows* result_pitch ? strip_words : rows* result_pitch;
   static constexpr int threads = warps * 32;
+  static constexpr int shared_bytes = (warps * warp_words + 4) * 4;
+  static_assert(shared_bytes <= execution::simt::least_shared_bytes);
 
   static int chunks(const head_layout& h) { return (h.heads / h.kv_heads + rows - 1) / rows; }
   /// Errors: `mismatch`: a plan for another head size; `limit`: more sequences than the 65535 of a grid.
@@ -170,8 +172,7 @@ struct decode {
       throw error(error_code::limit, "attention::cuda::decode",
                   std::to_string(a.plan.sequences) + " sequences are more than a grid holds", "call it in parts");
     }
-    return {a.plan.most_splits * a.heads.kv_heads * chunks(a.heads), a.plan.sequences, threads,
-            (warps * warp_words + 4) * 4};
+    return {a.plan.most_splits * a.heads.kv_heads * chunks(a.heads), a.plan.sequences, threads, shared_bytes};
   }
 
   template <class Simt>

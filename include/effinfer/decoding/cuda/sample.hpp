@@ -40,6 +40,8 @@ struct sample {
   using args = sample_args<T>;
   static constexpr int most_kept = 8192;
   static constexpr int bins = 2048, warps = Threads / 32;
+  static constexpr int shared_bytes = 8 * (bins + warps + 4) + 2 * 4 * (warps + most_kept);
+  static_assert(shared_bytes <= execution::simt::least_shared_bytes);
 
   /// Errors: `invalid_argument` (V = 0), `limit` (V > 2^21: sums of weights fit 64 bits up to there).
   static execution::simt::grid plan(const args& a) {
@@ -48,8 +50,7 @@ struct sample {
     if (a.logits.columns > std::ptrdiff_t{1} << 21) {
       throw error(error_code::limit, who, std::to_string(a.logits.columns) + " tokens are more than 2097152");
     }
-    return {static_cast<int>(a.logits.rows), 1, Threads,
-            static_cast<int>(sizeof(sum)) * (bins + warps + 4) + 2 * 4 * (warps + most_kept)};
+    return {static_cast<int>(a.logits.rows), 1, Threads, shared_bytes};
   }
 
   template <class Simt>

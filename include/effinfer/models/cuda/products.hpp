@@ -123,10 +123,11 @@ class weight_products {
     bool done = false;
     (void)with_weights(Products(), l.weights[0], [&]<class Weights>(const Weights& weights) {
       if constexpr (Weights::pieces < 4) {
-        if (by_wgmma<Weights>() || !quantization::cuda::has_gated_form<Weights>(x.rows, weights.rows))
+        if (by_wgmma<Weights>() ||
+            !quantization::cuda::has_gated_form<Weights, T>(x.rows, weights.rows, device_.limits()))
           return;  // other bits
         const quantization::cuda::gated_args<Weights, T> args{
-            x, weights, out, quantization::cuda::plan_gated(x, weights, out, device_.limits().multiprocessors)};
+            x, weights, out, quantization::cuda::plan_gated(x, weights, out, device_.limits())};
         if (args.plan.tiles == 1) {
           q.template launch<quantization::cuda::gated_product<Weights, T, 1>>(args);
         } else {

@@ -1,5 +1,5 @@
 #pragma once
-// out = x w^T for batches, 17 to 64 rows of x and more where shared memory is small: a warp reads a strip of the weights as in product.hpp, each
+// out = x w^T for batches, 17 to 64 rows of x, and fewer and more where shared memory is small: a warp reads a strip of the weights as in product.hpp, each
 // once, and all warps of a block share the rows of x, which come into shared memory in two stages. Sums are formed in the order of
 // strip_units.hpp, so a row's result has the same bits as alone.
 
@@ -34,7 +34,7 @@ struct batch_product {
   static constexpr bool shares_total = Weights::group > 0 || blocks_at_once > 1;
   static constexpr int shared_bytes =
       2 * (x_words + warps * strip_units::shared_words) * 16 + (shares_total ? threads * Tiles * 16 : 0);
-  static_assert(shared_bytes <= 99 * 1024, "every device of compute capability 8.0 and above lets a block have this");
+  static_assert(shared_bytes <= execution::simt::least_shared_bytes);
 
   /// Errors: `unsupported`, where the plan is for other Tiles.
   static execution::simt::grid plan(const args& a) {
@@ -98,10 +98,8 @@ struct batch_product {
         return detail::load_shared_inputs<Weights::group>(stage_x, u * tokens + tile * 8 + t.lane() / 4, half,
                                                           t.lane() % 4);
       };
-      strip_units::template for_units<Weights::group == 0>(from, end, [&](int u, auto of) {
-        EFFINFER_UNROLL
-        for (int k = 0; k < decltype(of)::value; k += strip_units::span)
-          strip_units::template add<Tiles>(t, a.weights, strip, from, u + k, place(stage), nullptr, inputs, sum);
+      strip_units::template for_units<Weights::group == 0>(from, end, [&](int u) {
+        strip_units::template add<Tiles>(t, a.weights, strip, from, u, place(stage), nullptr, inputs, sum);
       });
       if (from + stage_units < part_end && from + stage_units < end) continue;
       const int part = part_end / of_part - 1;

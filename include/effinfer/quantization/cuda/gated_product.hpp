@@ -33,26 +33,29 @@ inline constexpr int gated_blocks = Tiles == 1 && Weights::unit_bytes <= 2 ? 2 :
 
 }  // namespace detail
 
-/// True where the kernel takes these shapes. Not for weights of 16 bits: two strips of them fill the shared memory, and what the kernel saves is
-/// little beside reading them.
-template <class Weights>
-bool has_gated_form(std::ptrdiff_t tokens, int weight_rows) {
-  return Weights::pieces < 4 && tokens <= most_skinny_rows && weight_rows % (2 * strip_rows) == 0;
+/// True where the kernel takes these shapes, and the device two strips of so many rows. Not for weights of 16 bits: what the kernel saves is little
+/// beside reading them.
+template <class Weights, class T>
+bool has_gated_form(std::ptrdiff_t tokens, int weight_rows, const device_limits& device) {
+  return Weights::pieces < 4 && tokens <= most_skinny_rows && weight_rows % (2 * strip_rows) == 0 &&
+         detail::skinny_bytes<Weights, T, 2>(tokens) <= device.shared_bytes;
 }
 
-/// A plan. Errors: as plan_skinny's; `unsupported` (shapes that has_gated_form refuses).
+/// A plan. Errors: as plan_skinny's; `unsupported` (what has_gated_form refuses).
 template <class Weights, class T>
 product_plan plan_gated(const matrix_view<const T>& x, const Weights& w, const matrix_view<T>& out,
-                        int multiprocessors) {
-  if (!has_gated_form<Weights>(x.rows, w.rows)) {
-    throw error(error_code::unsupported, "quantization::cuda::plan_gated",
+                        const device_limits& device) {
+  const char* const who = "quantization::cuda::plan_gated";
+  execution::simt::check_shared(who, detail::skinny_bytes<Weights, T, 2>(x.rows), device);
+  if (!has_gated_form<Weights, T>(x.rows, w.rows, device)) {
+    throw error(error_code::unsupported, who,
                 std::to_string(x.rows) + " rows of x, weights of " + std::to_string(w.rows) + " rows");
   }
   auto half = w;
   half.rows /= 2;
-  product_plan plan = plan_skinny(x, half, out, multiprocessors);
+  product_plan plan = plan_skinny(x, half, out, device);
   plan.blocks =
-      multiprocessors * (plan.tiles == 1 ? detail::gated_blocks<Weights, 1> : detail::gated_blocks<Weights, 2>);
+      device.multiprocessors * (plan.tiles == 1 ? detail::gated_blocks<Weights, 1> : detail::gated_blocks<Weights, 2>);
   return plan;
 }
 

@@ -63,8 +63,7 @@ product_plan plan_integer(const matrix_view<const std::int8_t>& x, const int8_we
                              integer_tile_shape<128>::shared_bytes};
   int size = x.rows > 64 ? 2 : x.rows > 32 ? 1 : 0;
   while (size > 0 && needed[size] > device.shared_bytes) --size;
-  if (needed[size] > device.shared_bytes)
-    fail(error_code::unsupported, "a block needs " + std::to_string(needed[size]) + " bytes of shared memory");
+  execution::simt::check_shared(who, needed[size], device);
   product_plan plan;
   plan.tiles = 4 << size;
   const std::ptrdiff_t across = (x.rows + plan.tiles * 8 - 1) / (plan.tiles * 8), along = (w.rows + 127) / 128;

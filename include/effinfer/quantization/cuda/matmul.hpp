@@ -16,24 +16,26 @@
 
 namespace effinfer::inline v0::quantization::cuda {
 
-/// The plan of a product with 16-bit activations: skinny_product up to 16 rows, batch_product up to 64, tiled_product beyond, where a block of the
-/// device holds a tile. Which of them doesn't show in the result. Few blocks of many rows are split along the inputs. Errors: as plan_skinny's;
-/// `unsupported`, where the device's blocks have too little shared memory; `limit` (65535 tiles of rows).
+/// The plan of a product with 16-bit activations: skinny_product up to 16 rows, batch_product up to 64, tiled_product beyond; batch_product too where
+/// a block of the device has too little shared memory for either other. Which of them doesn't show in the result. Few blocks of many rows are split
+/// along the inputs. Errors: as plan_skinny's; `unsupported`, where there is too little for any; `limit` (65535 tiles of rows).
 template <class Weights, class T, class Out>
 product_plan plan_matmul(const matrix_view<const T>& x, const Weights& w, const matrix_view<Out>& out,
                          const device_limits& device) {
   const char* const who = "quantization::cuda::plan_matmul";
   if (device.multiprocessors < 1) throw error(error_code::invalid_argument, who, "a device without multiprocessors");
-  if (x.rows <= most_skinny_rows) return plan_skinny(x, w, out, device.multiprocessors);
+  if (x.rows <= most_skinny_rows && detail::skinny_bytes<Weights, T, 1>(x.rows) <= device.shared_bytes)
+    return plan_skinny(x, w, out, device);
   detail::check_product(who, x, w, out);
   product_plan plan;
+  if (x.rows == 0) return plan;
   const bool tiled = x.rows > 64 && tile_shape<Weights>::shared_bytes <= device.shared_bytes;
   plan.tiles = tiled ? tile_shape<Weights>::tokens / 8 : x.rows > 32 ? 8 : 4;
-  constexpr int needed = batch_product<Weights, T, 8, Out>::shared_bytes;
-  if (!tiled && needed > device.shared_bytes) {
-    throw error(error_code::unsupported, who,
-                "a block needs " + std::to_string(needed) + " bytes of shared memory, the device has " +
-                    std::to_string(device.shared_bytes));
+  if (!tiled) {
+    execution::simt::check_shared(who,
+                                  plan.tiles == 8 ? batch_product<Weights, T, 8, Out>::shared_bytes
+                                                  : batch_product<Weights, T, 4, Out>::shared_bytes,
+                                  device);
   }
   const std::ptrdiff_t across = (x.rows + plan.tiles * 8 - 1) / (plan.tiles * 8), along = (w.rows + 127) / 128;
   const int most = parts(w.columns / unit_inputs);

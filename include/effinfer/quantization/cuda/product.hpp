@@ -20,6 +20,8 @@
 
 namespace effinfer::inline v0::quantization::cuda {
 
+using execution::simt::device_limits;
+
 /// Rows of x up to which the products of this file are meant, and how far apart they may be: elements are counted in 32 bits.
 inline constexpr int most_skinny_rows = 16, most_skinny_stride = 1 << 26;
 
@@ -96,38 +98,9 @@ EFFINFER_HOST_DEVICE void store_sums(Simt& t, const Args& a, int part, int first
   }
 }
 
-}  // namespace detail
-
-namespace detail {
-
 /// Blocks of a skinny product that a multiprocessor holds at once, by the registers that formats take.
 template <class Weights, int Tiles>
 inline constexpr int skinny_blocks = Tiles > 1 || Weights::unit_bytes > 2 ? 1 : 2;
-
-}  // namespace detail
-
-/// A plan for up to 16 rows of x on a device of `multiprocessors`. Errors: `invalid_argument` (sizes, more than 16 rows), `mismatch` (shapes), `unsupported` (inputs no multiple of
-/// 64 and of the group, rows that aren't 16-byte aligned or too far apart).
-template <class Weights, class T, class Out>
-product_plan plan_skinny(const matrix_view<const T>& x, const Weights& w, const matrix_view<Out>& out,
-                         int multiprocessors) {
-  const char* const who = "quantization::cuda::plan_skinny";
-  detail::check_product(who, x, w, out);
-  if (x.rows > most_skinny_rows || multiprocessors < 1) {
-    throw error(error_code::invalid_argument, who,
-                std::to_string(x.rows) + " rows of x, " + std::to_string(multiprocessors) + " multiprocessors");
-  }
-  if (x.stride > most_skinny_stride) {
-    throw error(error_code::unsupported, who, "rows of x are " + std::to_string(x.stride) + " elements apart");
-  }
-  product_plan plan;
-  plan.tiles = x.rows > 8 ? 2 : 1;
-  plan.blocks =
-      multiprocessors * (plan.tiles == 1 ? detail::skinny_blocks<Weights, 1> : detail::skinny_blocks<Weights, 2>);
-  return plan;
-}
-
-namespace detail {
 
 /// The sums of outputs for 8 * Tiles rows of x: the work of a block, which takes `Strips` strips after other `Strips` strips, each of its warps a part
 /// of the inputs, as many as there are. What comes next is on its way while something is multiplied.
@@ -224,14 +197,10 @@ struct skinny_sums {
       const auto inputs = [&](int u, int tile, int half) {
         return load_inputs<Weights::group>(at[tile] + (u * unit_inputs + half * 32));
       };
-      units::template for_units<whole>(from, past, [&](int u, auto of) {
-        constexpr int n = decltype(of)::value;
+      units::template for_units<whole>(from, past, [&](int u) {
         EFFINFER_UNROLL
-        for (int k = 0; k < n; k += units::span) {
-          EFFINFER_UNROLL
-          for (int s = 0; s < Strips; ++s)
-            units::template add<Tiles>(t, w, strip(i, s), from, u + k, place(stage, s), factors(s), inputs, sum[s]);
-        }
+        for (int s = 0; s < Strips; ++s)
+          units::template add<Tiles>(t, w, strip(i, s), from, u, place(stage, s), factors(s), inputs, sum[s]);
       });
       t.warp_barrier();  // all have read the stage
       if (from + units_at_once >= past) {
@@ -283,7 +252,36 @@ struct skinny_sums {
   }
 };
 
+/// Bytes of shared memory that a block needs for so many rows of x.
+template <class Weights, class T, int Strips>
+constexpr int skinny_bytes(std::ptrdiff_t tokens) {
+  return tokens > 8 ? skinny_sums<Weights, T, 2, Strips>::shared_bytes
+                    : skinny_sums<Weights, T, 1, Strips>::shared_bytes;
+}
+
 }  // namespace detail
+
+/// A plan for up to 16 rows of x. Errors: `invalid_argument` (sizes, more than 16 rows), `mismatch` (shapes), `unsupported` (inputs no multiple of
+/// 64 and of the group, rows that aren't 16-byte aligned or too far apart, a device with less shared memory than a block needs).
+template <class Weights, class T, class Out>
+product_plan plan_skinny(const matrix_view<const T>& x, const Weights& w, const matrix_view<Out>& out,
+                         const device_limits& device) {
+  const char* const who = "quantization::cuda::plan_skinny";
+  detail::check_product(who, x, w, out);
+  if (x.rows > most_skinny_rows || device.multiprocessors < 1) {
+    throw error(error_code::invalid_argument, who,
+                std::to_string(x.rows) + " rows of x, " + std::to_string(device.multiprocessors) + " multiprocessors");
+  }
+  if (x.stride > most_skinny_stride) {
+    throw error(error_code::unsupported, who, "rows of x are " + std::to_string(x.stride) + " elements apart");
+  }
+  execution::simt::check_shared(who, detail::skinny_bytes<Weights, T, 1>(x.rows), device);
+  product_plan plan;
+  plan.tiles = x.rows > 8 ? 2 : 1;
+  plan.blocks = device.multiprocessors *
+                (plan.tiles == 1 ? detail::skinny_blocks<Weights, 1> : detail::skinny_blocks<Weights, 2>);
+  return plan;
+}
 
 /// The product for 8 * Tiles rows.
 template <class Weights, class T, int Tiles, class Out = T>

@@ -40,7 +40,7 @@ EFFINFER_HOST_DEVICE constexpr int first_input(int c) {
 template <int Group, class T>
 EFFINFER_HOST_DEVICE words load_inputs(const T* from) {
   if constexpr (Group == 16) {
-    const word_pair first = load_word_pair(from), second = load_word_pair(from + 16);
+    const auto first = load_words<word_pair>(from), second = load_words<word_pair>(from + 16);
     return {{first.w[0], first.w[1], second.w[0], second.w[1]}};
   } else {
     return load_words(from);
@@ -108,15 +108,16 @@ struct strip_units {
     return place<Words, decltype(upper), decltype(of_halves), decltype(of_bytes)>{raw, upper, of_halves, of_bytes};
   }
 
-  /// f(u, integral_constant n): for n units at a time from u on, of those that begin at `first` and end before `past`. With Whole for all at once, but at
-  /// a part's end: it takes more registers.
+  /// f(u) for each `span` units from u on, of those that begin at `first` and end before `past`. With Whole for all at once, but at a part's end: it
+  /// takes more registers.
   template <bool Whole, class F>
   EFFINFER_HOST_DEVICE static void for_units(int first, int past, const F& f) {
     if (Units == span || (Whole && first + Units <= past)) {
-      f(0, std::integral_constant<int, Units>());
+      EFFINFER_UNROLL
+      for (int u = 0; u < Units; u += span) f(u);
     } else {
       EFFINFER_KEEP_ROLLED
-      for (int u = 0; u < past - first && u < Units; u += span) f(u, std::integral_constant<int, span>());
+      for (int u = 0; u < past - first && u < Units; u += span) f(u);
     }
   }
 

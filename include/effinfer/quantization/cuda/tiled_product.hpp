@@ -19,8 +19,6 @@
 
 namespace effinfer::inline v0::quantization::cuda {
 
-using execution::simt::device_limits;
-
 template <class Weights>
 struct tile_shape {
   static constexpr int outputs = 128, tokens = 128, threads = 256;

@@ -33,9 +33,12 @@ EFFINFER_HOST_DEVICE constexpr int units_across(int columns) {
   return static_cast<int>(static_cast<unsigned>(columns) / unit_inputs);
 }
 
-/// Sixteen bytes, as they are loaded at once.
+/// Sixteen bytes, as they are loaded at once, and half as many.
 struct alignas(16) words {
   std::uint32_t w[4];
+};
+struct alignas(8) word_pair {
+  std::uint32_t w[2];
 };
 
 /// Word i of packed unit `unit` of all. 32 bits, which are enough for matrices of 64 GiB, take a register and an addition less.
@@ -43,32 +46,19 @@ EFFINFER_HOST_DEVICE constexpr std::uint32_t word_of(int unit, int pieces, int i
   return static_cast<std::uint32_t>(unit) * static_cast<std::uint32_t>(pieces * 32) + static_cast<std::uint32_t>(i);
 }
 
-/// 16 bytes of global memory at a multiple of 16 that will be read again.
-EFFINFER_HOST_DEVICE inline words load_words(const void* p) {
+/// Words of global memory that will be read again, at a multiple of their size.
+template <class Words = words>
+EFFINFER_HOST_DEVICE Words load_words(const void* p) {
 #if defined(__CUDA_ARCH__)
-  return *static_cast<const words*>(p);
+  return *static_cast<const Words*>(p);
 #else
-  words v;
+  Words v;
   __builtin_memcpy(&v, p, sizeof v);
   return v;
 #endif
 }
 
-/// Half as many.
-struct alignas(8) word_pair {
-  std::uint32_t w[2];
-};
-EFFINFER_HOST_DEVICE inline word_pair load_word_pair(const void* p) {
-#if defined(__CUDA_ARCH__)
-  return *static_cast<const word_pair*>(p);
-#else
-  word_pair v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-#endif
-}
-
-/// The same as load_words, of memory that is read once: it passes the first-level cache by.
+/// The same of 16 bytes that are read once: they pass the first-level cache by.
 EFFINFER_HOST_DEVICE inline words load_words_once(const void* p) {
 #if defined(__CUDA_ARCH__)
   words v;

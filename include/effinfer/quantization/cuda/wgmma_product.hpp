@@ -275,7 +275,7 @@ struct wgmma_product {
   static constexpr int stage_bytes = x_bytes + (in_boxes<Weights> ? outputs * unit_inputs * 2 : 0);
   static constexpr int stages = stage_bytes > 32768 ? 4 : stage_bytes > 16384 ? 6 : 8;
   static constexpr int shared_bytes = stages * stage_bytes + 2 * stages * 8;
-  static_assert(shared_bytes <= 227 * 1024);
+  static_assert(shared_bytes <= execution::simt::hopper_shared_bytes);
 
   /// Errors: `mismatch`, where the plan is for other Rows.
   static execution::simt::grid plan(const args& a) {
@@ -502,12 +502,11 @@ wgmma_plan plan_wgmma(const matrix_view<const T>& x, const Weights& w, const mat
     least = cost;
     plan.tile_rows = rows, plan.blocks = tiles < device.multiprocessors ? tiles : device.multiprocessors;
   }
-  if (!has_wgmma<Weights, T>(device)) {
+  if (!device.wgmma) {
     throw error(error_code::unsupported, who,
-                device.wgmma ? "a block needs " + std::to_string(wgmma_product<Weights, T, 256>::shared_bytes) +
-                                   " bytes of shared memory, the device has " + std::to_string(device.shared_bytes)
-                             : "the device isn't of compute capability 9.0, or the program has no code for sm_90a");
+                "the device isn't of compute capability 9.0, or the program has no code for sm_90a");
   }
+  execution::simt::check_shared(who, wgmma_product<Weights, T, 256>::shared_bytes, device);
   return plan;
 }
 
