@@ -47,8 +47,8 @@ struct integer_product {
     static constexpr std::make_integer_sequence<int, Halves * Tokens> all{};
     vector sum[Halves * Tokens];
     integer_sums<Set> part[Halves * Tokens];
-    bool streams;  ///< its own weights are fetched ahead
-    fetch_distances ahead;
+    bool streams;                       ///< its own weights are fetched ahead
+    fetch_distances ahead;              ///< at a block: where the panel is about to end, of what its thread reads next
     const std::byte* share;             ///< those of a block, scales included
     std::ptrdiff_t unit_bytes, beside;  ///< from a half to the other, from a panel to the one beside it
 
@@ -67,6 +67,9 @@ struct integer_product {
       alignas(32) std::int32_t starts[Tokens * 8 * parts];  // no member: members would follow it into memory
       coming_weights next = piece.next;
       streams = next.lanes == 0, ahead = a.ahead;
+      // Two panels of one matrix are followed by the two behind them: each stream goes on behind the other's panel.
+      const std::byte* const end_of_panel = w.panel(a.panel) + w.panel_bytes;
+      const std::ptrdiff_t skipped = Halves > 2 && a.beside->w == a.w ? beside : 0;
       begin(piece, first_half, token, all);
       for (std::ptrdiff_t left = std::min(w.units, piece.last_slab * units_a_slab) - first_unit; left > 0;
            left -= units_a_slab) {
@@ -78,6 +81,7 @@ struct integer_product {
             const std::byte* block = unit + scale_bytes + b * codes::bytes_a_block;
             if (!streams) next.step();
             share = unit + b * bytes_a_share * halves_a_panel;
+            if constexpr (Halves > 2) ahead = a.ahead.past(end_of_panel - share, skipped);
             if constexpr (parts == 1) {
               add_part<0>(unit, block, b, group, x, x_scales, x_sums, from);
             } else {

@@ -110,10 +110,12 @@ void run_panels(formats<Format...>, execution::instruction_set set, const prepar
 }
 
 /// Panels a part of a loop over `panels` of `bytes`: enough parts for threads of uneven speed, none below some ten
-/// microseconds of work.
+/// microseconds of work. Of one token, whole pairs (panel_args::beside): a panel alone is one stream.
 inline std::ptrdiff_t panels_a_part(int threads, std::ptrdiff_t panels, std::size_t bytes, std::ptrdiff_t tokens) {
   const auto work = static_cast<std::ptrdiff_t>(bytes) / panels * std::max<std::ptrdiff_t>(tokens / 4, 1);
-  return std::max({panels / (16 * threads), (1 << 17) / std::max<std::ptrdiff_t>(work, 1), std::ptrdiff_t{1}});
+  const std::ptrdiff_t some =
+      std::max({panels / (16 * threads), (1 << 17) / std::max<std::ptrdiff_t>(work, 1), std::ptrdiff_t{1}});
+  return tokens == 1 ? std::max<std::ptrdiff_t>(some / 2 * 2, 2) : some;
 }
 
 /// body(first panel, last panel, first token, tokens) for all of a loop over `panels` of `bytes`, on all threads: all panels

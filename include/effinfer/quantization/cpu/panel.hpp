@@ -19,6 +19,11 @@ using execution::f32x16;
 /// many lines (0: not into that).
 struct fetch_distances {
   std::ptrdiff_t near, far;
+
+  /// The same for a stream that after `left` more bytes leaves out the next `skipped`.
+  [[nodiscard]] EFFINFER_ALWAYS_INLINE fetch_distances past(std::ptrdiff_t left, std::ptrdiff_t skipped) const {
+    return {near < left ? near : near + skipped, far == 0 || far < left ? far : far + skipped};
+  }
 };
 
 /// What every product of some panels is told.
