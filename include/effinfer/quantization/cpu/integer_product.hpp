@@ -66,7 +66,9 @@ struct integer_product {
       const std::int32_t* x_counts = a.x_counts + start * 8 * parts;
       alignas(32) std::int32_t starts[Tokens * 8 * parts];  // no member: members would follow it into memory
       coming_weights next = piece.next;
-      streams = next.lanes == 0, ahead = a.ahead;
+      // The second half of a long unit is met sooner than bytes in order would be.
+      const fetch_distances distances = a.ahead.longer_by(blocks_a_unit > 2 ? unit_bytes : 0);
+      streams = next.lanes == 0, ahead = distances;
       // Two panels of one matrix are followed by the two behind them: each stream goes on behind the other's panel.
       const std::byte* const end_of_panel = w.panel(a.panel) + w.panel_bytes;
       const std::ptrdiff_t skipped = Halves > 2 && a.beside->w == a.w ? beside : 0;
@@ -81,7 +83,7 @@ struct integer_product {
             const std::byte* block = unit + scale_bytes + b * codes::bytes_a_block;
             if (!streams) next.step();
             share = unit + b * bytes_a_share * halves_a_panel;
-            if constexpr (Halves > 2) ahead = a.ahead.past(end_of_panel - share, skipped);
+            if constexpr (Halves > 2) ahead = distances.past(end_of_panel - share, skipped);
             if constexpr (parts == 1) {
               add_part<0>(unit, block, b, group, x, x_scales, x_sums, from);
             } else {

@@ -20,6 +20,9 @@ using execution::f32x16;
 struct fetch_distances {
   std::ptrdiff_t near, far;
 
+  [[nodiscard]] EFFINFER_ALWAYS_INLINE fetch_distances longer_by(std::ptrdiff_t bytes) const {
+    return {near + bytes, far == 0 ? 0 : far + bytes};
+  }
   /// The same for a stream that after `left` more bytes leaves out the next `skipped`.
   [[nodiscard]] EFFINFER_ALWAYS_INLINE fetch_distances past(std::ptrdiff_t left, std::ptrdiff_t skipped) const {
     return {near < left ? near : near + skipped, far == 0 || far < left ? far : far + skipped};
