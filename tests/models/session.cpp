@@ -102,7 +102,7 @@ TEST_CASE_TEMPLATE("a prompt in chunks is the whole, and differs from other toke
   auto appended = model.start({.context_tokens = 128});
   const auto others = copy(appended.append(tokens));
   constexpr bool integers = !std::is_same_v<typename Model::parts::quantization, ei::quantization::none>;
-  if (!integers || model.decoder_model().execution().set() != ei::execution::instruction_set::amx) {
+  if (model.decoder_model().execution().set() != ei::execution::instruction_set::amx) {
     CHECK(same_bits(others, expected));
     return;
   }
@@ -112,7 +112,7 @@ TEST_CASE_TEMPLATE("a prompt in chunks is the whole, and differs from other toke
     difference += std::pow(static_cast<double>(others[i]) - static_cast<double>(expected[i]), 2);
     power += std::pow(static_cast<double>(expected[i]), 2);
   }
-  CHECK(std::sqrt(difference) < 0.03 * std::sqrt(power));
+  CHECK(std::sqrt(difference) < (integers ? 0.03 : 0.001) * std::sqrt(power));
 }
 
 TEST_CASE_TEMPLATE("a batch gives each session what it gets alone", Model, ei::model<>, windowed, linear, quantized,

@@ -137,7 +137,7 @@ struct astray : dec::greedy {
   [[nodiscard]] search begin(const dec::search_request&) const { return {}; }
 };
 
-/// generation.log_probabilities() are log softmax of one pass over prompt and text.
+/// generation.log_probabilities() are log softmax of a pass over the prompt and one over the text.
 template <class Pipeline>
 void check_log_probabilities(const Pipeline& llm, typename Pipeline::generate_options options) {
   options.log_probabilities = 3;
@@ -152,7 +152,7 @@ void check_log_probabilities(const Pipeline& llm, typename Pipeline::generate_op
   all.insert(all.end(), tokens.begin(), tokens.end());
   auto session = llm.start();
   std::vector<float> row;
-  session.append(all, {}, static_cast<int>(all.size()), [&](int position, std::span<const float> logits) {
+  const auto check = [&](int position, std::span<const float> logits) {
     const std::size_t i = static_cast<std::size_t>(position) + 1 - known;
     if (static_cast<std::size_t>(position) + 1 < known || i >= tokens.size()) return;
     row.resize(logits.size());
@@ -166,7 +166,9 @@ void check_log_probabilities(const Pipeline& llm, typename Pipeline::generate_op
       CHECK(static_cast<float>(kept[i].best[j].log_probability) == sorted[j]);
       CHECK(row[static_cast<std::size_t>(kept[i].best[j].id)] == sorted[j]);
     }
-  });
+  };
+  session.prefill(std::span(all).first(known), {}, 1, check);
+  session.append(std::span(all).subspan(known), {}, static_cast<int>(tokens.size()), check);
 }
 
 }  // namespace
@@ -266,7 +268,8 @@ TEST_CASE("a search ends as a plain text does and leaves the session as it does"
   all.pop_back();
   CHECK(std::vector<int>(session.tokens().begin(), session.tokens().end()) == all);
   auto fresh = llm.start({.context_tokens = 64});
-  fresh.append(all);
+  fresh.prefill(start);
+  fresh.append(std::span(all).subspan(start.size()));
   const int next = generation.tokens().back();
   const auto a = session.append(std::span(&next, 1)), b = fresh.append(std::span(&next, 1));
   CHECK(std::equal(a.begin(), a.end(), b.begin(), b.end()));

@@ -23,6 +23,7 @@ struct sequence {
   View cache;  ///< keys and values of all tokens, the T new ones included: cache.length = first_position + T
   int first_position = 0;  ///< of the first new token
   int index = 0;           ///< what policies get as position::sequence
+  bool prompt = false;  ///< tokens of a prompt, whose products may be in tiles of bf16, see attend in cpu/softmax.hpp
 };
 
 /// T new tokens of one sequence in front of its recurrent state.

@@ -58,8 +58,8 @@ class decoder {
     /// Of a tree of guesses: how many of the pass's tokens lead to each (token_tree.hpp), so that its position is
     /// `position + depths[t]`; such a pass changes nothing until `keep`. Empty: one token behind the other.
     std::span<const int> depths = {};
-    /// Tokens of a prompt, which products of integer weights may meet in bf16 (quantization/matmul.hpp: on AMX). A pass takes all its
-    /// items so, or none: where one says no.
+    /// Tokens of a prompt, which products of integer weights may meet in bf16 (quantization/matmul.hpp: on AMX), and whose attention may
+    /// be that of bf16 parts (attention/cpu/softmax.hpp). A pass takes all its items so, or none: where one says no.
     bool prompt = false;
     /// Of a tree: takes the keys and values of all layers for `keep`, where `kept_rows` wants any. Shapes: [kept_rows, 2 K D].
     matrix_view<float> kept = {};

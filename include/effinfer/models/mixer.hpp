@@ -186,6 +186,7 @@ class softmax_mixer {
     layers::rotate(exec, rotary_, turns, layout_.head_size, key);
     using view = typename Cache::view;
     std::vector<attention::sequence<view>> sequences;
+    const bool prompt = std::all_of(items.begin(), items.end(), [](const Item& i) { return i.prompt; });
     std::ptrdiff_t row = 0;
     for (std::size_t i = 0; i < items.size(); ++i) {
       const auto count = static_cast<std::ptrdiff_t>(items[i].tokens.size());
@@ -198,7 +199,7 @@ class softmax_mixer {
       const view cache =
           items[i].of->cache_.write(exec, layer, key.middle_rows(row, count), value.middle_rows(row, count));
       sequences.push_back({query.middle_rows(row, count), mixed.middle_rows(row, count), cache, items[i].position,
-                           static_cast<int>(i)});
+                           static_cast<int>(i), prompt});
       row += count;
       // Sequences of unlike context see windows of unlike width on a ring: each run of equal ones is one call.
       const bool last = i + 1 == items.size() || !items[i + 1].depths.empty() ||

@@ -118,7 +118,8 @@ class session {
   }
 
   /// The same for a prompt, which is read once and in bulk: integer weights may then compute in bf16 instead of 8 bits (a CPU with AMX:
-  /// some times as fast, and nearer to f32). Where they do, the logits are not `append`'s bit for bit. A prompt's chunks may
+  /// some times as fast, and nearer to f32), and softmax attention in pairs of bf16 (within 2^-15 of each product in f32; see
+  /// attention::attend). Where they do, the logits are not `append`'s bit for bit. A prompt's chunks may
   /// be any: they are the whole bit for bit.
   template <class Sink>
   std::span<const float> prefill(std::span<const int> tokens, const std::stop_token& stop, int rows, Sink&& sink,

@@ -1,5 +1,5 @@
 #pragma once
-// Softmax attention on the CPU, prefill and decode by one path: a few query rows at a time go over the keys in tiles
+// Softmax attention on the CPU, prefill and decode by one path: some query rows at a time go over the keys in tiles
 // of 64 positions, keeping a running maximum and sum (online softmax), so that no row of scores is ever held whole.
 //
 // The query heads that share a key head are rows of one tile, so a decode step reads each key and value once, not
@@ -7,6 +7,7 @@
 //
 // Source: Dao et al., "FlashAttention" (2022), algorithm 1; Dao et al., "Flash-Decoding" (2023) for the segments.
 
+#include <effinfer/attention/cpu/split_products.hpp>
 #include <effinfer/attention/cpu/tile_softmax.hpp>
 #include <effinfer/attention/sequence.hpp>
 #include <effinfer/core/error.hpp>
@@ -40,8 +41,7 @@ struct row_tiling {
   int head_tiles;   ///< a group
   int tile_tokens;  ///< tokens in a tile
 
-  explicit row_tiling(const head_layout& h) : group(h.heads / h.kv_heads) {
-    const int rows = std::min(tile_rows, tile_floats / padded(h.head_size));
+  row_tiling(const head_layout& h, int rows) : group(h.heads / h.kv_heads) {
     tile_heads = std::min(group, rows);
     head_tiles = (group + tile_heads - 1) / tile_heads;
     tile_tokens = rows / tile_heads;
@@ -55,7 +55,31 @@ struct row_tiling {
   }
 };
 
-/// One tile of query rows of one sequence: scratch memory (about 150 KiB, on the stack of the thread that works on
+/// Whether split_products.hpp multiplies for a sequence: whatever its number of rows, as that depends on how a prompt is cut.
+template <class View>
+bool splits(execution::instruction_set set, const head_layout& h, const sequence<View>& s) {
+  return s.prompt && set == execution::instruction_set::amx && h.head_size <= largest_split_head_size;
+}
+
+/// How many rows a tile has: 32, and more of prompts as long as every thread gets some tiles.
+template <class View>
+int tile_rows_for(const execution::cpu::context& exec, const head_layout& h,
+                  std::span<const sequence<View>> sequences) {
+  int rows = std::min(tile_rows, tile_floats / padded(h.head_size));
+  for (const sequence<View>& s : sequences) {
+    if (!splits(exec.set(), h, s)) return rows;
+  }
+  while (2 * rows <= std::min(most_rows, tile_floats / (split::steps(h.head_size) * split::step))) {
+    const row_tiling twice(h, 2 * rows);
+    std::ptrdiff_t tiles = 0;
+    for (const sequence<View>& s : sequences) tiles += twice.tiles(h.kv_heads, s.query.rows);
+    if (tiles < 8 * exec.threads()) break;
+    rows *= 2;
+  }
+  return rows;
+}
+
+/// One tile of query rows of one sequence: scratch memory (about 260 KiB, on the stack of the thread that works on
 /// it) and the steps.
 template <class Mixer, class View>
 class query_tile {
@@ -82,12 +106,16 @@ class query_tile {
     rows_ = tokens_ * tile_heads_;
     queries_ = {s.first_position + first_token_, kv_head_ * tiling.group + first_head, tile_heads_, kv_head_, s.index};
 
-    const int d = heads_.head_size, stride = padded(d);
+    const int d = heads_.head_size;
+    splits_ = splits(set_, heads_, s);
+    stride_ = splits_ ? split::steps(d) * split::step : padded(d);
     for (int r = 0; r < rows_; ++r) {
-      const float* from = query_row(r);
-      float* to = query_ + r * stride;
-      for (int i = 0; i < d; ++i) to[i] = from[i] * heads_.scale;
-      std::fill(to + d, to + stride, 0.0f);
+      float* to = query_ + r * stride_;
+      execution::dispatch<scale_row>(set_, scale_row::args{query_row(r), d, heads_.scale, -0.0f, to});
+      std::fill(to + d, to + stride_, 0.0f);
+#if EFFINFER_X86
+      if (splits_) split::split_row(to, split::steps(d));
+#endif
     }
     const key_range first = visited(queries_.first_query), last = visited(queries_.first_query + tokens_ - 1);
     keys_ = {first.begin, last.end};
@@ -107,10 +135,12 @@ class query_tile {
 
   /// The softmax over the keys of one segment, into `part`.
   void run_segment(int segment) {
-    const int stride = padded(heads_.head_size);
     std::fill(part_.max, part_.max + rows_, minus_infinity);
     std::fill(part_.sum, part_.sum + rows_ * 16, 0.0f);
-    std::fill(part_out_, part_out_ + rows_ * stride, 0.0f);
+    std::fill(part_out_, part_out_ + rows_ * stride_, 0.0f);
+#if EFFINFER_X86
+    if (splits_) split::begin();
+#endif
     const int end = std::min(keys_.end, (segment + 1) * segment_keys);
     int key = std::max(keys_.begin, segment * segment_keys);
     while ((key = next_key(key)) < end) {
@@ -118,6 +148,9 @@ class query_tile {
       run_tile(tile);
       key = tile + tile_keys;
     }
+#if EFFINFER_X86
+    if (splits_) split::end();
+#endif
   }
 
   void begin_total() {
@@ -126,35 +159,39 @@ class query_tile {
       total_max_[r] = start.max;
       total_sum_[r] = start.sum;
     }
-    std::fill(total_out_, total_out_ + rows_ * padded(heads_.head_size), 0.0f);
+    std::fill(total_out_, total_out_ + rows_ * stride_, 0.0f);
   }
 
   /// Adds the segment in `part` to the total. Segments are added in rising order.
-  void merge_segment() { merge(part_, part_out_); }
-  void merge(const row_state& part, const float* part_out) {
-    execution::dispatch<merge_rows>(
-        set_, merge_rows::args{rows_, heads_.head_size, &part, part_out, total_max_, total_sum_, total_out_});
-  }
+  void merge_segment() { merge(part_.max, part_.sum, part_out_); }
 
-  [[nodiscard]] int out_floats() const { return rows_ * padded(heads_.head_size); }
-  void copy_segment(row_state& part, float* part_out) const {
-    std::copy_n(part_.max, rows_, part.max);
-    std::copy_n(part_.sum, rows_ * 16, part.sum);
-    std::copy_n(part_out_, out_floats(), part_out);
+  /// The segment in `part` as segment_floats() floats, and such a copy added to the total.
+  [[nodiscard]] int segment_floats() const { return rows_ * (1 + 16 + stride_); }
+  void copy_segment(float* to) const {
+    to = std::copy_n(part_.max, rows_, to);
+    to = std::copy_n(part_.sum, rows_ * 16, to);
+    std::copy_n(part_out_, rows_ * stride_, to);
   }
+  void merge_copy(const float* from) { merge(from, from + rows_, from + rows_ * 17); }
 
   /// Writes the outputs; zeros for a query that sees no key.
   void finish() {
-    const int d = heads_.head_size, stride = padded(d);
+    const int d = heads_.head_size;
     for (int r = 0; r < rows_; ++r) {
-      const float* from = total_out_ + r * stride;
+      const float* from = total_out_ + r * stride_;
       float* to = out_row(r);
       const float share = total_sum_[r] != 0.0f ? 1.0f / total_sum_[r] : 0.0f;
-      for (int i = 0; i < d; ++i) to[i] = from[i] * share;
+      // Whether a zero has a sign would tell which keys a split product went over.
+      execution::dispatch<scale_row>(set_, scale_row::args{from, d, share, splits_ ? 0.0f : -0.0f, to});
     }
   }
 
  private:
+  void merge(const float* part_max, const float* part_sum, const float* part_out) {
+    execution::dispatch<merge_rows>(
+        set_, merge_rows::args{rows_, stride_, part_max, part_sum, part_out, total_max_, total_sum_, total_out_});
+  }
+
   [[nodiscard]] std::ptrdiff_t column(int row) const {
     return std::ptrdiff_t{queries_.first_head + row % tile_heads_} * heads_.head_size;
   }
@@ -193,6 +230,9 @@ class query_tile {
       if (!mixer_.any_visible(whole)) return;
     }
 
+#if EFFINFER_X86
+    if (splits_) return run_split_products(whole);
+#endif
     // Many rows meet each key and value: these are widened once. Few rows (decode) widen them on the way, and fetch
     // what comes next.
     if constexpr (!always_widens) {
@@ -226,19 +266,60 @@ class query_tile {
     execution::dispatch<score_tile<T>>(
         set_, typename score_tile<T>::args{query_, rows_, keys + first * stride, stride, last - first, heads_.head_size,
                                            scores_ + first, score_stride, copy, next_values});
+    scores_to_weights(whole);
+    if (widen) widen_rows(cache.value(kv_head_, tile + first), first, last);
+    execution::dispatch<mix_tile<T>>(
+        set_, typename mix_tile<T>::args{scores_, score_stride, rows_, begin_, end_, values, stride, heads_.head_size,
+                                         part_out_, next_keys});
+  }
+
+#if EFFINFER_X86
+  /// The same in tiles of bf16.
+  void run_split_products(const struct tile& whole) {
+    const auto& cache = sequence_->cache;
+    const int tile = whole.key_begin / tile_keys * tile_keys, first = whole.key_begin - tile;
+    const int last = whole.key_end - tile;
+    constexpr int parts = std::is_same_v<element, bf16> ? 1 : 2, sixteen = split::rows_a_tile;
+    const int d = heads_.head_size, count = split::steps(d);
+    auto* prepared = reinterpret_cast<std::byte*>(widened_ + sixteen * largest_split_head_size);
+    // Sixteen rows from `from` on, as floats where they aren't bf16.
+    const auto prepare = [&](int n, const element* from, auto store, std::byte* to) {
+      const int begin = std::clamp(first - n, 0, sixteen), end = std::clamp(last - n, begin, sixteen);
+      if constexpr (parts == 1) {
+        store(from, cache.row_stride, begin, end, d, to);
+      } else {
+        if (begin < end) widen_rows(from + begin * cache.row_stride, begin, end);
+        store(widened_, std::ptrdiff_t{padded(d)}, begin, end, d, to);
+      }
+    };
+    for (int n = first / sixteen * sixteen; n < last; n += sixteen) {
+      prepare(
+          n, cache.key(kv_head_, tile + n), [](auto... a) { split::store_keys(a...); },
+          prepared + n / sixteen * parts * split::tile_bytes);
+    }
+    split::scores(query_, rows_, prepared, parts, count, first, last, scores_);
+    scores_to_weights(whole);
+    split::split_weights(scores_, rows_, begin_, end_);
+    for (int n = first / 32 * 32; n < (last + 31) / 32 * 32; n += sixteen) {
+      prepare(
+          n, cache.value(kv_head_, tile + n), [](auto... a) { split::store_values(a...); },
+          prepared + n / 32 * count * 2 * parts * split::tile_bytes + n % 32 * 32);
+    }
+    split::mix(scores_, rows_, prepared, parts, count, first, last, part_out_);
+  }
+#endif
+
+  /// What lies between the products.
+  void scores_to_weights(const struct tile& whole) {
     if constexpr (Mixer::changes_scores || Mixer::hides_keys) {
+      const int tile = whole.key_begin / tile_keys * tile_keys;
       const bool all = !Mixer::hides_keys || mixer_.all_visible(whole);
       if (Mixer::changes_scores || !all) {
         execution::dispatch<hooks_tile<Mixer>>(
             set_, typename hooks_tile<Mixer>::args{&mixer_, queries_, rows_, tile, begin_, end_, all, scores_});
       }
     }
-    execution::dispatch<weigh_tile>(
-        set_, weigh_tile::args{rows_, begin_, end_, scores_, &part_, part_out_, heads_.head_size});
-    if (widen) widen_rows(cache.value(kv_head_, tile + first), first, last);
-    execution::dispatch<mix_tile<T>>(
-        set_, typename mix_tile<T>::args{scores_, score_stride, rows_, begin_, end_, values, stride, heads_.head_size,
-                                         part_out_, next_keys});
+    execution::dispatch<weigh_tile>(set_, weigh_tile::args{rows_, begin_, end_, scores_, &part_, part_out_, stride_});
   }
 
   void widen_rows(const element* from, int first, int last) {
@@ -257,15 +338,22 @@ class query_tile {
   tile_queries queries_{};
   key_range keys_{};
   int kv_head_ = 0, tile_heads_ = 0, first_token_ = 0, tokens_ = 0, rows_ = 0;
-  int begin_[tile_rows], end_[tile_rows];
+  int stride_ = 0;       ///< of the scratch rows of D floats
+  bool splits_ = false;  ///< split_products.hpp multiplies
+  int begin_[most_rows], end_[most_rows];
   row_state part_;
-  float total_max_[tile_rows], total_sum_[tile_rows];
+  float total_max_[most_rows], total_sum_[most_rows];
   alignas(64) float query_[tile_floats];
   alignas(64) float part_out_[tile_floats];
   alignas(64) float total_out_[tile_floats];
-  alignas(64) float scores_[tile_rows * score_stride];
+  alignas(64) float scores_[most_rows * score_stride];
   alignas(64) element copy_[always_widens ? 1 : 16 * largest_head_size];
+#if EFFINFER_X86
+  alignas(64) float widened_[split::scratch_floats];
+  static_assert(split::scratch_floats >= (tile_keys + 16) * widened_size);
+#else
   alignas(64) float widened_[(tile_keys + 16) * widened_size];
+#endif
 };
 
 /// One tile with its segments spread over the threads, as many at a time as there is scratch for: long contexts with
@@ -274,13 +362,12 @@ template <class Mixer, class View>
 void attend_by_segments(const execution::cpu::context& exec, const Mixer& mixer, const head_layout& heads,
                         const sequence<View>& s, const row_tiling& tiling, int tile) {
   constexpr int slots = 64;
-  alignas(64) float out[slots * 1024];
-  row_state parts[slots];
+  alignas(64) float parts[slots * 1568];  // 32 rows of 32 dimensions each
   query_tile<Mixer, View> total(exec.set(), mixer, heads);
   total.begin(s, tiling, tile);
   total.begin_total();
-  const int floats = total.out_floats(), last = total.last_segment();
-  const int wave = std::min(slots, slots * 1024 / floats);
+  const int floats = total.segment_floats(), last = total.last_segment();
+  const int wave = std::min(slots, slots * 1568 / floats);
   int segments[slots];
   for (int next = total.visited_segment(total.first_segment()); next < last;) {
     int count = 0;
@@ -290,10 +377,10 @@ void attend_by_segments(const execution::cpu::context& exec, const Mixer& mixer,
       work.begin(s, tiling, tile);
       for (std::ptrdiff_t i = begin; i < end; ++i) {
         work.run_segment(segments[i]);
-        work.copy_segment(parts[i], out + i * floats);
+        work.copy_segment(parts + i * floats);
       }
     });
-    for (int i = 0; i < count; ++i) total.merge(parts[i], out + i * floats);
+    for (int i = 0; i < count; ++i) total.merge_copy(parts + i * floats);
   }
   total.finish();
 }
@@ -335,17 +422,23 @@ void check_sequence(const head_layout& h, const sequence<View>& s) {
 /// Math: see policy.hpp. Key <= query always holds on top of the policy. A query that sees no key gets zeros.
 /// Shapes: as in `sequence`; T may be 1 (decode) or more (prefill), and differ between sequences. Head sizes 1 to
 /// 512; multiples of 16 are fast. Numbers: float32 inside; keys and values as stored in the cache.
-/// Cost: reads each visited key and value once for every 32 query rows that share them. Nothing is allocated; a
-/// working thread needs 240 KiB of stack, the calling one 720 KiB.
+///
+/// On AMX the products of a sequence that is a `prompt`, with heads up to 256, are those of bf16 parts: q k is within 2^-15 |q k| of
+/// its value, and p v within 2^-15 |p v|, before they are summed in float32 (2^-17 with caches of bf16; root mean square 2^-18).
+/// Twice as fast and more where some tens of tokens come at a time. It takes values to be finite: one that isn't may also reach
+/// tokens of the same call in front of it.
+/// Cost: reads each visited key and value once for every 32 query rows that share them, up to 128 of a prompt on AMX. Nothing is
+/// allocated; a working thread needs 280 KiB of stack, the calling one 1 MiB.
 /// Errors: `invalid_argument` (head layout), `mismatch` (shapes), `unsupported` (an int8 cache with heads above 256), before
 /// anything is computed.
-/// Exact: an output doesn't depend on how a prefill is cut into calls, on the other sequences, or on threads.
+/// Exact: an output doesn't depend on how a prefill is cut into calls, on the other sequences, or on threads; that of a prompt's token
+/// not on how the prompt is cut into calls that are told so.
 template <class Mixer, kv_cache::cache_view View>
   requires is_softmax<Mixer>
 void attend(const execution::cpu::context& exec, const Mixer& mixer, const head_layout& heads,
             std::span<const sequence<View>> sequences) {
   detail::check_heads(heads);
-  const detail::row_tiling tiling(heads);
+  const detail::row_tiling tiling(heads, detail::tile_rows_for(exec, heads, sequences));
   std::ptrdiff_t tiles = 0, segments = 0;
   for (const sequence<View>& s : sequences) {
     detail::check_sequence(heads, s);

@@ -20,7 +20,7 @@ using execution::f32x16;
 using execution::instruction_set;
 
 inline constexpr int tile_keys = kv_cache::tile_positions;
-/// Query rows that share a tile of keys, at most.
+/// Query rows that share a tile of keys.
 inline constexpr int tile_rows = 32;
 inline constexpr int largest_head_size = 512;
 /// Floats of scratch for the rows of a tile: 32 rows of 256, or fewer of more.

@@ -15,6 +15,9 @@ namespace effinfer::inline v0::attention::detail {
 
 inline constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
 
+/// Query rows of a tile at most: more where a tile's keys and values are prepared for all of them (split_products.hpp).
+inline constexpr int most_rows = EFFINFER_X86 ? 128 : tile_rows;
+
 /// Scores of a tile: room for the tile's keys from any first one on.
 inline constexpr int score_stride = tile_keys + 16;
 
@@ -90,8 +93,8 @@ struct hooks_tile {
 
 /// What a row's softmax has seen so far.
 struct row_state {
-  float max[tile_rows];
-  float sum[tile_rows * 16];  ///< in sixteen lanes, added up at the end
+  float max[most_rows];
+  float sum[most_rows * 16];  ///< in sixteen lanes, added up at the end
 };
 
 /// Scores to weights e^(s - max), the row's sum and output so far brought to the new maximum. A row that sees no key of
@@ -148,12 +151,34 @@ struct weigh_tile {
   }
 };
 
+/// to[i] = from[i] factor + zero. With a zero of -0 that is the product, with one of 0 a zero has no sign.
+struct scale_row {
+  struct args {
+    const float* from;
+    int size;
+    float factor;
+    float zero;
+    float* to;
+  };
+
+  template <instruction_set Set>
+  static EFFINFER_ALWAYS_INLINE void run(const args& a) {
+    using vector = f32x16<Set>;
+    const vector factor = vector::broadcast(a.factor), zero = vector::broadcast(a.zero);
+    int i = 0;
+    for (; i + 16 <= a.size; i += 16) fma(vector::load(a.from + i), factor, zero).store(a.to + i);
+    const int left = a.size - i;
+    if (left > 0) fma(vector::load_first(a.from + i, left), factor, zero).store_first(a.to + i, left);
+  }
+};
+
 /// Two softmaxes of a row over different keys made one: `total` takes in `part`.
 struct merge_rows {
   struct args {
     int rows;
     int size;
-    const row_state* part;
+    const float* part_max;  ///< [rows]
+    const float* part_sum;  ///< [rows, 16]
     const float* part_out;  ///< [rows, padded D]
     float* max;             ///< [rows]
     float* sum;             ///< [rows]
@@ -165,13 +190,13 @@ struct merge_rows {
     using vector = f32x16<Set>;
     const int stride = padded(a.size);
     for (int r = 0; r < a.rows; ++r) {
-      const float old_max = a.max[r], part_max = a.part->max[r];
+      const float old_max = a.max[r], part_max = a.part_max[r];
       if (part_max == minus_infinity) continue;
       const float new_max = part_max > old_max ? part_max : old_max;
       const vector fade = exp_nonpositive(vector::broadcast(old_max - new_max));
       const vector share = exp_nonpositive(vector::broadcast(part_max - new_max));
       float both[16];
-      fma(vector::broadcast(vector::load(a.part->sum + r * 16).sum()), share, vector::broadcast(a.sum[r]) * fade)
+      fma(vector::broadcast(vector::load(a.part_sum + r * 16).sum()), share, vector::broadcast(a.sum[r]) * fade)
           .store(both);
       a.max[r] = new_max;
       a.sum[r] = both[0];
