@@ -89,4 +89,11 @@ inline bool same(const floats& a, const floats& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
+struct hide_all : attention::no_hooks {
+  bool visible(attention::position) const { return false; }
+};
+struct hide_some : attention::no_hooks {  // by a score of -infinity, and whole tiles of them
+  float score(float s, attention::position p) const { return p.key / 64 % 2 == 0 && p.query > 64 ? -INFINITY : s; }
+};
+
 }  // namespace problems

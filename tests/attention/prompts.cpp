@@ -143,15 +143,6 @@ TEST_CASE("a long prompt's last tokens are shared by segments, with the same bit
   CHECK(same(last(one, 4), last(eight, 300)));
 }
 
-namespace {
-struct hide_all : attention::no_hooks {
-  bool visible(attention::position) const { return false; }
-};
-struct hide_some : attention::no_hooks {  // by a score of -infinity, and whole tiles of them
-  float score(float s, attention::position p) const { return p.key / 64 % 2 == 0 && p.query > 64 ? -INFINITY : s; }
-};
-}  // namespace
-
 TEST_CASE("a prompt's query without a visible key gets zeros, and what the cache doesn't hold is never looked at") {
   if (!has_tiles()) return;
   const execution::cpu::context exec({.threads = 1});

@@ -249,15 +249,6 @@ TEST_CASE("a ring gives the same bits as a cache that forgets nothing") {
   }
 }
 
-namespace {
-struct hide_all : attention::no_hooks {
-  bool visible(attention::position) const { return false; }
-};
-struct hide_some : attention::no_hooks {  // by a score of -infinity, and whole tiles of them
-  float score(float s, attention::position p) const { return p.key / 64 % 2 == 0 && p.query > 64 ? -INFINITY : s; }
-};
-}  // namespace
-
 TEST_CASE("a query without a visible key gets zeros, and scores of -infinity count for nothing") {
   const execution::cpu::context exec({.threads = 1});
   const problem p = make({4, 2, 32}, 200, 9);
