@@ -72,19 +72,23 @@ struct read_kernel {
 
 struct fma_kernel {
   static constexpr int steps = 1 << 14;
+  /// Sums that fit the registers, enough of them that their latency isn't seen.
+  static constexpr int chains(ex::instruction_set set) {
+    return ex::base_of(set) == ex::instruction_set::avx512 ? 8 : 5;
+  }
   template <ex::instruction_set Set>
   static EFFINFER_ALWAYS_INLINE void run(const float* seed, float* out) {
     using vector = ex::f32x16<Set>;
     const vector x = vector::load(seed), y = vector::load(seed + 16);
-    // Eight chains that differ: of equal ones the compiler would compute one.
+    // Chains that differ: of equal ones the compiler would compute one.
     vector a = x, b = a + x, c = b + x, d = c + x, e = d + x, f = e + x, g = f + x, h = g + x;
     for (int i = 0; i < steps; ++i) {
-      a = fma(x, y, a), b = fma(x, y, b), c = fma(x, y, c), d = fma(x, y, d);
-      e = fma(x, y, e), f = fma(x, y, f), g = fma(x, y, g), h = fma(x, y, h);
+      a = fma(x, y, a), b = fma(x, y, b), c = fma(x, y, c), d = fma(x, y, d), e = fma(x, y, e);
+      if constexpr (chains(Set) > 5) f = fma(x, y, f), g = fma(x, y, g), h = fma(x, y, h);
     }
     *out = (a + b + c + d + e + f + g + h).sum();
   }
-  static constexpr double operations = 2.0 * 16 * 8 * steps;
+  static constexpr double operations(ex::instruction_set set) { return 2.0 * 16 * chains(set) * steps; }
 };
 
 #if EFFINFER_X86
@@ -104,6 +108,46 @@ struct byte_dot_loop {
     _mm512_storeu_si512(out, sum);
   }
   static constexpr double operations = 2.0 * 64 * chains * steps;
+};
+
+/// Without dot products of bytes: sums of two products, added in 16 bits, as those of codes of 4 bits may be. (In 32 bits, as codes of 8
+/// bits need it, it takes two more instructions.)
+struct byte_pair_loop {
+  static constexpr int steps = 1 << 13;
+  static constexpr int chains = 8;
+  static EFFINFER_TARGET_AVX2 void run(const std::int8_t* seed, int* out) {
+    __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(seed));
+    const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(seed + 32));
+    __m256i a = x, b = a, c = a, d = a, e = a, f = a, g = a, h = a;
+    for (int i = 0; i < steps; ++i) {
+      for (__m256i* sum : {&a, &b, &c, &d, &e, &f, &g, &h}) {
+        __asm__("" : "+x"(w));  // the same product each time, but the compiler mustn't know
+        *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(w, x));
+      }
+    }
+    for (const __m256i& sum : {b, c, d, e, f, g, h}) a = _mm256_xor_si256(a, sum);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), a);
+  }
+  static constexpr double operations = 2.0 * 32 * chains * steps;
+};
+
+struct byte_dot_loop_avx2 {
+  static constexpr int steps = 1 << 13;
+  static constexpr int chains = 10;
+  static EFFINFER_TARGET_AVX2_VNNI void run(const std::int8_t* seed, int* out) {
+    const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(seed));
+    const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(seed + 32));
+    __m256i sums[chains];
+    for (int i = 0; i < chains; ++i) sums[i] = _mm256_set1_epi32(i);
+    for (int i = 0; i < steps; ++i) {
+#pragma GCC unroll 10
+      for (int j = 0; j < chains; ++j) sums[j] = _mm256_dpbusd_avx_epi32(sums[j], w, x);
+    }
+    __m256i sum = sums[0];
+    for (int i = 1; i < chains; ++i) sum = _mm256_xor_si256(sum, sums[i]);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), sum);
+  }
+  static constexpr double operations = 2.0 * 32 * chains * steps;
 };
 
 struct bf16_dot_loop {
@@ -207,23 +251,34 @@ inline double fma_peak(const ex::cpu::context& exec, int repeats = 5) {
       }
     });
   });
-  return exec.threads() * 16 * fma_kernel::operations / seconds;
+  return exec.threads() * 16 * fma_kernel::operations(exec.set()) / seconds;
 }
 
-/// Operations (two a multiply-add) a second of all threads in 8-bit dot products; 0 without AVX-512 VNNI.
+#if EFFINFER_X86
+template <class Loop>
+double byte_dot_peak_of(const ex::cpu::context& exec, int repeats) {
+  std::int8_t seed[128];
+  std::ranges::transform(varied_values(128), seed, [](float v) { return static_cast<std::int8_t>(v * 127); });
+  std::vector<int> out(64 * 16);
+  const double seconds = best_seconds(repeats, [&] {
+    exec.parallel_for(exec.threads() * 16, 1, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
+      for (std::ptrdiff_t i = begin; i < end; ++i) Loop::run(&seed[0], &out[static_cast<std::size_t>(i) % 64 * 16]);
+    });
+  });
+  return exec.threads() * 16 * Loop::operations / seconds;
+}
+#endif
+
+/// Operations (two a multiply-add) a second of all threads in products of bytes, by what the set has: AVX-512's VNNI, AVX-VNNI, or AVX2's
+/// sums of pairs; 0 without these.
 inline double byte_dot_peak([[maybe_unused]] const ex::cpu::context& exec, [[maybe_unused]] int repeats = 5) {
 #if EFFINFER_X86
-  if (ex::base_of(exec.set()) == ex::instruction_set::avx512) {
-    std::int8_t seed[128];
-    std::ranges::transform(varied_values(128), seed, [](float v) { return static_cast<std::int8_t>(v * 127); });
-    std::vector<int> out(64 * 16);
-    const double seconds = best_seconds(repeats, [&] {
-      exec.parallel_for(exec.threads() * 16, 1, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
-        for (std::ptrdiff_t i = begin; i < end; ++i)
-          byte_dot_loop::run(&seed[0], &out[static_cast<std::size_t>(i) % 64 * 16]);
-      });
-    });
-    return exec.threads() * 16 * byte_dot_loop::operations / seconds;
+  switch (ex::base_of(exec.set())) {
+    case ex::instruction_set::avx512: return byte_dot_peak_of<byte_dot_loop>(exec, repeats);
+    case ex::instruction_set::avx2:
+      return exec.set() == ex::instruction_set::avx2 ? byte_dot_peak_of<byte_pair_loop>(exec, repeats)
+                                                     : byte_dot_peak_of<byte_dot_loop_avx2>(exec, repeats);
+    default: break;
   }
 #endif
   return 0;

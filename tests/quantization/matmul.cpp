@@ -47,10 +47,9 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * 4) == 0;
 }
 
-void check_against_reference(eq::storage s, std::ptrdiff_t rows, std::ptrdiff_t columns, std::ptrdiff_t tokens) {
+void check_against_reference(eq::storage s, const matrix& m, const std::vector<float>& x, std::ptrdiff_t tokens) {
+  const std::ptrdiff_t rows = m.view.rows, columns = m.view.columns;
   INFO("format ", std::string(ei::to_string(s.format)), " group ", s.group, " N ", rows, " M ", columns, " T ", tokens);
-  const matrix m = random_matrix(s, rows, columns, 3);
-  const auto x = random_floats(static_cast<std::size_t>(tokens * columns), 4);
   const auto bias = random_floats(static_cast<std::size_t>(rows), 5);
   std::vector<std::vector<float>> results;
   for (auto set : sets()) results.push_back(multiply(context(set, 2), x, tokens, m.view, bias.data()));
@@ -99,6 +98,11 @@ void check_against_reference(eq::storage s, std::ptrdiff_t rows, std::ptrdiff_t 
   }
 }
 
+void check_against_reference(eq::storage s, std::ptrdiff_t rows, std::ptrdiff_t columns, std::ptrdiff_t tokens) {
+  const auto x = random_floats(static_cast<std::size_t>(tokens * columns), 4);
+  check_against_reference(s, random_matrix(s, rows, columns, 3), x, tokens);
+}
+
 }  // namespace
 
 TEST_CASE("products agree with double precision: every format, odd shapes, every instruction set") {
@@ -111,6 +115,22 @@ TEST_CASE("products agree with double precision: every format, odd shapes, every
     check_against_reference(s, 33, any ? 97 : 2 * block, 33);
     // One column (or block) past a panel.
     check_against_reference(s, 6, any ? (is_float(s.format) ? 1025 : 2049) : 2048 + block, 3);
+  }
+}
+
+TEST_CASE("the largest codes meet the largest activations: no sum overflows") {
+  for (eq::storage s : storages()) {
+    const std::ptrdiff_t columns = 2 * std::max(columns_multiple(s), 32), tokens = 7;
+    for (const int byte : {0x00, 0x7f, 0x80, 0xff}) {
+      INFO("byte ", byte);
+      const matrix m = random_matrix(s, 33, columns, 3, static_cast<std::byte>(byte));
+      std::vector<float> x(static_cast<std::size_t>(tokens * columns));
+      for (std::size_t i = 0; i < x.size(); ++i) {
+        const std::size_t token = i / static_cast<std::size_t>(columns);
+        x[i] = token == 0 || (token == 2 && i % 2 == 1) || (token == 4 && i % 3 == 1) ? -1.0f : 1.0f;
+      }
+      check_against_reference(s, m, x, tokens);
+    }
   }
 }
 

@@ -14,6 +14,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
@@ -62,7 +63,7 @@ class guarded_bytes {
   std::byte* base_ = nullptr;
 };
 
-/// A matrix of random codes and sane scales, its bytes at the end of a page.
+/// A matrix of random codes (or of one byte everywhere) and sane scales, its bytes at the end of a page.
 struct matrix {
   std::unique_ptr<guarded_bytes> bytes;
   std::vector<float> scales;
@@ -74,7 +75,8 @@ inline void put_half(std::byte* p, float value) {
   std::memcpy(p, &h.bits, 2);
 }
 
-inline matrix random_matrix(eq::storage s, std::ptrdiff_t rows, std::ptrdiff_t columns, unsigned seed) {
+inline matrix random_matrix(eq::storage s, std::ptrdiff_t rows, std::ptrdiff_t columns, unsigned seed,
+                            std::optional<std::byte> everywhere = {}) {
   matrix m;
   m.view.format = s.format;
   m.view.rows = rows;
@@ -90,7 +92,7 @@ inline matrix random_matrix(eq::storage s, std::ptrdiff_t rows, std::ptrdiff_t c
     return (random() % 4 == 0 ? -1.0f : 1.0f) * (0.01f + 0.0001f * static_cast<float>(random() % 100));
   };
   std::byte* p = m.bytes->data();
-  for (std::size_t i = 0; i < m.bytes->size(); ++i) p[i] = static_cast<std::byte>(random());
+  for (std::size_t i = 0; i < m.bytes->size(); ++i) p[i] = everywhere.value_or(static_cast<std::byte>(random()));
   for (std::ptrdiff_t r = 0; r < rows; ++r) {
     std::byte* row = p + r * m.view.row_bytes;
     m.scales.push_back(0.001f + 0.0001f * static_cast<float>(random() % 50));
@@ -98,7 +100,8 @@ inline matrix random_matrix(eq::storage s, std::ptrdiff_t rows, std::ptrdiff_t c
       for (std::byte* h = row + (columns + 63) / 64 * 32; h < row + m.view.row_bytes; h += 2) put_half(h, scale());
       if (columns % 64 != 0) std::memset(row + columns / 64 * 32, 0, 32);
       if (columns % 64 != 0) {
-        for (int i = 0; i < 32; ++i) row[columns / 64 * 32 + i] = static_cast<std::byte>(random() % 16);
+        for (int i = 0; i < 32; ++i)
+          row[columns / 64 * 32 + i] = everywhere.value_or(static_cast<std::byte>(random())) & std::byte{15};
       }
       continue;
     }

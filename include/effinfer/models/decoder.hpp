@@ -373,7 +373,7 @@ bool decoder<Mixer, Quantization>::run_layers(std::span<const item> items, works
       layers::head_rms_norm(exec, query, c.head_size, b.query_norm.data(), c.norm_epsilon);
       layers::head_rms_norm(exec, key, c.head_size, b.key_norm.data(), c.norm_epsilon);
     }
-    mixer_.mix(exec, layer, items, turns, query, key, value, mixed);
+    mixer_.mix(exec, layer, items, w.prompt_, turns, query, key, value, mixed);
     if (layer + 1 == c.layers && items.size() == 1) {
       // Nobody reads the last layer's outputs but those whose logits or states are wanted.
       std::ptrdiff_t wanted = items[0].outputs;

@@ -178,15 +178,16 @@ class softmax_mixer {
         layout_{c.heads, c.kv_heads, c.head_size, 1.0F / std::sqrt(static_cast<float>(c.head_size))} {}
 
   /// mixed = attention of the pass's queries over everything up to each of them. `query` and `key` are turned in place.
+  /// `prompt`: all items are of prompts (attention::sequence::prompt).
   /// Shapes: query, mixed [T, H*D]; key, value [T, K*D]; turns [T, R].
   template <class Item>
-  void mix(const execution::cpu::context& exec, int layer, std::span<const Item> items, matrix_view<const float> turns,
-           matrix_view<float> query, matrix_view<float> key, matrix_view<float> value, matrix_view<float> mixed) const {
+  void mix(const execution::cpu::context& exec, int layer, std::span<const Item> items, bool prompt,
+           matrix_view<const float> turns, matrix_view<float> query, matrix_view<float> key, matrix_view<float> value,
+           matrix_view<float> mixed) const {
     layers::rotate(exec, rotary_, turns, layout_.head_size, query);
     layers::rotate(exec, rotary_, turns, layout_.head_size, key);
     using view = typename Cache::view;
     std::vector<attention::sequence<view>> sequences;
-    const bool prompt = std::all_of(items.begin(), items.end(), [](const Item& i) { return i.prompt; });
     std::ptrdiff_t row = 0;
     for (std::size_t i = 0; i < items.size(); ++i) {
       const auto count = static_cast<std::ptrdiff_t>(items[i].tokens.size());
@@ -351,8 +352,9 @@ class linear_mixer {
   }
 
   template <class Item>
-  void mix(const execution::cpu::context& exec, int layer, std::span<const Item> items, matrix_view<const float>,
-           matrix_view<float> query, matrix_view<float> key, matrix_view<float> value, matrix_view<float> mixed) const {
+  void mix(const execution::cpu::context& exec, int layer, std::span<const Item> items, bool /*prompt*/,
+           matrix_view<const float> /*turns*/, matrix_view<float> query, matrix_view<float> key,
+           matrix_view<float> value, matrix_view<float> mixed) const {
     std::vector<attention::recurrent_sequence> sequences;
     std::ptrdiff_t row = 0;
     for (const Item& i : items) {
@@ -377,7 +379,7 @@ class linear_mixer {
                 matrix_view<const float> turns, matrix_view<float> query, matrix_view<float> key,
                 matrix_view<float> value, matrix_view<float> mixed) const {
     for (std::ptrdiff_t r = 0; r < query.rows; ++r) std::fill_n(query.row(r), query.columns, 0.0F);
-    mix(exec, layer, items, turns, query, key, value, mixed);
+    mix(exec, layer, items, false, turns, query, key, value, mixed);
   }
 
   /// Of a tree whose rows of one layer are `kept` [T, 2 K D] the tokens `path` stay: the state moves on by them.

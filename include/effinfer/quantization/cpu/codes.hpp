@@ -96,10 +96,10 @@ struct nibbles_and_plane {
 
 }  // namespace detail
 
-/// Codes of 8 bits. Each of these structs says how many bytes a block takes, what a row's lane of it holds (its 32 codes as words,
+/// Codes of 8 bits. Each of these structs says how many bytes a block takes, its largest code, what a row's lane of it holds (its 32 codes as words,
 /// bytes_a_block / 64 of them, each of which lies in 64 bytes of its own), how the codes are read back, and how a group is loaded.
 struct codes_8_bit {
-  static constexpr int bytes_a_block = 512;
+  static constexpr int bytes_a_block = 512, largest = 255;
   static void to_words(const std::uint8_t* codes, std::uint32_t* words) { __builtin_memcpy(words, codes, 32); }
   static void fetch(const std::byte* block, int lane, std::uint8_t* codes) {
     for (int g = 0; g < 8; ++g) __builtin_memcpy(codes + g * 4, block + g * 64 + lane * 4, 4);
@@ -111,7 +111,7 @@ struct codes_8_bit {
 };
 
 struct codes_4_bit {
-  static constexpr int bytes_a_block = 256;
+  static constexpr int bytes_a_block = 256, largest = 15;
   static void to_words(const std::uint8_t* codes, std::uint32_t* words) {
     std::uint32_t groups[8];
     __builtin_memcpy(groups, codes, 32);
@@ -133,7 +133,7 @@ struct codes_4_bit {
 };
 
 struct codes_5_bit {
-  static constexpr int bytes_a_block = 320;
+  static constexpr int bytes_a_block = 320, largest = 31;
   static void to_words(const std::uint8_t* codes, std::uint32_t* words) {
     codes_4_bit::to_words(codes, words);
     std::uint32_t groups[8];
@@ -157,7 +157,7 @@ struct codes_5_bit {
 };
 
 struct codes_6_bit {
-  static constexpr int bytes_a_block = 384;
+  static constexpr int bytes_a_block = 384, largest = 63;
   static void to_words(const std::uint8_t* codes, std::uint32_t* words) {
     codes_4_bit::to_words(codes, words);
     std::uint32_t groups[8];

@@ -34,6 +34,10 @@ struct integer_product {
     const std::int32_t* x_counts;  ///< of scales::columns_a_scale columns each
   };
 
+  /// Tokens that go over a panel once, fetching their own weights ahead.
+  template <instruction_set Set>
+  static constexpr int few = Set == instruction_set::avx512 ? 6 : 1;
+
   /// Halves x Tokens vectors of outputs; halves 2 and 3 are those of a panel beside the first. Index sequences and not loops:
   /// registers can't be indexed.
   template <instruction_set Set, int Halves, int Tokens>
@@ -45,8 +49,11 @@ struct integer_product {
     static constexpr std::make_integer_sequence<int, Halves> halves{};
     static constexpr std::make_integer_sequence<int, Tokens> tokens{};
     static constexpr std::make_integer_sequence<int, Halves * Tokens> all{};
+    /// Groups that add up in 16 bits first (0: none do).
+    static constexpr int together = std::min(steps_in_pair_sums<Set, codes>, groups_a_part);
     vector sum[Halves * Tokens];
     integer_sums<Set> part[Halves * Tokens];
+    pair_sums pairs[together > 0 ? Halves * Tokens : 1];
     bool streams;                       ///< its own weights are fetched ahead
     fetch_distances ahead;              ///< at a block: where the panel is about to end, of what its thread reads next
     const std::byte* share;             ///< those of a block, scales included
@@ -112,8 +119,8 @@ struct integer_product {
     EFFINFER_ALWAYS_INLINE void add_part(const std::byte* unit, const std::byte* block, int part_of_unit, int group,
                                          const std::int8_t* x, const float* x_scales, const float* x_sums,
                                          const std::int32_t* from) {
-      start(from, tokens);
-      groups<Part * groups_a_part>(block, x, std::make_integer_sequence<int, groups_a_part>());
+      if constexpr (together == 0) start(from, tokens);
+      groups<Part * groups_a_part>(block, x, from, std::make_integer_sequence<int, groups_a_part>());
       scale(unit, part_of_unit, group, x_scales, x_sums, halves);
     }
     /// What the sums of a slab's parts begin with: the offset's share taken off.
@@ -124,7 +131,7 @@ struct integer_product {
     }
     static EFFINFER_ALWAYS_INLINE void begin_eight(std::int32_t* to, const std::int32_t* counts) {
       using eight = typename execution::detail::lanes_of<std::int32_t, 8>::unaligned;
-      constexpr std::int32_t offset = unsigned_codes<Set, Format::code_offset> ? Format::code_offset : 0;
+      constexpr std::int32_t offset = unsigned_codes<Set, codes> ? Format::code_offset : 0;
       *reinterpret_cast<eight*>(to) = integer_sums<Set>::zero - *reinterpret_cast<const eight*>(counts) * offset;
     }
     template <int... Token>
@@ -137,20 +144,31 @@ struct integer_product {
       ((Half > 0 ? (void)(part[Half * Tokens + Token] = part[Token]) : (void)0), ...);
     }
     template <int First, int... Group>
-    EFFINFER_ALWAYS_INLINE void groups(const std::byte* block, const std::int8_t* x,
+    EFFINFER_ALWAYS_INLINE void groups(const std::byte* block, const std::int8_t* x, const std::int32_t* from,
                                        std::integer_sequence<int, Group...>) {
-      (group_step<First + Group>(block, x + (First + Group) * 4, halves, tokens), ...);
+      (group_step<First + Group>(block, x + (First + Group) * 4, from, halves, tokens), ...);
     }
     template <int Group, int... Half, int... Token>
-    EFFINFER_ALWAYS_INLINE void group_step(const std::byte* block, const std::int8_t* x,
+    EFFINFER_ALWAYS_INLINE void group_step(const std::byte* block, const std::int8_t* x, const std::int32_t* from,
                                            std::integer_sequence<int, Half...>, std::integer_sequence<int, Token...>) {
-      if (streams) {
-        fetch_ahead<bytes_a_share * halves_a_panel, Group, 8>(ahead, share);
-        if constexpr (Halves > 2) fetch_ahead<bytes_a_share * halves_a_panel, Group, 8>(ahead, share + beside);
+      if constexpr (Tokens <= few<Set>) {
+        if (streams) {
+          fetch_ahead<bytes_a_share * halves_a_panel, Group, 8>(ahead, share);
+          if constexpr (Halves > 2) fetch_ahead<bytes_a_share * halves_a_panel, Group, 8>(ahead, share + beside);
+        }
       }
       code_group<Set> w[Halves];
       (load_group<Group>(block + offset<Half>(), w[Half]), ...);
-      (multiply<Token>(x + Token * slab_columns, w, halves), ...);
+      (multiply<Token, Group>(x + Token * slab_columns, w, halves), ...);
+      if constexpr (together > 0) {
+        // Not before: what the sums start with would hold registers.
+        if constexpr (Group % groups_a_part + 1 == together) start(from, tokens);
+        if constexpr ((Group + 1) % together == 0) widen(all);
+      }
+    }
+    template <int... I>
+    EFFINFER_ALWAYS_INLINE void widen(std::integer_sequence<int, I...>) {
+      (part[I].add(pairs[I]), ...);
     }
     /// Of a half's units from the first half's.
     template <int Half>
@@ -160,17 +178,21 @@ struct integer_product {
     template <int Group>
     static EFFINFER_ALWAYS_INLINE void load_group(const std::byte* block, code_group<Set>& w) {
       codes::template load<Set, Group>(block, w);
-      if constexpr (!unsigned_codes<Set, Format::code_offset> && Format::code_offset != 0) {
+      if constexpr (!unsigned_codes<Set, codes> && Format::code_offset != 0) {
         constexpr auto offset = static_cast<std::uint8_t>(Format::code_offset);
         w.subtract(offset);
       }
     }
-    template <int Token, int... Half>
+    template <int Token, int Group, int... Half>
     EFFINFER_ALWAYS_INLINE void multiply(const std::int8_t* p, const code_group<Set> (&w)[Halves],
                                          std::integer_sequence<int, Half...>) {
       activation_lanes<Set> x;
       x.load(p);
-      (part[Half * Tokens + Token].add(w[Half], x), ...);
+      if constexpr (together > 0) {
+        (pairs[Half * Tokens + Token].template add<Group % together == 0>(w[Half], x), ...);
+      } else {
+        (part[Half * Tokens + Token].add(w[Half], x), ...);
+      }
     }
     template <int... Half>
     EFFINFER_ALWAYS_INLINE void scale(const std::byte* unit, int part_of_unit, int group, const float* x_scales,
@@ -221,8 +243,7 @@ struct integer_product {
     static constexpr bool pairs_panels = Set == instruction_set::avx512;
     static constexpr std::ptrdiff_t passes(std::ptrdiff_t tokens) {
       if (Set == instruction_set::avx512) return (tokens + 5) / 6;
-      if (execution::base_of(Set) == instruction_set::avx2) return tokens;  // two go over each half, one over both
-      if (execution::base_of(Set) == instruction_set::neon) return (tokens / 4 + tokens % 4 / 2) * 2 + tokens % 2;
+      if (Set != instruction_set::portable) return (tokens / 4 + tokens % 4 / 2) * 2 + tokens % 2;
       return tokens * 2;
     }
     EFFINFER_ALWAYS_INLINE void operator()(const args& a, panel_piece& p) const {
@@ -232,12 +253,8 @@ struct integer_product {
         if (a.beside != nullptr) return tile<Set, 4, 1>().run(a, p, 0, token);
         for (; token + 6 <= last; token += 6) tile<Set, 2, 6>().run(a, p, 0, token);
         rest(a, p, token, last - token, std::integer_sequence<int, 1, 2, 3, 4, 5>());
-      } else if constexpr (execution::base_of(Set) == instruction_set::avx2) {
-        for (; token + 2 <= last; token += 2) {
-          for (int half = 0; half < 2; ++half) tile<Set, 1, 2>().run(a, p, half, token);
-        }
-        if (token < last) tile<Set, 2, 1>().run(a, p, 0, token);
-      } else if constexpr (execution::base_of(Set) == instruction_set::neon) {
+      } else if constexpr (Set != instruction_set::portable) {
+        // Four tokens' sums don't fit AVX2's registers: those of floats wait in memory, which a block uses once.
         for (; token + 4 <= last; token += 4) {
           for (int half = 0; half < 2; ++half) tile<Set, 1, 4>().run(a, p, half, token);
         }
@@ -261,9 +278,7 @@ struct integer_product {
 
   template <instruction_set Set>
   static EFFINFER_ALWAYS_INLINE void run(const args& a) {
-    // (Measured with AVX2 on Intel's: K formats, whose codes take more work, are faster with coming_weights even then.)
-    constexpr std::ptrdiff_t few = Set == instruction_set::avx512 ? 6 : scales::columns_a_unit == 256 ? 0 : 1;
-    for_pieces(a, few, 2 * units_a_slab * a.w->unit_bytes, 1, panel<Set>());
+    for_pieces(a, few<Set>, 2 * units_a_slab * a.w->unit_bytes, 1, panel<Set>());
   }
 };
 

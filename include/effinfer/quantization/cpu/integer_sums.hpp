@@ -3,8 +3,10 @@
 // sum_{j<4} w[i][j] x[j], exactly.
 //
 // VNNI multiplies unsigned by signed bytes: weight codes are taken as they lie, offset included, and the sum starts at minus
-// the offset times the sum of the activations. Without VNNI, AVX2's unsigned times signed (vpmaddubsw) saturates
-// at 16 bits: |w| times x with the sign of w stays below, as |x| <= 127; so there the offset is taken off the codes.
+// the offset times the sum of the activations. Without VNNI, AVX2's unsigned times signed (vpmaddubsw) gives sums of two
+// products in 16 bits, where it saturates. Codes of up to 6 bits stay below, as |x| <= 127, for some steps together: these
+// are added in 16 bits, and the sum goes to 32 once (pair_sums): half the multiplications. Of codes of 8 bits |w| times x with
+// the sign of w stays below, one step at a time; so there the offset is taken off the codes.
 //
 // Arm multiplies signed bytes (unsigned by signed with I8MM only): codes below 128 are both and keep their offset. A dot
 // product takes its four activations from a quarter of a register: they are loaded, and not broadcast.
@@ -13,14 +15,21 @@
 
 namespace effinfer::inline v0::quantization::detail {
 
-/// Whether codes keep their offset: twice it is above every code.
-template <instruction_set Set, int Offset>
+/// Steps that add up in 16 bits without overflow, |x| being at most 127: sums of two products each.
+template <instruction_set Set, class Codes>
+inline constexpr int steps_in_pair_sums = Set == instruction_set::avx2 ? 32767 / (2 * 127 * Codes::largest) : 0;
+
+/// Whether codes keep their offset.
+template <instruction_set Set, class Codes>
 inline constexpr bool unsigned_codes = Set == instruction_set::avx2_vnni || Set == instruction_set::neon_i8mm ||
                                        execution::base_of(Set) == instruction_set::avx512 ||
-                                       (execution::base_of(Set) == instruction_set::neon && Offset < 128);
+                                       (execution::base_of(Set) == instruction_set::neon && Codes::largest < 128) ||
+                                       steps_in_pair_sums<Set, Codes> != 0;
 
 template <int Lanes>
 using i32_of = typename execution::detail::lanes_of<std::int32_t, Lanes>::type;
+template <int Lanes>
+using i16_of = typename execution::detail::lanes_of<std::int16_t, Lanes>::type;
 
 /// Whether four activations are a float's bits, in the lowest lane of a register.
 template <instruction_set Set>
@@ -43,6 +52,14 @@ struct activation_lanes {
   EFFINFER_ALWAYS_INLINE void load(const std::int8_t* p);
 };
 
+/// Sums of two products in 16 bits each, of which two make a row's: at most steps_in_pair_sums steps of them.
+struct pair_sums {
+  i16_of<16> part[2];
+  template <bool First>
+  EFFINFER_ALWAYS_INLINE void add(const code_group<instruction_set::avx2>& w,
+                                  const activation_lanes<instruction_set::avx2>& x);
+};
+
 template <instruction_set Set>
 struct integer_sums {
   static constexpr int registers = code_group<Set>::registers;
@@ -53,6 +70,7 @@ struct integer_sums {
   static constexpr std::int32_t zero = 0x4b400000;
   EFFINFER_ALWAYS_INLINE void set(const std::int32_t& value);
   EFFINFER_ALWAYS_INLINE void add(const code_group<Set>& w, const activation_lanes<Set>& x);
+  EFFINFER_ALWAYS_INLINE void add(const pair_sums& pairs);
   EFFINFER_ALWAYS_INLINE void to_floats(execution::f32x16<execution::base_of(Set)>& v) const;
 };
 
@@ -86,6 +104,27 @@ inline EFFINFER_TARGET_AVX2 void add_dot_avx2(i32_of<8>& sums, const bytes_of<32
   const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(reinterpret_cast<__m256i>(x), w));
   const __m256i fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
   sums = reinterpret_cast<i32_of<8>>(_mm256_add_epi32(reinterpret_cast<__m256i>(sums), fours));
+}
+template <bool First>
+inline EFFINFER_TARGET_AVX2 void add_pairs_avx2(i16_of<16>& sums, const bytes_of<32>& w, const bytes_of<32>& x) {
+  const __m256i pairs = _mm256_maddubs_epi16(reinterpret_cast<__m256i>(w), reinterpret_cast<__m256i>(x));
+  sums = reinterpret_cast<i16_of<16>>(First ? pairs : _mm256_add_epi16(reinterpret_cast<__m256i>(sums), pairs));
+  __asm__("" : "+x"(sums));  // in this order: g++ would add steps' products to each other first, until it is out of registers
+}
+inline EFFINFER_TARGET_AVX2 void widen_pairs_avx2(i32_of<8>& sums, const i16_of<16>& pairs) {
+  const __m256i fours = _mm256_madd_epi16(reinterpret_cast<__m256i>(pairs), _mm256_set1_epi16(1));
+  sums = reinterpret_cast<i32_of<8>>(_mm256_add_epi32(reinterpret_cast<__m256i>(sums), fours));
+}
+template <bool First>
+EFFINFER_ALWAYS_INLINE void pair_sums::add(const code_group<instruction_set::avx2>& w,
+                                           const activation_lanes<instruction_set::avx2>& x) {
+  add_pairs_avx2<First>(part[0], w.part[0], x.v);
+  add_pairs_avx2<First>(part[1], w.part[1], x.v);
+}
+template <>
+EFFINFER_ALWAYS_INLINE void integer_sums<instruction_set::avx2>::add(const pair_sums& pairs) {
+  widen_pairs_avx2(part[0], pairs.part[0]);
+  widen_pairs_avx2(part[1], pairs.part[1]);
 }
 #elif EFFINFER_ARM64
 inline void broadcast_word(bytes_of<16>& v, const std::int8_t* p) {
