@@ -20,6 +20,7 @@
 #include <effinfer/core/matrix_view.hpp>
 #include <effinfer/execution/simt/context.hpp>
 #include <effinfer/execution/simt/grid.hpp>
+#include <effinfer/execution/simt/number_pairs.hpp>
 #include <effinfer/kv_cache/recurrent_state.hpp>
 
 #include <cmath>
@@ -364,10 +365,6 @@ struct linear_chunked {
     return std::ptrdiff_t{f * 8 + lane % 4 * 2 + e % 2} * D + first_column + lane / 4 + e / 2 * 8;
   }
 
-  EFFINFER_HOST_DEVICE static std::uint32_t pair(float low, float high) {
-    return static_cast<std::uint32_t>(bf16(low).bits) | static_cast<std::uint32_t>(bf16(high).bits) << 16;
-  }
-
   /// The weights g^(t-s) phi(q_t).phi(k_s) of 16 tokens, s <= t, and their sums. Sums are of the rounded weights, as the values meet these.
   template <class Simt, class Shared, class Floats>
   EFFINFER_HOST_DEVICE static void weigh_strip(Simt& t, int strip, Shared query, Shared key, Floats power,
@@ -411,10 +408,10 @@ struct linear_chunked {
     const int lane = t.lane();
     EFFINFER_UNROLL
     for (int k = 0; k < D / 16; ++k) {
-      const std::uint32_t low[2] = {pair(state[k * 2][0], state[k * 2][1]),
-                                    pair(state[k * 2 + 1][0], state[k * 2 + 1][1])};
-      const std::uint32_t high[2] = {pair(state[k * 2][2], state[k * 2][3]),
-                                     pair(state[k * 2 + 1][2], state[k * 2 + 1][3])};
+      const std::uint32_t low[2] = {execution::simt::round_pair<bf16>(state[k * 2][0], state[k * 2][1]),
+                                    execution::simt::round_pair<bf16>(state[k * 2 + 1][0], state[k * 2 + 1][1])};
+      const std::uint32_t high[2] = {execution::simt::round_pair<bf16>(state[k * 2][2], state[k * 2][3]),
+                                     execution::simt::round_pair<bf16>(state[k * 2 + 1][2], state[k * 2 + 1][3])};
       EFFINFER_UNROLL
       for (int strip = 0; strip < strips; ++strip) {
         std::uint32_t q[4];

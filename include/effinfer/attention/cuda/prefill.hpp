@@ -25,6 +25,7 @@
 #include <effinfer/execution/simt/context.hpp>
 #include <effinfer/execution/simt/grid.hpp>
 #include <effinfer/execution/simt/hopper.hpp>
+#include <effinfer/execution/simt/number_pairs.hpp>
 
 #include <cmath>
 #include <cstddef>
@@ -267,8 +268,8 @@ struct prefill {
           s.out.row(r / block.group) + std::ptrdiff_t{kv_head * block.group + r % block.group} * D + t.lane() % 4 * 2;
       EFFINFER_UNROLL
       for (int c = 0; c < D / 8; ++c) {
-        detail::store_pair(to + c * 8,
-                           detail::pair<T>(out[i / 2][c][i % 2 * 2] * factor, out[i / 2][c][i % 2 * 2 + 1] * factor));
+        execution::simt::store_pair(to + c * 8, execution::simt::round_pair<T>(out[i / 2][c][i % 2 * 2] * factor,
+                                                                               out[i / 2][c][i % 2 * 2 + 1] * factor));
       }
     }
   }
@@ -310,7 +311,7 @@ struct prefill {
       EFFINFER_UNROLL
       for (int e = 0; e < pairs; ++e) {
         to[r * row_words + w * pairs + e] =
-            detail::pair<T>(row::number(word, 2 * e) * scale, row::number(word, 2 * e + 1) * scale);
+            execution::simt::round_pair<T>(row::number(word, 2 * e) * scale, row::number(word, 2 * e + 1) * scale);
       }
     }
   }
@@ -352,7 +353,7 @@ struct prefill {
       EFFINFER_UNROLL
       for (int i = 0; i < strips * 4; ++i) {
         const float(&w)[4] = weight[i / 4][k * 2 + i % 4 / 2];
-        p[i / 4][i % 4] = detail::pair<T>(w[i % 2 * 2], w[i % 2 * 2 + 1]);
+        p[i / 4][i % 4] = execution::simt::round_pair<T>(w[i % 2 * 2], w[i % 2 * 2 + 1]);
       }
       EFFINFER_UNROLL
       for (int n = 0; n < D / 16; ++n) {

@@ -28,6 +28,7 @@
 #include <effinfer/execution/simt/context.hpp>
 #include <effinfer/execution/simt/grid.hpp>
 #include <effinfer/execution/simt/hopper.hpp>
+#include <effinfer/execution/simt/number_pairs.hpp>
 #include <effinfer/execution/simt/pack.hpp>
 #include <effinfer/execution/simt/settled.hpp>
 #include <effinfer/execution/simt/transpose.hpp>
@@ -364,7 +365,7 @@ struct prefill_wgmma {
         EFFINFER_UNROLL
         for (int i = 0; i < keys / 4; ++i) {
           const float(&two)[4] = score[0][i / 2];
-          weight[i / 4][i % 4] = detail::pair<T>(two[i % 2 * 2], two[i % 2 * 2 + 1]);
+          weight[i / 4][i % 4] = execution::simt::round_pair<T>(two[i % 2 * 2], two[i % 2 * 2 + 1]);
         }
       };
 
@@ -448,7 +449,7 @@ struct prefill_wgmma {
         std::uint32_t words[4];
         EFFINFER_UNROLL
         for (int i = 0; i < 4; ++i)
-          words[i] = detail::pair<T>(out[c + i][half * 2] * factor, out[c + i][half * 2 + 1] * factor);
+          words[i] = execution::simt::round_pair<T>(out[c + i][half * 2] * factor, out[c + i][half * 2 + 1] * factor);
         execution::simt::transpose_words<1>(t, words);
         if (r < block.past_row) execution::simt::store_words(to + c * 8, words);
       }

@@ -89,31 +89,6 @@ EFFINFER_HOST_DEVICE float score_unit(const head_layout& heads) {
   return Mixer::changes_scores ? log2_e : heads.scale * log2_e;
 }
 
-/// Two numbers of T in a register.
-template <class T>
-EFFINFER_HOST_DEVICE std::uint32_t pair(float low, float high) {
-  return static_cast<std::uint32_t>(T(low).bits) | static_cast<std::uint32_t>(T(high).bits) << 16;
-}
-
-template <class T>
-EFFINFER_HOST_DEVICE void store_pair(T* to, std::uint32_t both) {
-#if defined(__CUDA_ARCH__)
-  *reinterpret_cast<std::uint32_t*>(to) = both;
-#else
-  __builtin_memcpy(to, &both, sizeof both);
-#endif
-}
-
-/// Four floats of global memory at a multiple of 16 bytes.
-EFFINFER_HOST_DEVICE inline void load_floats(const float* from, float (&to)[4]) {
-#if defined(__CUDA_ARCH__)
-  const float4 v = *reinterpret_cast<const float4*>(from);
-  to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
-#else
-  __builtin_memcpy(to, from, sizeof to);
-#endif
-}
-
 /// Scores of the keys from `key` on, as the mixer wants them; minus infinity where a query doesn't see a key. `Apart` keeps the
 /// policy's work on a few scores behind that on others, where there are no registers for all of it at once.
 template <bool Apart, class Mixer, class Simt, int Strips, int Columns>

@@ -18,6 +18,7 @@
 #include <effinfer/core/error.hpp>
 #include <effinfer/execution/simt/context.hpp>
 #include <effinfer/execution/simt/grid.hpp>
+#include <effinfer/execution/simt/pack.hpp>
 
 #include <bit>
 #include <cmath>
@@ -375,10 +376,10 @@ struct decode {
     for (int i = t.warp(); i < heads * pieces; i += warps) {
       const int r = i / pieces, d = i % pieces * 128 + t.lane() * 4;
       const float* const head = parts + r * part_floats(D);
-      float outputs[merged_at_once][4] = {};
+      execution::simt::pack<float, 4> outputs[merged_at_once] = {};
       EFFINFER_UNROLL
       for (int p = 0; p < merged_at_once; ++p) {
-        if (p < count && d < D) detail::load_floats(head + p * stride + d, outputs[p]);
+        if (p < count && d < D) outputs[p] = execution::simt::load_pack<float, 4>(head + p * stride + d);
       }
       const bool has_one = t.lane() < count;
       const float greatest = has_one ? head[t.lane() * stride + D] : minus_infinity;
@@ -390,7 +391,7 @@ struct decode {
       for (int p = 0; p < merged_at_once; ++p) {
         const float of_part = t.shuffle(weight, p);
         EFFINFER_UNROLL
-        for (int e = 0; e < 4; ++e) out[e] = std::fma(outputs[p][e], of_part, out[e]);
+        for (int e = 0; e < 4; ++e) out[e] = std::fma(outputs[p].v[e], of_part, out[e]);
       }
       if (d < D) then(r, d, out, most, sum);
     }

@@ -12,6 +12,7 @@
 #include <effinfer/attention/cuda/query_rows.hpp>
 #include <effinfer/core/config.hpp>
 #include <effinfer/core/dtype.hpp>
+#include <effinfer/execution/simt/number_pairs.hpp>
 #include <effinfer/kv_cache/view.hpp>
 #include <effinfer/quantization/cuda/weights.hpp>
 
@@ -117,13 +118,14 @@ EFFINFER_HOST_DEVICE void to_pairs(std::uint32_t word, std::uint32_t (&to)[2]) {
     if constexpr (!row::scaled) {
       asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(to[i]) : "h"(static_cast<std::uint16_t>(word >> (i * 16))));
       if constexpr (std::is_same_v<T, bf16>) {
-        to[i] = pair<T>(static_cast<float>(f16::from_bits(static_cast<std::uint16_t>(to[i]))),
-                        static_cast<float>(f16::from_bits(static_cast<std::uint16_t>(to[i] >> 16))));
+        to[i] =
+            execution::simt::round_pair<T>(static_cast<float>(f16::from_bits(static_cast<std::uint16_t>(to[i]))),
+                                           static_cast<float>(f16::from_bits(static_cast<std::uint16_t>(to[i] >> 16))));
       }
       continue;
     }
 #endif
-    to[i] = pair<T>(row::number(word, i * 2), row::number(word, i * 2 + 1));
+    to[i] = execution::simt::round_pair<T>(row::number(word, i * 2), row::number(word, i * 2 + 1));
   }
 }
 
@@ -283,8 +285,8 @@ struct strip_products<T, Element, D> {
       for (int i = 0; i < 4; ++i) {
         const float(&w)[4] = weight[0][k * 2 + i / 2];
         const float low = w[i % 2 * 2], high = w[i % 2 * 2 + 1];
-        p[i] = weights_scaled ? detail::pair<T>(low * scale[i / 2 * 2], high * scale[i / 2 * 2 + 1])
-                              : detail::pair<T>(low, high);
+        p[i] = weights_scaled ? execution::simt::round_pair<T>(low * scale[i / 2 * 2], high * scale[i / 2 * 2 + 1])
+                              : execution::simt::round_pair<T>(low, high);
       }
       if constexpr (in_bytes) {
         EFFINFER_UNROLL
@@ -301,8 +303,8 @@ struct strip_products<T, Element, D> {
               if constexpr (row::scaled && !weights_scaled) {
                 EFFINFER_UNROLL
                 for (int column = 0; column < 2; ++column) {
-                  b[i][column] = detail::pair<T>(number(b[i][column], 0) * scale[i * 2],
-                                                 number(b[i][column], 1) * scale[i * 2 + 1]);
+                  b[i][column] = execution::simt::round_pair<T>(number(b[i][column], 0) * scale[i * 2],
+                                                                number(b[i][column], 1) * scale[i * 2 + 1]);
                 }
               }
             }

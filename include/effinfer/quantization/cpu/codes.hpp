@@ -13,6 +13,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 namespace effinfer::inline v0::quantization {
 
@@ -45,6 +46,7 @@ struct code_group {
   EFFINFER_ALWAYS_INLINE void load(const std::byte* p, const F& f) {
     apply<0>(p, f);
   }
+  EFFINFER_ALWAYS_INLINE void store(std::byte* p) const { __builtin_memcpy(p, part, 64); }
   // No loops: g++ keeps what is indexed in memory.
   EFFINFER_ALWAYS_INLINE void subtract(std::uint8_t offset) {
     part[0] -= offset;
@@ -184,6 +186,29 @@ struct codes_6_bit {
     v.load(block + Group / 2 * 64,
            detail::nibbles_and_plane<Group % 2 * 4, 4 - Group % 4 * 2, 48, detail::code_group<Set>::lanes>{
                block + 256 + Group / 4 * 64});
+  }
+};
+
+/// The codes of `Packed`, a byte each.
+template <class Packed>
+struct codes_in_bytes {
+  static constexpr int bytes_a_block = codes_8_bit::bytes_a_block, largest = Packed::largest;
+  template <instruction_set Set, int Group>
+  static EFFINFER_ALWAYS_INLINE void load(const std::byte* block, detail::code_group<Set>& v) {
+    codes_8_bit::load<Set, Group>(block, v);
+  }
+  template <instruction_set Set>
+  static EFFINFER_ALWAYS_INLINE void unpack(const std::byte* packed, std::byte* block) {
+    unpack<Set>(packed, block, std::make_integer_sequence<int, 8>());
+  }
+
+ private:
+  template <instruction_set Set, int... Group>
+  static EFFINFER_ALWAYS_INLINE void unpack(const std::byte* packed, std::byte* block,
+                                            std::integer_sequence<int, Group...>) {
+    detail::code_group<Set> v[8];
+    (Packed::template load<Set, Group>(packed, v[Group]), ...);
+    (v[Group].store(block + Group * 64), ...);
   }
 };
 

@@ -170,6 +170,7 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
   struct panel {
     static constexpr std::ptrdiff_t steps_a_slab = slab_columns / columns_a_step;
     static constexpr bool pairs_panels = false;
+    static std::ptrdiff_t bytes_in_cache(const args&, std::ptrdiff_t bytes_a_slab) { return bytes_a_slab; }
     static constexpr std::ptrdiff_t passes(std::ptrdiff_t tokens) {
       if (execution::base_of(Set) == instruction_set::avx512) return (tokens + 11) / 12;
       if (Set == instruction_set::portable) return tokens + tokens % 2;

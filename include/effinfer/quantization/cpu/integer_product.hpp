@@ -13,6 +13,7 @@
 #include <effinfer/quantization/cpu/scales.hpp>
 
 #include <algorithm>
+#include <type_traits>
 #include <utility>
 
 namespace effinfer::inline v0::quantization::detail {
@@ -38,10 +39,17 @@ struct integer_product {
   template <instruction_set Set>
   static constexpr int few = Set == instruction_set::avx512 ? 6 : 1;
 
+  /// Whether many tokens meet a chunk's codes in bytes, which are taken apart once for all of them. (Not under AVX-512, whose tiles have
+  /// more tokens and few instructions to save.)
+  template <instruction_set Set>
+  static constexpr bool unpacks =
+      !(Set == instruction_set::avx512 || Set == instruction_set::portable || std::is_same_v<codes, codes_8_bit>);
+
   /// Halves x Tokens vectors of outputs; halves 2 and 3 are those of a panel beside the first. Index sequences and not loops:
-  /// registers can't be indexed.
-  template <instruction_set Set, int Halves, int Tokens>
+  /// registers can't be indexed. Codes are read from the panel, or (codes_in_bytes) from a copy.
+  template <instruction_set Set, int Halves, int Tokens, class Codes = codes>
   struct tile {
+    static constexpr bool from_copy = !std::is_same_v<Codes, codes>;
     static constexpr instruction_set base = execution::base_of(Set);
     using vector = f32x16<base>;
     static constexpr int halves_a_panel = std::min(Halves, 2);
@@ -53,13 +61,15 @@ struct integer_product {
     static constexpr int together = std::min(steps_in_pair_sums<Set, codes>, groups_a_part);
     vector sum[Halves * Tokens];
     integer_sums<Set> part[Halves * Tokens];
-    pair_sums pairs[together > 0 ? Halves * Tokens : 1];
+    pair_sums pairs[together == 0 ? 1 : Halves * Tokens];
     bool streams;                       ///< its own weights are fetched ahead
     fetch_distances ahead;              ///< at a block: where the panel is about to end, of what its thread reads next
     const std::byte* share;             ///< those of a block, scales included
     std::ptrdiff_t unit_bytes, beside;  ///< from a half to the other, from a panel to the one beside it
 
-    EFFINFER_ALWAYS_INLINE void run(const args& a, panel_piece& piece, int first_half, std::ptrdiff_t token) {
+    /// `copy`: of the piece's codes, block after block of a half, unit after unit of halves.
+    EFFINFER_ALWAYS_INLINE void run(const args& a, panel_piece& piece, int first_half, std::ptrdiff_t token,
+                                    const std::byte* copy = nullptr) {
       const packed_matrix& w = *a.w;
       const int group = Format::scale_columns(w);
       unit_bytes = w.unit_bytes;
@@ -80,6 +90,7 @@ struct integer_product {
       const std::byte* const end_of_panel = w.panel(a.panel) + w.panel_bytes;
       const std::ptrdiff_t skipped = Halves > 2 && a.beside->w == a.w ? beside : 0;
       begin(piece, first_half, token, all);
+      if constexpr (from_copy) copy += first_half * bytes_a_half_unit;
       for (std::ptrdiff_t left = std::min(w.units, piece.last_slab * units_a_slab) - first_unit; left > 0;
            left -= units_a_slab) {
         const std::ptrdiff_t some = std::min(left, units_a_slab);
@@ -87,7 +98,7 @@ struct integer_product {
         const std::int32_t* from = &starts[0];
         for (std::ptrdiff_t u = 0; u < some; ++u, unit += 2 * unit_bytes) {
           for (int b = 0; b < blocks_a_unit; ++b) {
-            const std::byte* block = unit + scale_bytes + b * codes::bytes_a_block;
+            const std::byte* block = (from_copy ? copy : unit + scale_bytes) + b * Codes::bytes_a_block;
             if (!streams) next.step();
             share = unit + b * bytes_a_share * halves_a_panel;
             if constexpr (Halves > 2) ahead = distances.past(end_of_panel - share, skipped);
@@ -99,6 +110,7 @@ struct integer_product {
             }
             x += 32, ++x_scales, ++x_sums, from += parts;
           }
+          if constexpr (from_copy) copy += 2 * bytes_a_half_unit;
         }
         // On to this token's part of the next slab.
         x += (a.tokens - 1) * slab_columns, x_scales += (a.tokens - 1) * 8, x_sums += (a.tokens - 1) * 8;
@@ -109,6 +121,8 @@ struct integer_product {
     }
 
    private:
+    static constexpr std::ptrdiff_t bytes_a_half_unit = blocks_a_unit * Codes::bytes_a_block;  // of a copy
+
     template <int... I>
     EFFINFER_ALWAYS_INLINE void begin(const panel_piece& piece, int first_half, std::ptrdiff_t token,
                                       std::integer_sequence<int, I...>) {
@@ -158,7 +172,7 @@ struct integer_product {
         }
       }
       code_group<Set> w[Halves];
-      (load_group<Group>(block + offset<Half>(), w[Half]), ...);
+      (load_group<Group>(block + (from_copy ? Half * bytes_a_half_unit : offset<Half>()), w[Half]), ...);
       (multiply<Token, Group>(x + Token * slab_columns, w, halves), ...);
       if constexpr (together > 0) {
         // Not before: what the sums start with would hold registers.
@@ -177,7 +191,7 @@ struct integer_product {
     }
     template <int Group>
     static EFFINFER_ALWAYS_INLINE void load_group(const std::byte* block, code_group<Set>& w) {
-      codes::template load<Set, Group>(block, w);
+      Codes::template load<Set, Group>(block, w);
       if constexpr (!unsigned_codes<Set, codes> && Format::code_offset != 0) {
         constexpr auto offset = static_cast<std::uint8_t>(Format::code_offset);
         w.subtract(offset);
@@ -241,6 +255,11 @@ struct integer_product {
   struct panel {
     static constexpr std::ptrdiff_t steps_a_slab = slab_columns / 32;
     static constexpr bool pairs_panels = Set == instruction_set::avx512;
+    /// Of a slab, in the first-level cache, where tokens pass by.
+    static std::ptrdiff_t bytes_in_cache(const args& a, std::ptrdiff_t bytes_a_slab) {
+      const std::ptrdiff_t scales_of_all = 2 * units_a_slab * scales::bytes_a_unit(Format::scale_columns(*a.w));
+      return unpacks<Set> ? scales_of_all + slab_columns * rows_a_panel : bytes_a_slab;
+    }
     static constexpr std::ptrdiff_t passes(std::ptrdiff_t tokens) {
       if (Set == instruction_set::avx512) return (tokens + 5) / 6;
       if (Set != instruction_set::portable) return (tokens / 4 + tokens % 4 / 2) * 2 + tokens % 2;
@@ -255,6 +274,9 @@ struct integer_product {
         rest(a, p, token, last - token, std::integer_sequence<int, 1, 2, 3, 4, 5>());
       } else if constexpr (Set != instruction_set::portable) {
         // Four tokens' sums don't fit AVX2's registers: those of floats wait in memory, which a block uses once.
+        if constexpr (unpacks<Set>) {
+          if (p.tokens >= 8) token = meet_unpacked(a, p);
+        }
         for (; token + 4 <= last; token += 4) {
           for (int half = 0; half < 2; ++half) tile<Set, 1, 4>().run(a, p, half, token);
         }
@@ -268,6 +290,26 @@ struct integer_product {
           for (int half = 0; half < 2; ++half) tile<Set, 1, 1>().run(a, p, half, token);
         }
       }
+    }
+    /// All whole fours of the tokens; returns the first of those left.
+    EFFINFER_ALWAYS_INLINE std::ptrdiff_t meet_unpacked(const args& a, panel_piece& p) const {
+      using in_bytes = codes_in_bytes<codes>;
+      static_assert(slab_columns * rows_a_panel <= bytes_a_chunk);
+      alignas(64) std::byte copy[bytes_a_chunk];
+      const std::ptrdiff_t first = 2 * p.first_slab * units_a_slab,
+                           past = std::min(2 * a.w->units, 2 * p.last_slab * units_a_slab);
+      const std::byte* from = a.w->panel(a.panel) + a.w->panel_head + first * a.w->unit_bytes +
+                              scales::bytes_a_unit(Format::scale_columns(*a.w));
+      std::byte* to = &copy[0];
+      for (std::ptrdiff_t u = first; u < past; ++u, from += a.w->unit_bytes) {
+        for (int b = 0; b < blocks_a_unit; ++b, to += in_bytes::bytes_a_block)
+          in_bytes::template unpack<Set>(from + b * codes::bytes_a_block, to);
+      }
+      std::ptrdiff_t token = p.first_token;
+      for (; token + 4 <= p.first_token + p.tokens; token += 4) {
+        for (int half = 0; half < 2; ++half) tile<Set, 1, 4, in_bytes>().run(a, p, half, token, &copy[0]);
+      }
+      return token;
     }
     template <int... Tokens>
     EFFINFER_ALWAYS_INLINE void rest(const args& a, panel_piece& p, std::ptrdiff_t token, std::ptrdiff_t count,

@@ -21,10 +21,10 @@ inline constexpr int steps_in_pair_sums = Set == instruction_set::avx2 ? 32767 /
 
 /// Whether codes keep their offset.
 template <instruction_set Set, class Codes>
-inline constexpr bool unsigned_codes = Set == instruction_set::avx2_vnni || Set == instruction_set::neon_i8mm ||
-                                       execution::base_of(Set) == instruction_set::avx512 ||
-                                       (execution::base_of(Set) == instruction_set::neon && Codes::largest < 128) ||
-                                       steps_in_pair_sums<Set, Codes> != 0;
+inline constexpr bool unsigned_codes =
+    Set == instruction_set::avx2_vnni || Set == instruction_set::neon_i8mm ||
+    execution::base_of(Set) == instruction_set::avx512 ||
+    (execution::base_of(Set) == instruction_set::neon && Codes::largest < 128) || steps_in_pair_sums<Set, Codes> != 0;
 
 template <int Lanes>
 using i32_of = typename execution::detail::lanes_of<std::int32_t, Lanes>::type;
@@ -109,7 +109,7 @@ template <bool First>
 inline EFFINFER_TARGET_AVX2 void add_pairs_avx2(i16_of<16>& sums, const bytes_of<32>& w, const bytes_of<32>& x) {
   const __m256i pairs = _mm256_maddubs_epi16(reinterpret_cast<__m256i>(w), reinterpret_cast<__m256i>(x));
   sums = reinterpret_cast<i16_of<16>>(First ? pairs : _mm256_add_epi16(reinterpret_cast<__m256i>(sums), pairs));
-  __asm__("" : "+x"(sums));  // in this order: g++ would add steps' products to each other first, until it is out of registers
+  __asm__("" : "+x"(sums));  // one by one: g++ would add products first, until it is out of registers
 }
 inline EFFINFER_TARGET_AVX2 void widen_pairs_avx2(i32_of<8>& sums, const i16_of<16>& pairs) {
   const __m256i fours = _mm256_madd_epi16(reinterpret_cast<__m256i>(pairs), _mm256_set1_epi16(1));

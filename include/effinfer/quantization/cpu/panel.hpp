@@ -49,6 +49,8 @@ struct panel_args {
 /// Tokens that pass by a chunk of a panel: their sums take a quarter of the first-level cache.
 inline constexpr std::ptrdiff_t tokens_a_block = 96;
 inline constexpr int panels_a_group = 4;
+/// What a chunk may take of the first-level cache.
+inline constexpr std::ptrdiff_t bytes_a_chunk = 24 << 10;
 /// What some panels, and the activations of a block of tokens that they meet, may each take of the second-level cache.
 inline constexpr std::ptrdiff_t bytes_a_group = 256 << 10;
 
@@ -98,16 +100,17 @@ EFFINFER_ALWAYS_INLINE void fetch_ahead(fetch_distances ahead, const std::byte* 
 
 /// `run(panel, piece)` for all of some panels, whose slabs take `bytes_a_slab`; `bytes_a_column` is what an activation
 /// takes. Up to `few` tokens go over a panel once (one where `run.pairs_panels` over two at a time); more go
-/// `run.passes(tokens)` times over each chunk, by `run.steps_a_slab` steps for each of its slabs.
+/// `run.passes(tokens)` times over each chunk, by `run.steps_a_slab` steps for each of its slabs, of which
+/// `run.bytes_in_cache(a, bytes_a_slab)` stay in the cache.
 template <class Args, class Run>
 EFFINFER_ALWAYS_INLINE void for_pieces(const Args& a, std::ptrdiff_t few, std::ptrdiff_t bytes_a_slab,
                                        std::ptrdiff_t bytes_a_column, const Run& run) {
-  constexpr std::ptrdiff_t bytes_a_chunk = 24 << 10;
   alignas(64) float sums[panels_a_group * tokens_a_block * rows_a_panel];
   const std::ptrdiff_t slabs = slabs_of(a.w->columns), last = a.first_token + a.asked_tokens;
   const bool at_once = a.asked_tokens <= few;
   const int together = run.pairs_panels && a.asked_tokens == 1 && a.beside == nullptr ? 2 : 1;
-  const std::ptrdiff_t chunk = at_once ? slabs : std::max<std::ptrdiff_t>(bytes_a_chunk / bytes_a_slab, 1);
+  const std::ptrdiff_t chunk =
+      at_once ? slabs : std::max<std::ptrdiff_t>(bytes_a_chunk / run.bytes_in_cache(a, bytes_a_slab), 1);
   const std::ptrdiff_t chunks = bytes_a_group / (tokens_a_block * slab_columns * bytes_a_column * chunk);
   const std::ptrdiff_t turn = at_once || a.panels == 1 ? slabs : std::max<std::ptrdiff_t>(chunks, 1) * chunk;
   for (std::ptrdiff_t token = a.first_token; token < last; token += tokens_a_block) {

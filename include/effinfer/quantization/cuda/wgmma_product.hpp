@@ -24,6 +24,7 @@
 #include <effinfer/execution/simt/context.hpp>
 #include <effinfer/execution/simt/grid.hpp>
 #include <effinfer/execution/simt/hopper.hpp>
+#include <effinfer/execution/simt/number_pairs.hpp>
 #include <effinfer/execution/simt/pack.hpp>
 #include <effinfer/execution/simt/transpose.hpp>
 #include <effinfer/quantization/cuda/input_order.hpp>
@@ -63,41 +64,6 @@ inline constexpr int wgmma_outputs = 128;  ///< of a tile
 
 EFFINFER_HOST_DEVICE constexpr int tiles_of(std::ptrdiff_t rows, int each) {
   return static_cast<int>((rows + each - 1) / each);
-}
-
-/// Two floats, each rounded to T, in a register.
-template <class T>
-EFFINFER_HOST_DEVICE std::uint32_t round_pair(float low, float high) {
-#if defined(__CUDA_ARCH__)
-  std::uint32_t both;
-  if constexpr (std::is_same_v<T, bf16>) {
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-  } else {
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-  }
-  return both;
-#else
-  return static_cast<std::uint32_t>(T(low).bits) | static_cast<std::uint32_t>(T(high).bits) << 16;
-#endif
-}
-
-/// a b + c of pairs of T, rounded once.
-template <class T>
-EFFINFER_HOST_DEVICE std::uint32_t multiply_add_pairs(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
-#if defined(__CUDA_ARCH__)
-  std::uint32_t sum;
-  if constexpr (std::is_same_v<T, bf16>) {
-    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
-  } else {
-    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
-  }
-  return sum;
-#else
-  const auto half = [](std::uint32_t v, int shift) {
-    return static_cast<float>(T::from_bits(static_cast<std::uint16_t>(v >> shift)));
-  };
-  return round_pair<T>(std::fma(half(a, 0), half(b, 0), half(c, 0)), std::fma(half(a, 16), half(b, 16), half(c, 16)));
-#endif
 }
 
 /// What a lane has of a unit: its codes, and of rows lane / 4 and 8 below it what scales them.
@@ -184,7 +150,7 @@ struct unit_share {
             // The codes' middle is taken for their zero, so that what is added is small.
             const float least = t.shuffle(mine, t.lane() / 4 * 4 + groups + g) - by * static_cast<float>(w.offset);
             const float center = std::fma(by, Weights::middle, least);
-            f.minimum[g][r] = round_pair<T>(center, center);
+            f.minimum[g][r] = execution::simt::round_pair<T>(center, center);
             f.centers[g][r] = pair_of<T>(-integer_base<T> - Weights::middle);
           }
         }
@@ -194,7 +160,7 @@ struct unit_share {
         if constexpr (halves_held > 0) by = w.scale_in(strip, unit, of_halves, of_bytes, g, 8 * r);
         f.centers[g][r] = w.template center_in<T>(of_bytes, g, 8 * r);
       }
-      f.scale[g][r] = round_pair<T>(by, by);
+      f.scale[g][r] = execution::simt::round_pair<T>(by, by);
     }
     return f;
   }
@@ -205,7 +171,7 @@ struct unit_share {
     Weights::template unpack<T>(raw, high, j, f.centers[g], a);
     EFFINFER_UNROLL
     for (int i = 0; Weights::group > 0 && i < 4; ++i)
-      a[i] = multiply_add_pairs<T>(a[i], f.scale[g][i % 2], f.minimum[g][i % 2]);
+      a[i] = execution::simt::multiply_add_pairs<T>(a[i], f.scale[g][i % 2], f.minimum[g][i % 2]);
   }
 };
 
@@ -461,7 +427,7 @@ struct wgmma_product {
       for (int i = 0; i < 4; ++i) {
         const float(&of)[4] = sum[j + i / 2];
         const std::uint32_t mine =
-            detail::round_pair<T>(of[i % 2 * 2] * scale[i % 2], of[i % 2 * 2 + 1] * scale[i % 2]);
+            execution::simt::round_pair<T>(of[i % 2 * 2] * scale[i % 2], of[i % 2 * 2 + 1] * scale[i % 2]);
         const std::uint32_t other = t.shuffle_xor(mine, 4);
         w[i] = g % 2 == 0 ? (mine & 0xffffU) | other << 16 : other >> 16 | (mine & 0xffff0000U);
       }
