@@ -39,8 +39,8 @@ struct integer_product {
   template <instruction_set Set>
   static constexpr int few = Set == instruction_set::avx512 ? 6 : 1;
 
-  /// Whether many tokens meet a chunk's codes in bytes, which are taken apart once for all of them. (Not under AVX-512, whose tiles have
-  /// more tokens and few instructions to save.)
+  /// Whether many tokens meet a chunk's codes in bytes, which are taken apart once for all of them. (Under AVX-512, whose
+  /// tiles have more tokens, it hasn't been measured.)
   template <instruction_set Set>
   static constexpr bool unpacks =
       !(Set == instruction_set::avx512 || Set == instruction_set::portable || std::is_same_v<codes, codes_8_bit>);
