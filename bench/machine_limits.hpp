@@ -240,46 +240,39 @@ inline double sustained_read_bandwidth(const ex::cpu::context& exec, double seco
   return static_cast<double>(bytes) * sweeps / taken;
 }
 
+/// Operations a second of all threads, where a call of `body(i)` does `operations`; i below 64 picks its output.
+template <class Body>
+double peak_of(const ex::cpu::context& exec, int repeats, double operations, const Body& body) {
+  const std::ptrdiff_t calls = exec.threads() * 16;
+  const double seconds = best_seconds(repeats, [&] {
+    exec.parallel_for(calls, 1, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
+      for (std::ptrdiff_t i = begin; i < end; ++i) body(static_cast<std::size_t>(i) % 64);
+    });
+  });
+  return static_cast<double>(calls) * operations / seconds;
+}
+
 /// Operations (two a multiply-add) a second of all threads.
 inline double fma_peak(const ex::cpu::context& exec, int repeats = 5) {
   const std::vector<float> seed = varied_values(32);
   std::vector<float> out(64);
-  const double seconds = best_seconds(repeats, [&] {
-    exec.parallel_for(exec.threads() * 16, 1, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
-      for (std::ptrdiff_t i = begin; i < end; ++i) {
-        ex::dispatch<fma_kernel>(exec.set(), &seed[0], &out[static_cast<std::size_t>(i) % out.size()]);
-      }
-    });
-  });
-  return exec.threads() * 16 * fma_kernel::operations(exec.set()) / seconds;
+  return peak_of(exec, repeats, fma_kernel::operations(exec.set()),
+                 [&](std::size_t i) { ex::dispatch<fma_kernel>(exec.set(), &seed[0], &out[i]); });
 }
-
-#if EFFINFER_X86
-template <class Loop>
-double byte_dot_peak_of(const ex::cpu::context& exec, int repeats) {
-  std::int8_t seed[128];
-  std::ranges::transform(varied_values(128), seed, [](float v) { return static_cast<std::int8_t>(v * 127); });
-  std::vector<int> out(64 * 16);
-  const double seconds = best_seconds(repeats, [&] {
-    exec.parallel_for(exec.threads() * 16, 1, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
-      for (std::ptrdiff_t i = begin; i < end; ++i) Loop::run(&seed[0], &out[static_cast<std::size_t>(i) % 64 * 16]);
-    });
-  });
-  return exec.threads() * 16 * Loop::operations / seconds;
-}
-#endif
 
 /// Operations (two a multiply-add) a second of all threads in products of bytes, by what the set has: AVX-512's VNNI, AVX-VNNI, or AVX2's
 /// sums of pairs; 0 without these.
 inline double byte_dot_peak([[maybe_unused]] const ex::cpu::context& exec, [[maybe_unused]] int repeats = 5) {
 #if EFFINFER_X86
-  switch (ex::base_of(exec.set())) {
-    case ex::instruction_set::avx512: return byte_dot_peak_of<byte_dot_loop>(exec, repeats);
-    case ex::instruction_set::avx2:
-      return exec.set() == ex::instruction_set::avx2 ? byte_dot_peak_of<byte_pair_loop>(exec, repeats)
-                                                     : byte_dot_peak_of<byte_dot_loop_avx2>(exec, repeats);
-    default: break;
-  }
+  std::int8_t seed[128];
+  std::ranges::transform(varied_values(128), seed, [](float v) { return static_cast<std::int8_t>(v * 127); });
+  std::vector<int> out(64 * 16);
+  const auto peak = [&]<class Loop>(Loop) {
+    return peak_of(exec, repeats, Loop::operations, [&](std::size_t i) { Loop::run(&seed[0], &out[i * 16]); });
+  };
+  if (ex::base_of(exec.set()) == ex::instruction_set::avx512) return peak(byte_dot_loop());
+  if (exec.set() == ex::instruction_set::avx2_vnni) return peak(byte_dot_loop_avx2());
+  if (exec.set() == ex::instruction_set::avx2) return peak(byte_pair_loop());
 #endif
   return 0;
 }
@@ -292,13 +285,8 @@ inline double bf16_dot_peak([[maybe_unused]] const ex::cpu::context& exec, [[may
     alignas(64) effinfer::bf16 seed[4 * 4 * 512];
     std::ranges::transform(varied_values(std::size(seed)), seed, [](float v) { return effinfer::bf16(v); });
     std::vector<float> out(64 * 256);
-    const double seconds = best_seconds(repeats, [&] {
-      exec.parallel_for(exec.threads() * 16, 1, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
-        for (std::ptrdiff_t i = begin; i < end; ++i)
-          ex::detail::run_amx<bf16_tile_loop>(&seed[0], &out[static_cast<std::size_t>(i) % 64 * 256]);
-      });
-    });
-    return exec.threads() * 16 * bf16_tile_loop::operations / seconds;
+    return peak_of(exec, repeats, bf16_tile_loop::operations,
+                   [&](std::size_t i) { ex::detail::run_amx<bf16_tile_loop>(&seed[0], &out[i * 256]); });
   }
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   const bool has_bf16 = ex::best_instruction_set() >= ex::instruction_set::avx512 &&
@@ -306,13 +294,8 @@ inline double bf16_dot_peak([[maybe_unused]] const ex::cpu::context& exec, [[may
   if (has_bf16) {
     const std::vector<float> seed = varied_values(32);
     std::vector<float> out(64 * 16);
-    const double seconds = best_seconds(repeats, [&] {
-      exec.parallel_for(exec.threads() * 16, 1, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
-        for (std::ptrdiff_t i = begin; i < end; ++i)
-          bf16_dot_loop::run(&seed[0], &out[static_cast<std::size_t>(i) % 64 * 16]);
-      });
-    });
-    return exec.threads() * 16 * bf16_dot_loop::operations / seconds;
+    return peak_of(exec, repeats, bf16_dot_loop::operations,
+                   [&](std::size_t i) { bf16_dot_loop::run(&seed[0], &out[i * 16]); });
   }
 #endif
   return 0;

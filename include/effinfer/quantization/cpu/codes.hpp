@@ -191,12 +191,8 @@ struct codes_6_bit {
 
 /// The codes of `Packed`, a byte each.
 template <class Packed>
-struct codes_in_bytes {
-  static constexpr int bytes_a_block = codes_8_bit::bytes_a_block, largest = Packed::largest;
-  template <instruction_set Set, int Group>
-  static EFFINFER_ALWAYS_INLINE void load(const std::byte* block, detail::code_group<Set>& v) {
-    codes_8_bit::load<Set, Group>(block, v);
-  }
+struct codes_in_bytes : codes_8_bit {
+  static constexpr int largest = Packed::largest;
   template <instruction_set Set>
   static EFFINFER_ALWAYS_INLINE void unpack(const std::byte* packed, std::byte* block) {
     unpack<Set>(packed, block, std::make_integer_sequence<int, 8>());
