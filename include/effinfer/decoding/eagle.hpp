@@ -37,7 +37,8 @@ inline std::vector<token_probability> best_guesses(const feature_draft& d, int i
 
 /// A tree of a given shape. Source: Li et al., "EAGLE" (2024), section 4.1.
 /// Errors: `invalid_argument` (nodes with children above feature_drafter::most_nodes - 1).
-inline draft_tree grow_static(const feature_draft& d, const tree_shape& shape) {
+template <class Formats = quantization::all_formats>
+draft_tree grow_static(const feature_draft& d, const tree_shape& shape) {
   const auto count = static_cast<std::size_t>(shape.size());
   std::vector<int> asked(count + 1, 0);  // guesses wanted behind each node; entry 0 is the root's, i + 1 node i's
   std::vector<int> inner(count + 1, 0);  // its number in the network's draft
@@ -65,7 +66,7 @@ inline draft_tree grow_static(const feature_draft& d, const tree_shape& shape) {
         parents.push_back(inner[entry(level[l])]);
       }
     }
-    if (!next.empty()) d.network.expand(d.state, d.target, d.exec, tokens, parents);
+    if (!next.empty()) d.network.expand<Formats>(d.state, d.target, d.exec, tokens, parents);
     level = std::move(next);
   }
   return tree;
@@ -79,8 +80,8 @@ inline draft_tree grow_static(const feature_draft& d, const tree_shape& shape) {
 ///
 /// Source: Li et al., "EAGLE-2" (2024), sections 4.1 (expansion) and 4.2 (reranking).
 /// Errors: `invalid_argument` ((depth - 1) * top_k at or above feature_drafter::most_nodes).
-inline draft_tree grow_dynamic(const feature_draft& d, int depth, int top_k, int total,
-                               const paying_guesses* pays = nullptr) {
+template <class Formats = quantization::all_formats>
+draft_tree grow_dynamic(const feature_draft& d, int depth, int top_k, int total, const paying_guesses* pays = nullptr) {
   struct candidate {
     int token, parent, inner;  // parent: a candidate, or -1; inner: the parent's number in the network's draft
     float probability;
@@ -127,7 +128,7 @@ inline draft_tree grow_dynamic(const feature_draft& d, int depth, int top_k, int
       parents.push_back(all[c].inner);
     }
     const int first = d.state.nodes();
-    d.network.expand(d.state, d.target, d.exec, tokens, parents);
+    d.network.expand<Formats>(d.state, d.target, d.exec, tokens, parents);
     for (std::size_t i = 0; i < chosen.size(); ++i) {
       const int row = static_cast<int>(i);
       offer(row, static_cast<int>(chosen[i]), first + row, all[chosen[i]].joint);

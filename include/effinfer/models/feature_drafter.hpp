@@ -92,12 +92,15 @@ class feature_drafter {
   /// Reads the pairs that the model has made sure of and forgets all guesses: token i of `tokens` is the one behind row i of `states`
   /// (that is, the i-th next token and what the model's `feature_layers` knew in front of it). Node 0 is then the last of them.
   ///
-  /// Shapes: tokens [T], T >= 1; states [T, states_width()]. Errors: `invalid_argument` (shapes), `context_overflow`.
+  /// `Formats`: what its products are compiled for. Shapes: tokens [T], T >= 1; states [T, states_width()]. Errors:
+  /// `invalid_argument` (shapes), `context_overflow`, and those of `matmul`.
+  template <class Formats = quantization::all_formats>
   void advance(state& s, const decoder_weights& target, const execution::cpu::context& exec,
                std::span<const int> tokens, matrix_view<const float> states) const;
   /// Adds a node for each token, behind node parents[i] of this draft. Nodes are numbered on: the first is `nodes()`.
   ///
   /// Shapes: both [T], 1 <= T. Errors: `invalid_argument` (a parent that isn't there, more than most_nodes in all).
+  template <class Formats = quantization::all_formats>
   void expand(state& s, const decoder_weights& target, const execution::cpu::context& exec, std::span<const int> tokens,
               std::span<const int> parents) const;
 
@@ -116,10 +119,13 @@ class feature_drafter {
   void read_tokens(const checkpoint::drafter_files& files, int model_vocabulary);
 
   /// The layer over `tokens` and the features in s.feature_, at the given positions, into nodes' hidden rows.
+  template <class Formats>
   void run(state& s, const decoder_weights& target, const execution::cpu::context& exec, std::span<const int> tokens,
            std::span<const int> positions, bool tree) const;
+  template <class Formats>
   void make_logits(state& s, const decoder_weights& target, const execution::cpu::context& exec,
                    matrix_view<const float> hidden) const;
+  template <class Formats>
   void product(state& s, const execution::cpu::context& exec, matrix_view<const float> x,
                std::initializer_list<product_of> outputs) const;
 
@@ -312,8 +318,9 @@ inline feature_drafter::state::state(const feature_drafter& d, int context)
 
 inline feature_drafter::state feature_drafter::make_state(int context_tokens) const { return {*this, context_tokens}; }
 
-inline void feature_drafter::product(state& s, const execution::cpu::context& exec, matrix_view<const float> x,
-                                     std::initializer_list<product_of> outputs) const {
+template <class Formats>
+void feature_drafter::product(state& s, const execution::cpu::context& exec, matrix_view<const float> x,
+                              std::initializer_list<product_of> outputs) const {
   quantization::activation_kinds kinds;
   std::array<quantization::product, 3> products{};
   std::size_t count = 0;
@@ -321,11 +328,13 @@ inline void feature_drafter::product(state& s, const execution::cpu::context& ex
     kinds.add(o.layer->weight.format, exec.set());
     products[count++] = {&o.layer->weight, o.y, o.layer->bias_or_null()};
   }
-  quantization::matmul(exec, quantization::prepare(exec, x, s.product_, kinds), std::span(products.data(), count));
+  quantization::matmul<Formats>(exec, quantization::prepare(exec, x, s.product_, kinds),
+                                std::span(products.data(), count));
 }
 
-inline void feature_drafter::run(state& s, const decoder_weights& target, const execution::cpu::context& exec,
-                                 std::span<const int> tokens, std::span<const int> positions, bool tree) const {
+template <class Formats>
+void feature_drafter::run(state& s, const decoder_weights& target, const execution::cpu::context& exec,
+                          std::span<const int> tokens, std::span<const int> positions, bool tree) const {
   const auto& c = config_;
   const auto n = static_cast<std::ptrdiff_t>(tokens.size()), e = std::ptrdiff_t{c.width};
   const auto feature = s.rows(s.feature_, n), joined = s.rows(s.joined_, n), x = s.rows(s.x_, n);
@@ -357,14 +366,15 @@ inline void feature_drafter::run(state& s, const decoder_weights& target, const 
     case kind::eagle: copy(feature, right); break;
   }
   if (kind_ != kind::eagle3) {
-    product(s, exec, joined, {{&fuse_.layer, x}});
+    product<Formats>(s, exec, joined, {{&fuse_.layer, x}});
     input = x;
     if (!layer_.input_norm.empty()) {
       norm(x, layer_.input_norm, normed);
       input = normed;
     }
   }
-  product(s, exec, input, {{&layer_.query.layer, query}, {&layer_.key.layer, key}, {&layer_.value.layer, value}});
+  product<Formats>(s, exec, input,
+                   {{&layer_.query.layer, query}, {&layer_.key.layer, key}, {&layer_.value.layer, value}});
   layers::rotate(exec, rotary_, turns, c.head_size, query);
   layers::rotate(exec, rotary_, turns, c.head_size, key);
   const int first = s.cache_.length();
@@ -382,23 +392,23 @@ inline void feature_drafter::run(state& s, const decoder_weights& target, const 
     attention::attend(exec, attention::softmax<>(), heads, std::span(&one, 1));
   }
   s.cache_.commit(static_cast<int>(n));
-  product(s, exec, mixed, {{&layer_.output.layer, normed}});
+  product<Formats>(s, exec, mixed, {{&layer_.output.layer, normed}});
   layers::add(exec, x, normed);
   norm(x, layer_.feed_forward_norm, normed);
   quantization::activation_kinds kinds;
   for (const owned_linear* l : {&layer_.gate, &layer_.up}) kinds.add(l->layer.weight.format, exec.set());
-  quantization::matmul(exec, quantization::prepare(exec, normed, s.product_, kinds),
-                       {&layer_.gate.layer.weight, gate, layer_.gate.layer.bias_or_null()},
-                       {&layer_.up.layer.weight, gate, layer_.up.layer.bias_or_null()},
-                       [&exec](matrix_view<const float> g, matrix_view<const float> u, matrix_view<float> out) {
-                         layers::swiglu(exec.set(), g, u, out);
-                       });
-  product(s, exec, gate, {{&layer_.down.layer, normed}});
+  quantization::matmul<Formats>(exec, quantization::prepare(exec, normed, s.product_, kinds),
+                                {&layer_.gate.layer.weight, gate, layer_.gate.layer.bias_or_null()},
+                                {&layer_.up.layer.weight, gate, layer_.up.layer.bias_or_null()},
+                                [&exec](matrix_view<const float> g, matrix_view<const float> u,
+                                        matrix_view<float> out) { layers::swiglu(exec.set(), g, u, out); });
+  product<Formats>(s, exec, gate, {{&layer_.down.layer, normed}});
   layers::add(exec, x, normed);
 }
 
-inline void feature_drafter::make_logits(state& s, const decoder_weights& target, const execution::cpu::context& exec,
-                                         matrix_view<const float> hidden) const {
+template <class Formats>
+void feature_drafter::make_logits(state& s, const decoder_weights& target, const execution::cpu::context& exec,
+                                  matrix_view<const float> hidden) const {
   const auto size = static_cast<std::size_t>(hidden.rows) * static_cast<std::size_t>(vocabulary_);
   if (s.logits_.size() < size) s.logits_.resize(size);
   const matrix_view<float> out(s.logits_.data(), hidden.rows, vocabulary_);
@@ -407,11 +417,12 @@ inline void feature_drafter::make_logits(state& s, const decoder_weights& target
     layers::rms_norm(exec, hidden, final_norm_.data(), config_.norm_epsilon, normed);
     hidden = normed;
   }
-  product(s, exec, hidden, {{kind_ == kind::eagle3 ? &head_.layer : &target.output, out}});
+  product<Formats>(s, exec, hidden, {{kind_ == kind::eagle3 ? &head_.layer : &target.output, out}});
 }
 
-inline void feature_drafter::advance(state& s, const decoder_weights& target, const execution::cpu::context& exec,
-                                     std::span<const int> tokens, matrix_view<const float> states) const {
+template <class Formats>
+void feature_drafter::advance(state& s, const decoder_weights& target, const execution::cpu::context& exec,
+                              std::span<const int> tokens, matrix_view<const float> states) const {
   if (tokens.empty() || states.rows != static_cast<std::ptrdiff_t>(tokens.size()) || states.columns != states_width()) {
     throw error(error_code::invalid_argument, "feature_drafter.advance",
                 std::to_string(tokens.size()) + " tokens, states [" + std::to_string(states.rows) + ", " +
@@ -425,26 +436,27 @@ inline void feature_drafter::advance(state& s, const decoder_weights& target, co
     const auto from = states.middle_rows(done, count);
     const auto feature = s.rows(s.feature_, count);
     if (kind_ == kind::eagle3) {
-      product(s, exec, from, {{&fuse_.layer, feature}});
+      product<Formats>(s, exec, from, {{&fuse_.layer, feature}});
     } else {
       layers::rms_norm(exec, from, target.final_norm.data(), model_.norm_epsilon, feature);
     }
     for (std::ptrdiff_t i = 0; i < count; ++i)
       positions[static_cast<std::size_t>(i)] = s.committed_ + static_cast<int>(i);
     const auto size = static_cast<std::size_t>(count);
-    run(s, target, exec, tokens.subspan(static_cast<std::size_t>(done), size), std::span(positions.data(), size),
-        false);
+    run<Formats>(s, target, exec, tokens.subspan(static_cast<std::size_t>(done), size),
+                 std::span(positions.data(), size), false);
     s.committed_ += static_cast<int>(count);
   }
   std::copy_n(s.rows(s.x_, count).row(count - 1), config_.width, s.hidden_.data());
   s.position_[0] = s.committed_ - 1;
   s.ancestors_[0] = 0;
   s.nodes_ = 1;
-  make_logits(s, target, exec, s.rows(s.hidden_, 1));
+  make_logits<Formats>(s, target, exec, s.rows(s.hidden_, 1));
 }
 
-inline void feature_drafter::expand(state& s, const decoder_weights& target, const execution::cpu::context& exec,
-                                    std::span<const int> tokens, std::span<const int> parents) const {
+template <class Formats>
+void feature_drafter::expand(state& s, const decoder_weights& target, const execution::cpu::context& exec,
+                             std::span<const int> tokens, std::span<const int> parents) const {
   const int count = static_cast<int>(tokens.size());
   if (count == 0 || parents.size() != tokens.size() || s.nodes_ == 0 || s.nodes_ + count > most_nodes) {
     throw error(error_code::invalid_argument, "feature_drafter.expand",
@@ -465,10 +477,11 @@ inline void feature_drafter::expand(state& s, const decoder_weights& target, con
     tree = tree || s.ancestors_[at] != (std::uint64_t{1} << (node - 1) << 1) - 1;
     std::copy_n(hidden.row(parent), config_.width, feature.row(i));
   }
-  run(s, target, exec, tokens, std::span(s.position_).subspan(static_cast<std::size_t>(s.nodes_), tokens.size()), tree);
+  run<Formats>(s, target, exec, tokens,
+               std::span(s.position_).subspan(static_cast<std::size_t>(s.nodes_), tokens.size()), tree);
   const auto x = s.rows(s.x_, count);
   for (int i = 0; i < count; ++i) std::copy_n(x.row(i), config_.width, hidden.row(s.nodes_ + i));
-  make_logits(s, target, exec, hidden.middle_rows(s.nodes_, count));
+  make_logits<Formats>(s, target, exec, hidden.middle_rows(s.nodes_, count));
   s.nodes_ += count;
 }
 

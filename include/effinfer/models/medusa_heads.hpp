@@ -70,7 +70,8 @@ class medusa_heads {
   [[nodiscard]] const std::vector<std::vector<double>>& rank_accuracy() const { return rank_accuracy_; }
 
   /// All heads' logits from one feature (decoder::features of the last token's state). Shapes: feature [1, E]; returns [heads, V],
-  /// valid until the next call with this workspace.
+  /// valid until the next call with this workspace. `Formats`: what its products are compiled for.
+  template <class Formats = quantization::all_formats>
   matrix_view<float> guess(const execution::cpu::context& exec, matrix_view<const float> feature, workspace& w) const {
     const auto e = static_cast<std::size_t>(width_);
     w.r.resize(e);
@@ -83,11 +84,11 @@ class medusa_heads {
       const head& h = heads_[static_cast<std::size_t>(i)];
       std::copy_n(feature.row(0), width_, r.data);
       for (const owned_linear& block : h.blocks) {
-        product(exec, r, block.layer, step, w);
+        product<Formats>(exec, r, block.layer, step, w);
         for (std::size_t k = 0; k < e; ++k) w.step[k] /= 1.0F + std::exp(-w.step[k]);
         layers::add(exec, r, step);
       }
-      product(exec, r, h.output.layer, logits.middle_rows(i, 1), w);
+      product<Formats>(exec, r, h.output.layer, logits.middle_rows(i, 1), w);
     }
     return logits;
   }
@@ -98,9 +99,10 @@ class medusa_heads {
     owned_linear output;
   };
 
+  template <class Formats>
   static void product(const execution::cpu::context& exec, matrix_view<const float> x, const linear_layer& layer,
                       matrix_view<float> y, workspace& w) {
-    quantization::matmul(exec, x, layer.weight, y, w.product, layer.bias_or_null());
+    quantization::matmul<Formats>(exec, x, layer.weight, y, w.product, layer.bias_or_null());
   }
 
   std::vector<head> heads_;
