@@ -15,6 +15,8 @@
 #include <cmath>
 #include <cstring>
 
+namespace linear_tests {
+
 using namespace effinfer;
 using attention::head_layout;
 
@@ -210,3 +212,5 @@ TEST_CASE("views that don't fit are refused before anything is computed") {
       error);
   CHECK(out[0] == -7.0f);
 }
+
+}  // namespace linear_tests

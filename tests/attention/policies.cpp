@@ -16,6 +16,8 @@
 #include <type_traits>
 #include <vector>
 
+namespace policies_tests {
+
 using namespace effinfer;
 using namespace effinfer::attention;
 
@@ -131,3 +133,5 @@ TEST_CASE("the concept takes whole policies only") {
                 std::is_same_v<multi_query<8>, grouped_query<8, 1>>);
   static_assert(policy_of<full, slot::attention> && policy_of<linear<>, slot::attention>);
 }
+
+}  // namespace policies_tests

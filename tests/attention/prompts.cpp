@@ -16,6 +16,8 @@
 #include <limits>
 #include <type_traits>
 
+namespace prompts_tests {
+
 using namespace effinfer;
 using namespace problems;
 
@@ -194,3 +196,5 @@ TEST_CASE("prompts beside other tokens: each gets its own bits; wide heads and o
   CHECK(same(attend(exec, attention::full{}, wide, of_wide, 0, 70, true),
              attend(exec, attention::full{}, wide, of_wide, 0, 70)));
 }
+
+}  // namespace prompts_tests

@@ -21,6 +21,8 @@
 #include <limits>
 #include <span>
 
+namespace softmax_tests {
+
 using namespace effinfer;
 using namespace problems;
 
@@ -292,3 +294,5 @@ TEST_CASE("bad shapes are refused before anything is computed") {
   CHECK(code({4, 2, 32}, 3) == error_code::mismatch);
   CHECK(code({4, 2, 32}, 0) == error_code::io);  // nothing thrown
 }
+
+}  // namespace softmax_tests

@@ -14,6 +14,8 @@
 #include <string_view>
 #include <vector>
 
+namespace config_gguf_tests {
+
 using effinfer::error_code;
 using effinfer::rotary_scaling;
 using namespace effinfer::checkpoint;
@@ -224,3 +226,5 @@ TEST_CASE("gguf configuration: values out of range or of a wrong type") {
   refused(model("llama", "general.architecture").add("general.architecture", 1U), error_code::mismatch,
           "general.architecture");
 }
+
+}  // namespace config_gguf_tests

@@ -10,6 +10,8 @@
 #include <string_view>
 #include <vector>
 
+namespace config_json_tests {
+
 using effinfer::error_code;
 using effinfer::rotary_scaling;
 using namespace effinfer::checkpoint;
@@ -307,3 +309,5 @@ TEST_CASE("config.json: a text cut short anywhere is an error, and so is what is
   expect_error(error_code::limit, {"folder/config.json", "nested deeper than 16"},
                [] { return llama("\"x\": " + std::string(17, '[') + std::string(17, ']')); });
 }
+
+}  // namespace config_json_tests

@@ -15,6 +15,8 @@
 #include <string_view>
 #include <vector>
 
+namespace gguf_tests {
+
 using effinfer::error_code;
 using effinfer::weight_format;
 using namespace effinfer::checkpoint;
@@ -260,3 +262,5 @@ TEST_CASE("gguf: tensors that can't be") {
               little_endian<4>(0xffffffff) + std::string(24, '\0'),
           error_code::malformed, {"tensor w", "4294967295 dimensions"});
 }
+
+}  // namespace gguf_tests

@@ -12,6 +12,8 @@
 #include <string>
 #include <utility>
 
+namespace mapped_file_tests {
+
 using effinfer::error_code;
 using effinfer::checkpoint::is_file;
 using effinfer::checkpoint::is_folder;
@@ -57,3 +59,5 @@ TEST_CASE("what is no regular file is refused, and nothing hangs") {
   CHECK(is_file(folder.link("link", "file")));
   CHECK(mapped_file(folder.path("link")).text() == "x");
 }
+
+}  // namespace mapped_file_tests

@@ -17,6 +17,8 @@
 #include <utility>
 #include <vector>
 
+namespace model_files_tests {
+
 using effinfer::error_code;
 using effinfer::checkpoint::model_files;
 using test::expect_error;
@@ -259,3 +261,5 @@ TEST_CASE("sizes that a bad checkpoint tells are not allocated") {
   folder.write("config.json", text);
   CHECK(test::bytes_allocated_by([&] { return model_files::open(folder.path()); }) < 200'000);
 }
+
+}  // namespace model_files_tests

@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+namespace safetensors_tests {
+
 using effinfer::error_code;
 using effinfer::weight_format;
 using namespace effinfer::checkpoint;
@@ -144,3 +146,5 @@ TEST_CASE("safetensors: tensors that share bytes or a name") {
   refuses(two("w", "[4, 8]"), 8, error_code::malformed, {"tensor w", "twice"});
   CHECK(read(safetensors_file(two("v", "[4, 8]"), "12345678")).size() == 2);
 }
+
+}  // namespace safetensors_tests

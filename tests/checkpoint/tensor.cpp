@@ -9,6 +9,8 @@
 #include <cstddef>
 #include <vector>
 
+namespace tensor_tests {
+
 using effinfer::checkpoint::check_disjoint;
 using effinfer::checkpoint::tensor;
 
@@ -39,3 +41,5 @@ TEST_CASE("disjoint tensors") {
   refused({at("b", 15, 1), at("c", 32, 8), at("a", 0, 16)});
   refused({at("a", 0, 64), at("b", 1, 2), at("c", 63, 1)});
 }
+
+}  // namespace tensor_tests

@@ -15,6 +15,8 @@
 
 #include <effinfer/core/random.hpp>
 
+namespace dtype_tests {
+
 using namespace effinfer;
 
 namespace {
@@ -154,3 +156,5 @@ TEST_CASE("numbers worked out by hand") {
   CHECK(f16(-0.0f).bits == 0x8000);
   CHECK(bf16(-0.0f).bits == 0x8000);
 }
+
+}  // namespace dtype_tests

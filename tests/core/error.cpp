@@ -6,6 +6,8 @@
 
 #include <string>
 
+namespace error_tests {
+
 using effinfer::error;
 using effinfer::error_code;
 
@@ -24,3 +26,5 @@ TEST_CASE("control characters out of a file can neither end a message nor reach 
   CHECK(std::string(e.what()) == "a\\x00b\\x1b[2J\\x7f: caf\xc3\xa9\n\tline\\x0d");
   CHECK(e.where() == "a\0b\x1b[2J\x7f"s);
 }
+
+}  // namespace error_tests

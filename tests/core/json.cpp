@@ -16,6 +16,8 @@
 // After the library's.
 #include "core/own_rapidjson.hpp"
 
+namespace json_tests {
+
 using effinfer::error;
 using effinfer::error_code;
 namespace json = effinfer::json;
@@ -227,3 +229,5 @@ TEST_CASE("the program's RapidJSON after the library's: its settings count") {
   static_assert(!std::is_same_v<rapidjson::Document, json::rapid::Document>);
   static_assert(sizeof(rapidjson::SizeType) == 8 && sizeof(json::rapid::SizeType) == 4);
 }
+
+}  // namespace json_tests

@@ -10,6 +10,8 @@
 #include <set>
 #include <vector>
 
+namespace random_tests {
+
 using namespace effinfer;
 
 TEST_CASE("Philox4x32-10 gives the known answers of Random123") {
@@ -81,3 +83,5 @@ TEST_CASE("a stream is usable at compile time") {
   static_assert(random_stream{3}.uniform(4) != random_stream{3}.uniform(5));
   CHECK(random_stream{3}.uniform(4) == random_stream{3}.uniform(4));
 }
+
+}  // namespace random_tests

@@ -14,6 +14,8 @@
 #error "the library took a setting of the program away"
 #endif
 
+namespace rapidjson_tests {
+
 TEST_CASE("the program's RapidJSON before the library's: settings stay the program's") {
   static_assert(!std::is_same_v<rapidjson::Document, effinfer::json::rapid::Document>);
   static_assert(sizeof(rapidjson::SizeType) == 8 && sizeof(effinfer::json::rapid::SizeType) == 4);
@@ -30,3 +32,5 @@ TEST_CASE("an assertion inside the library's RapidJSON would be an effinfer::err
   const effinfer::json::rapid::Value null;
   CHECK_THROWS_AS(null.Size(), effinfer::error);
 }
+
+}  // namespace rapidjson_tests

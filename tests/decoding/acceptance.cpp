@@ -14,6 +14,8 @@
 
 #include "decoding/reference.hpp"
 
+namespace acceptance_tests {
+
 using namespace effinfer;
 using namespace effinfer::decoding;
 using tokens = std::vector<int>;
@@ -286,3 +288,5 @@ TEST_CASE("typical acceptance is the paper's threshold") {
   CHECK(acceptance::typical{}(temperature{}, sure, {}, tokens{1}, {}, {1}, 0, scratch) == 2);
   CHECK_THROWS_AS(acceptance::typical{.epsilon = -1}.validate(), error);
 }
+
+}  // namespace acceptance_tests

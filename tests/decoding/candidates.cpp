@@ -10,6 +10,8 @@
 
 #include "decoding/reference.hpp"
 
+namespace candidates_tests {
+
 using namespace effinfer;
 using decoding::candidates;
 using decoding::workspace;
@@ -375,3 +377,5 @@ TEST_CASE("AVX2 and AVX-512 draw the same tokens") {
     REQUIRE(left.draw({3}, position) == right.draw({3}, position));
   }
 }
+
+}  // namespace candidates_tests

@@ -15,6 +15,8 @@
 
 #include "decoding/reference.hpp"
 
+namespace chain_tests {
+
 using namespace effinfer;
 using namespace effinfer::decoding;
 
@@ -65,3 +67,5 @@ TEST_CASE("a chain validates each of its rules") {
                        "decoding::min_p.p: 2.000000 is not in [0, 1]", error);
   CHECK_NOTHROW((chain<repetition_penalty, min_p>{}.validate()));
 }
+
+}  // namespace chain_tests

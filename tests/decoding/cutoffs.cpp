@@ -18,6 +18,8 @@
 
 #include "decoding/reference.hpp"
 
+namespace cutoffs_tests {
+
 using namespace effinfer;
 using namespace effinfer::decoding;
 using reference::infinity;
@@ -250,3 +252,5 @@ TEST_CASE("parameters out of range are named") {
   CHECK(where(mirostat{.rate = infinity}) == "decoding::mirostat.rate");
   CHECK(where(mirostat{}).empty());
 }
+
+}  // namespace cutoffs_tests

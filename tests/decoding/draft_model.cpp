@@ -17,6 +17,8 @@
 
 #include "decoding/reference.hpp"
 
+namespace draft_model_tests {
+
 using namespace effinfer;
 using namespace effinfer::decoding;
 using ids = std::vector<int>;
@@ -257,3 +259,5 @@ TEST_CASE("either is the drafter that was chosen") {
   CHECK(run.distributions().rows == 0);
   CHECK_THROWS_AS((two{{draft_model<toy_model>{}}}.validate()), error);
 }
+
+}  // namespace draft_model_tests

@@ -17,6 +17,8 @@
 #include <utility>
 #include <vector>
 
+namespace draft_tree_tests {
+
 namespace ei = effinfer;
 namespace dec = ei::decoding;
 
@@ -286,3 +288,5 @@ TEST_CASE("EAGLE's trees are the likeliest nodes, with the drafter's probabiliti
     CHECK(got == expected);
   }
 }
+
+}  // namespace draft_tree_tests

@@ -8,6 +8,8 @@
 
 #include "decoding/reference.hpp"
 
+namespace frequency_penalty_tests {
+
 using namespace effinfer;
 
 TEST_CASE("a token loses its penalty for each time that it was there") {
@@ -26,3 +28,5 @@ TEST_CASE("a frequency penalty out of range is refused by name") {
                        "decoding::frequency_penalty.ignore_first_tokens: -1 is not in [0, 2147483647]", error);
   CHECK_NOTHROW(decoding::frequency_penalty{.penalty = -2}.validate());
 }
+
+}  // namespace frequency_penalty_tests

@@ -8,6 +8,8 @@
 
 #include "decoding/reference.hpp"
 
+namespace greedy_tests {
+
 using namespace effinfer;
 
 TEST_CASE("greedy takes the likeliest token, of equals the lowest id, whatever the seed") {
@@ -27,3 +29,5 @@ TEST_CASE("greedy as a rule leaves one token") {
   CHECK(reference::kept(logits) == std::vector<int>{1});
   CHECK(logits[1] == 2);
 }
+
+}  // namespace greedy_tests

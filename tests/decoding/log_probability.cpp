@@ -10,6 +10,8 @@
 
 #include "decoding/reference.hpp"
 
+namespace log_probability_tests {
+
 using namespace effinfer;
 using namespace effinfer::decoding;
 using reference::infinity;
@@ -76,3 +78,5 @@ TEST_CASE("what has no answer is an error") {
   CHECK_THROWS_WITH_AS(log_softmax(std::vector<float>{1, 2, 3}, out),
                        "decoding::log_softmax: out: 2 values for 3 logits", error);
 }
+
+}  // namespace log_probability_tests

@@ -10,6 +10,8 @@
 
 #include "decoding/reference.hpp"
 
+namespace min_p_tests {
+
 using namespace effinfer;
 
 TEST_CASE("min_p is temperature, then the tokens near the likeliest, then a draw") {
@@ -56,3 +58,5 @@ TEST_CASE("min_p names the parameter that is out of range, and its value") {
   CHECK(message({.temperature = infinite}) == "decoding::min_p.temperature: inf is not in [0, infinity)");
   CHECK(message({.temperature = not_a_number}) == "decoding::min_p.temperature: nan is not in [0, infinity)");
 }
+
+}  // namespace min_p_tests

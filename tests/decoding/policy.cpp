@@ -8,6 +8,8 @@
 
 #include <vector>
 
+namespace policy_tests {
+
 using namespace effinfer;
 using namespace effinfer::decoding;
 
@@ -65,3 +67,5 @@ TEST_CASE("the smallest policy is one") {
   std::vector<float> logits{1, 2};
   CHECK(first_token{}(logits, {}, {}, 0, scratch) == 0);
 }
+
+}  // namespace policy_tests

@@ -8,6 +8,8 @@
 
 #include "decoding/reference.hpp"
 
+namespace presence_penalty_tests {
+
 using namespace effinfer;
 
 TEST_CASE("a token loses its penalty once, however often it was there") {
@@ -26,3 +28,5 @@ TEST_CASE("a presence penalty out of range is refused by name") {
                        "decoding::presence_penalty.ignore_first_tokens: -1 is not in [0, 2147483647]", error);
   CHECK_NOTHROW(decoding::presence_penalty{.penalty = -2}.validate());
 }
+
+}  // namespace presence_penalty_tests

@@ -7,6 +7,8 @@
 #include <effinfer/core/random.hpp>
 #include <vector>
 
+namespace prompt_lookup_tests {
+
 using namespace effinfer;
 using decoding::prompt_lookup;
 using tokens = std::vector<int>;
@@ -71,3 +73,5 @@ TEST_CASE("shortest_match out of range is refused by name") {
                        "decoding::prompt_lookup.shortest_match: 0 is not in [1, N]", error);
   CHECK_NOTHROW(prompt_lookup<3>{.shortest_match = 3}.validate());
 }
+
+}  // namespace prompt_lookup_tests

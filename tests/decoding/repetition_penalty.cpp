@@ -8,6 +8,8 @@
 
 #include "decoding/reference.hpp"
 
+namespace repetition_penalty_tests {
+
 using namespace effinfer;
 
 TEST_CASE("each token of the history is made less likely, once, whatever its sign") {
@@ -40,3 +42,5 @@ TEST_CASE("a repetition penalty out of range is refused by name") {
                        "decoding::repetition_penalty.ignore_first_tokens: -1 is not in [0, 2147483647]", error);
   CHECK_NOTHROW(decoding::repetition_penalty{}.validate());
 }
+
+}  // namespace repetition_penalty_tests

@@ -18,6 +18,8 @@
 
 #include "decoding/reference.hpp"
 
+namespace sample_tests {
+
 using namespace effinfer;
 using decoding::sample;
 using decoding::workspace;
@@ -140,3 +142,5 @@ TEST_CASE("sample names the parameter that is out of range") {
   CHECK(where({.presence_penalty = reference::infinity}) == "decoding::sample.presence_penalty");
   CHECK(where({.penalties_ignore_first_tokens = -1}) == "decoding::sample.penalties_ignore_first_tokens");
 }
+
+}  // namespace sample_tests

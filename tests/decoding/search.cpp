@@ -13,6 +13,8 @@
 #include <span>
 #include <vector>
 
+namespace search_tests {
+
 namespace ei = effinfer;
 using namespace effinfer::decoding;
 
@@ -177,3 +179,5 @@ TEST_CASE("searches keep what every strategy keeps, and refuse what can't be") {
   refused(contrastive{.k = 0});
   refused(contrastive{.penalty = 2});
 }
+
+}  // namespace search_tests

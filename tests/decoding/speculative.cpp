@@ -14,6 +14,8 @@
 
 #include "decoding/reference.hpp"
 
+namespace speculative_tests {
+
 using namespace effinfer;
 using namespace effinfer::decoding;
 using tokens = std::vector<int>;
@@ -226,3 +228,5 @@ TEST_CASE("as a strategy for one position it is its rule") {
   }
   static_assert(is_speculative<speculative<prompt_lookup<2>>> && !is_speculative<top_p>);
 }
+
+}  // namespace speculative_tests

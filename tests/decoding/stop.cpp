@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+namespace stop_tests {
+
 using namespace effinfer;
 using decoding::stop_matcher;
 
@@ -127,3 +129,5 @@ TEST_CASE("stop tokens") {
   CHECK_FALSE(matcher.is_stop_token(4));
   CHECK_FALSE(stop_matcher{}.is_stop_token(0));
 }
+
+}  // namespace stop_tests

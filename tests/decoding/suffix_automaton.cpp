@@ -18,6 +18,8 @@
 #include <string>
 #include <vector>
 
+namespace suffix_automaton_tests {
+
 using namespace effinfer;
 using namespace effinfer::decoding;
 using tokens = std::vector<int>;
@@ -222,3 +224,5 @@ TEST_CASE("drafts are as long as pays, and stop where they don't") {
   CHECK(measured(0.1) <= 1);
   CHECK(rows_drafted(0.3, 0.1, 0.5, 1000).first * 0.6 < 50 + 0.3 * rows_drafted(0.3, 0.1, 0.5, 1000).first);
 }
+
+}  // namespace suffix_automaton_tests

@@ -10,6 +10,8 @@
 
 #include "decoding/reference.hpp"
 
+namespace temperature_tests {
+
 using namespace effinfer;
 
 TEST_CASE("temperature is the logits divided, then a draw") {
@@ -52,3 +54,5 @@ TEST_CASE("temperature names the parameter that is out of range, and its value")
   CHECK(message({.value = infinite}) == "decoding::temperature.value: inf is not in [0, infinity)");
   CHECK(message({.value = not_a_number}) == "decoding::temperature.value: nan is not in [0, infinity)");
 }
+
+}  // namespace temperature_tests

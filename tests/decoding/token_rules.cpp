@@ -25,6 +25,8 @@
 
 #include "decoding/reference.hpp"
 
+namespace token_rules_tests {
+
 using namespace effinfer;
 using namespace effinfer::decoding;
 using reference::infinity;
@@ -218,3 +220,5 @@ TEST_CASE("rules' parameters out of range are named") {
   CHECK(where([&] { logit_bias{.biases = {{4, 1}}}.apply(logits, {}, scratch); }) == "decoding::logit_bias.biases: id");
   CHECK(where([&] { min_length{.tokens = 1, .ends = {4}}.apply(logits, {}, scratch); }) == "decoding::min_length.ends");
 }
+
+}  // namespace token_rules_tests

@@ -10,6 +10,8 @@
 
 #include "decoding/reference.hpp"
 
+namespace top_k_tests {
+
 using namespace effinfer;
 
 TEST_CASE("top_k is temperature, then the k likeliest, then a draw") {
@@ -54,3 +56,5 @@ TEST_CASE("top_k names the parameter that is out of range, and its value") {
   CHECK(message({.temperature = infinite}) == "decoding::top_k.temperature: inf is not in [0, infinity)");
   CHECK(message({.temperature = not_a_number}) == "decoding::top_k.temperature: nan is not in [0, infinity)");
 }
+
+}  // namespace top_k_tests

@@ -10,6 +10,8 @@
 
 #include "decoding/reference.hpp"
 
+namespace top_p_tests {
+
 using namespace effinfer;
 
 TEST_CASE("top_p is temperature, then the nucleus, then a draw") {
@@ -56,3 +58,5 @@ TEST_CASE("top_p names the parameter that is out of range, and its value") {
   CHECK(message({.temperature = infinite}) == "decoding::top_p.temperature: inf is not in [0, infinity)");
   CHECK(message({.temperature = not_a_number}) == "decoding::top_p.temperature: nan is not in [0, infinity)");
 }
+
+}  // namespace top_p_tests

@@ -13,23 +13,27 @@
 
 #include "decoding/reference.hpp"
 
+namespace workspace_tests {
 namespace {
 std::atomic<long> allocations{0};
 }
+}  // namespace workspace_tests
 
 // Not inlined: g++ then takes the pair malloc, free inside for a mismatch (-Wmismatched-new-delete).
 __attribute__((noinline)) void* operator new(std::size_t bytes) {
-  ++allocations;
+  ++workspace_tests::allocations;
   if (void* p = std::malloc(bytes > 0 ? bytes : 1)) return p;
   throw std::bad_alloc();
 }
 // std::stable_sort asks for its buffer in this form, which the address sanitizer would otherwise answer itself.
 __attribute__((noinline)) void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
-  ++allocations;
+  ++workspace_tests::allocations;
   return std::malloc(bytes > 0 ? bytes : 1);
 }
 __attribute__((noinline)) void operator delete(void* p) noexcept { std::free(p); }
 __attribute__((noinline)) void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+
+namespace workspace_tests {
 
 using namespace effinfer;
 
@@ -70,3 +74,5 @@ TEST_CASE("what a workspace was used for before changes nothing") {
     CHECK(rule(a, history, {2}, i, used) == rule(b, history, {2}, i, fresh));
   }
 }
+
+}  // namespace workspace_tests

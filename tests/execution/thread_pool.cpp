@@ -8,6 +8,8 @@
 #include <thread>
 #include <vector>
 
+namespace thread_pool_tests {
+
 namespace ex = effinfer::execution;
 
 TEST_CASE("each item is worked on once, for any count, grain and number of threads") {
@@ -89,3 +91,5 @@ TEST_CASE("pools come and go") {
     if (i % 2 == 0) pool.parallel_for(10, 1, [](std::ptrdiff_t, std::ptrdiff_t) {});
   }
 }
+
+}  // namespace thread_pool_tests

@@ -14,6 +14,8 @@
 #include <limits>
 #include <vector>
 
+namespace vector_tests {
+
 using namespace effinfer;
 using execution::f32x16;
 using execution::instruction_set;
@@ -284,3 +286,5 @@ TEST_CASE("all sets but the portable agree bit for bit; that within rounding") {
     }
   }
 }
+
+}  // namespace vector_tests

@@ -10,6 +10,8 @@
 #include <string>
 #include <string_view>
 
+namespace gbnf_tests {
+
 using namespace grammar_tests;
 
 namespace {
@@ -150,3 +152,5 @@ TEST_CASE("long chains of rules, each used once") {
   CHECK(matches(g, std::string(20'000, '(') + "a"));
   CHECK(matches(g, "(((x"));
 }
+
+}  // namespace gbnf_tests

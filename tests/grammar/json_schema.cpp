@@ -12,6 +12,8 @@
 #include <string_view>
 #include <vector>
 
+namespace json_schema_tests {
+
 using namespace grammar_tests;
 
 namespace {
@@ -241,3 +243,5 @@ TEST_CASE("a keyword that is not supported is an error that names it and its pla
   }
   refused(expansion + "]}", "", limit);
 }
+
+}  // namespace json_schema_tests

@@ -13,6 +13,8 @@
 #include <thread>
 #include <vector>
 
+namespace masks_tests {
+
 using namespace grammar_tests;
 
 namespace {
@@ -169,3 +171,5 @@ TEST_CASE("text that nests deeper than the limit is refused while it comes") {
   CHECK(m.advance_text(open.substr(0, 500) + std::string(500, ']')));
   CHECK(m.may_end());
 }
+
+}  // namespace masks_tests

@@ -12,6 +12,8 @@
 #include <string_view>
 #include <vector>
 
+namespace random_grammars_tests {
+
 using namespace grammar_tests;
 
 namespace {
@@ -177,3 +179,5 @@ TEST_CASE("random grammars: every text of up to 7 letters, and the mask at every
   CHECK(left_recursive > 20);
   CHECK(taken > 2000);
 }
+
+}  // namespace random_grammars_tests

@@ -13,6 +13,8 @@
 #include <string_view>
 #include <vector>
 
+namespace regular_expression_tests {
+
 using namespace grammar_tests;
 
 namespace {
@@ -192,3 +194,5 @@ TEST_CASE("patterns whose subsets explode are matched without making them all") 
   CHECK(matches(g, "bba" + std::string(40, 'b')));
   CHECK(!matches(g, "bbb" + std::string(40, 'b')));
 }
+
+}  // namespace regular_expression_tests

@@ -10,6 +10,8 @@
 #include <cmath>
 #include <vector>
 
+namespace elementwise_tests {
+
 using namespace effinfer;
 using floats = std::vector<float>;
 
@@ -48,3 +50,5 @@ TEST_CASE("a gate far below zero closes, far above lets through") {
   CHECK(out[3] == 200.0f);
   CHECK(out[4] == 2000.0f);
 }
+
+}  // namespace elementwise_tests

@@ -11,6 +11,8 @@
 #include <cstring>
 #include <vector>
 
+namespace rms_norm_tests {
+
 using namespace effinfer;
 using floats = std::vector<float>;
 
@@ -73,3 +75,5 @@ TEST_CASE("epsilon stands inside the root: a row of zeros gives zeros, a tiny on
   layers::rms_norm(exec, {x.data(), 1, 20}, weight.data(), 1e-5f, {y.data(), 1, 20});
   for (const float v : y) CHECK(v == doctest::Approx(1e-6 / std::sqrt(1e-12 + 1e-5)).epsilon(1e-5));
 }
+
+}  // namespace rms_norm_tests

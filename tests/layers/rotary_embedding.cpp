@@ -17,6 +17,8 @@
 #include <string>
 #include <vector>
 
+namespace rotary_embedding_tests {
+
 using namespace effinfer;
 using floats = std::vector<float>;
 
@@ -159,3 +161,5 @@ TEST_CASE("yarn scales what it turns, dynamic NTK changes beyond the original le
   dynamic.turns(4000, 5000, b.data());
   CHECK(a != b);
 }
+
+}  // namespace rotary_embedding_tests

@@ -15,6 +15,8 @@
 #include <string>
 #include <vector>
 
+namespace drafters_tests {
+
 namespace ei = effinfer;
 
 namespace {
@@ -226,3 +228,5 @@ TEST_CASE("drafters that don't fit are errors that say so") {
     CHECK(code_of([&] { ei::models::exit_maps::load(f.path, m.config(), exec); }) == error_code::mismatch);
   }
 }
+
+}  // namespace drafters_tests

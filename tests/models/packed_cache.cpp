@@ -19,6 +19,8 @@
 #include <string_view>
 #include <vector>
 
+namespace packed_cache_tests {
+
 namespace ei = effinfer;
 namespace fs = std::filesystem;
 using ei::error_code;
@@ -217,3 +219,5 @@ TEST_CASE("the loading stages are told, and each ends") {
   ended.erase(std::unique(ended.begin(), ended.end()), ended.end());
   CHECK(ended == std::vector<std::string>{"packing", "writing", "mapping"});
 }
+
+}  // namespace packed_cache_tests

@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+namespace partial_passes_tests {
+
 namespace ei = effinfer;
 
 namespace {
@@ -191,3 +193,5 @@ TEST_CASE("tokens that leave early give the oracle's numbers, their own and the 
     CHECK(same_bits(ranges.logits(0), logits));
   }
 }
+
+}  // namespace partial_passes_tests

@@ -14,6 +14,8 @@
 #include <thread>
 #include <vector>
 
+namespace session_tests {
+
 namespace ei = effinfer;
 
 namespace {
@@ -444,3 +446,5 @@ TEST_CASE("many sessions of one model in many threads, on one, two and three thr
     for (const auto& result : results) CHECK(same_bits(result, expected));
   }
 }
+
+}  // namespace session_tests

@@ -16,6 +16,8 @@
 #include <string>
 #include <vector>
 
+namespace transformers_tests {
+
 namespace ei = effinfer;
 
 namespace {
@@ -192,3 +194,5 @@ TEST_CASE("GGUF block formats are computed with as stored, at the cost of roundi
     CHECK(ours < 2 * by_rounding + 1e-5);
   }
 }
+
+}  // namespace transformers_tests

@@ -13,6 +13,8 @@
 #include <string>
 #include <vector>
 
+namespace constrained_tests {
+
 namespace ei = effinfer;
 namespace decoding = ei::decoding;
 namespace grammar = ei::decoding::grammar;
@@ -112,3 +114,5 @@ TEST_CASE("the history may go back, and a policy without a grammar or with a for
   CHECK_THROWS_AS(unset{}.validate(), ei::error);
   CHECK_THROWS_AS(ei::pipeline<unset>::load(model).generate("a").text(), ei::error);
 }
+
+}  // namespace constrained_tests

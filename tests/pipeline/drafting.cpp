@@ -22,6 +22,8 @@
 #include <type_traits>
 #include <vector>
 
+namespace drafting_tests {
+
 namespace ei = effinfer;
 
 namespace {
@@ -255,3 +257,5 @@ TEST_CASE("the schedules are the papers'") {
   CHECK(schedule.layers_at(30, 12) == 7);
   CHECK(schedule.layers_at(60, 12) == 4);
 }
+
+}  // namespace drafting_tests

@@ -15,6 +15,8 @@
 #include <thread>
 #include <vector>
 
+namespace generation_tests {
+
 namespace ei = effinfer;
 
 namespace {
@@ -217,3 +219,5 @@ TEST_CASE("a chat goes on in one session") {
   const std::string rest = second.text();
   CHECK(first + rest == llm.generate("First Citizen:\n", {.max_tokens = 25}).text());
 }
+
+}  // namespace generation_tests

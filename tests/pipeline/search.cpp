@@ -24,6 +24,8 @@
 #include <string>
 #include <vector>
 
+namespace search_tests {
+
 namespace ei = effinfer;
 namespace dec = ei::decoding;
 
@@ -389,3 +391,5 @@ TEST_CASE_TEMPLATE("a session becomes another; a fork's scratch memory is its ow
   (void)logits(d, 21);
   CHECK(std::vector<float>(states.row(1), states.row(1) + states.columns) == before);
 }
+
+}  // namespace search_tests

@@ -7,6 +7,8 @@
 #include <fstream>
 #include <iterator>
 
+namespace formats_tests {
+
 using namespace reference;
 
 namespace {
@@ -98,3 +100,5 @@ TEST_CASE("sizes that make no whole blocks are errors") {
   // One panel: 32 scales, and 2 units of 64 columns of 32 rows.
   CHECK(eq::packed_layout({weight_format::int8}, 3, 65).bytes() == 128 + 2 * 64 * 32);
 }
+
+}  // namespace formats_tests

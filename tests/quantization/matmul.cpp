@@ -5,6 +5,8 @@
 
 #include <doctest/doctest.h>
 
+namespace matmul_tests {
+
 using namespace reference;
 
 namespace {
@@ -521,3 +523,5 @@ TEST_CASE("misuse is told before anything is written") {
   CHECK(y == std::vector<float>(3, 5.0f));
   CHECK(eq::matmul_workspace_bytes<eq::formats<eq::format::f32, eq::format::f16>>(100, 100) == 0);
 }
+
+}  // namespace matmul_tests

@@ -8,6 +8,8 @@
 
 #include <doctest/doctest.h>
 
+namespace pack_tests {
+
 using namespace reference;
 using eq::matrix_use;
 
@@ -186,3 +188,5 @@ TEST_CASE("what each policy does with a matrix") {
                 eq::quantization_policy<int4>);
   static_assert(!eq::quantization_policy<int>);
 }
+
+}  // namespace pack_tests

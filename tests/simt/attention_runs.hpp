@@ -2,6 +2,7 @@
 // What the tests of attention kernels share: random sequences, kernels started on the host context, results against the oracle.
 
 #include "simt/host.hpp"
+#include "simt/numbers.hpp"
 
 #include <effinfer/attention/cuda/softmax.hpp>
 #include <effinfer/attention/policy.hpp>
@@ -21,27 +22,6 @@
 namespace simt_host {
 
 namespace ei = effinfer;
-
-inline constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
-
-/// Half a unit in the last place of T, relative.
-template <class T>
-inline constexpr double rounding = std::is_same_v<T, ei::bf16>  ? 0x1p-8
-                                   : std::is_same_v<T, ei::f16> ? 0x1p-11
-                                                                : 0x1p-23;
-
-template <class T>
-std::vector<T> as(const std::vector<float>& from) {
-  std::vector<T> to;
-  for (const float x : from) to.push_back(T(x));
-  return to;
-}
-template <class T>
-std::vector<float> floats(const std::vector<T>& from) {
-  std::vector<float> to;
-  for (const T x : from) to.push_back(static_cast<float>(x));
-  return to;
-}
 
 /// One sequence: S keys and values [S, K*D], and queries [T, H*D] and outputs of its last T tokens.
 template <class T>

@@ -24,6 +24,8 @@
 #include <type_traits>
 #include <vector>
 
+namespace caches_tests {
+
 using namespace simt_host;
 using ei::bf16;
 using ei::f16;
@@ -296,3 +298,5 @@ TEST_CASE("rows of int8 may begin at any multiple of four bytes, and of pages at
   CHECK(p.has_aligned_rows(1, 16));
   CHECK(!p.has_aligned_rows(2, 16));
 }
+
+}  // namespace caches_tests

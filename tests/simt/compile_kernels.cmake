@@ -1,17 +1,13 @@
-# Compiles the CUDA kernels of a file for an architecture (or several, 80,90a) and says what each takes; a kernel that spills registers fails, as
-# does one whose warpgroup instructions the assembler makes wait for each other, or whose distribution of registers it ignores.
+# Compiles the CUDA kernels of a file for an architecture and says what they take; a kernel that spills registers fails, as does
+# one whose warpgroup instructions the assembler makes wait for each other, or whose distribution of registers it ignores. Without
+# -O3, which nvcc passes on to the host's compiler: kernels are always optimized, and what is for the host isn't run.
 #   cmake -D NVCC=nvcc -D ARCHITECTURE=90a -D INCLUDE=include -D SOURCE=instantiations.cu -D OUTPUT=folder -P compile_kernels.cmake
 
 cmake_path(GET SOURCE STEM kernels_of)
-string(REPLACE "," ";" architectures "${ARCHITECTURE}")
-set(code "")
-foreach(one IN LISTS architectures)
-  list(APPEND code -gencode arch=compute_${one},code=sm_${one})
-endforeach()
 string(TIMESTAMP began "%s")
 execute_process(
-  COMMAND ${NVCC} -std=c++20 -O3 --expt-relaxed-constexpr -Werror cross-execution-space-call -Werror all-warnings
-          ${code} -Xptxas -v -I ${INCLUDE} -c ${SOURCE}
+  COMMAND ${NVCC} -std=c++20 --expt-relaxed-constexpr -Werror cross-execution-space-call -Werror all-warnings
+          -gencode arch=compute_${ARCHITECTURE},code=sm_${ARCHITECTURE} -Xptxas -v -I ${INCLUDE} -c ${SOURCE}
           -o ${OUTPUT}/${kernels_of}_${ARCHITECTURE}.o
   RESULT_VARIABLE status ERROR_VARIABLE report OUTPUT_VARIABLE report)
 string(TIMESTAMP ended "%s")

@@ -24,6 +24,8 @@
 #include <type_traits>
 #include <vector>
 
+namespace decoder_tests {
+
 namespace ei = effinfer;
 using ei::bf16;
 using ei::f16;
@@ -387,3 +389,5 @@ TEST_CASE("int4 groups: no further than rounding to the nearest of the whole ran
     CHECK(!cuda::encode_int4_group(exact.data(), 32, codes.data(), group));
   }
 }
+
+}  // namespace decoder_tests

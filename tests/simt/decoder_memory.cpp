@@ -22,6 +22,8 @@
 #include <type_traits>
 #include <vector>
 
+namespace decoder_memory_tests {
+
 namespace ei = effinfer;
 namespace kv = ei::kv_cache;
 using ei::bf16;
@@ -260,3 +262,5 @@ TEST_CASE_TEMPLATE("memory is counted exactly, and steps are graphs", Model, on_
     CHECK(session.position() == 4);
   }
 }
+
+}  // namespace decoder_memory_tests

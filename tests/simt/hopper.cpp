@@ -15,6 +15,8 @@
 #include <type_traits>
 #include <vector>
 
+namespace hopper_tests {
+
 using namespace simt_host;
 using effinfer::bf16;
 using effinfer::f16;
@@ -317,16 +319,19 @@ struct faulty : context {
 
 }  // namespace
 
+}  // namespace hopper_tests
+
 namespace effinfer::inline v0::execution::simt {
 
 /// Barriers of prefill_wgmma: 0, 1 say that keys are there, 2, 3 values, 4 to 7 that there is room.
-template <fault F>
-class hopper<faulty<F>> : public hopper<simt_host::context> {
+template <hopper_tests::fault F>
+class hopper<hopper_tests::faulty<F>> : public hopper<simt_host::context> {
+  using fault = hopper_tests::fault;
   using right = hopper<simt_host::context>;
 
  public:
-  explicit hopper(faulty<F>& t) : right(t) {}
-  void wait(const shared_array<mbarrier>& b, int i, int parity) {
+  explicit hopper(hopper_tests::faulty<F>& t) : right(t) {}
+  void wait(const simt_host::shared_array<mbarrier>& b, int i, int parity) {
     const fault of = i < 2 ? fault::keys : i < 4 ? fault::values : fault::room;
     if (F != of) right::wait(b, i, F == fault::parity && i < 4 ? parity ^ 1 : parity);
   }
@@ -342,7 +347,7 @@ class hopper<faulty<F>> : public hopper<simt_host::context> {
     if constexpr (F != fault::async_fence) right::fence_async();
   }
   using right::arrive;
-  void arrive(const shared_array<mbarrier>& b, int i) {
+  void arrive(const simt_host::shared_array<mbarrier>& b, int i) {
     // Room is told of twice as early: by warps that other warps' products still read for.
     right::arrive(b, i);
     if (F == fault::arrival && i >= 4) right::arrive(b, i);
@@ -350,6 +355,8 @@ class hopper<faulty<F>> : public hopper<simt_host::context> {
 };
 
 }  // namespace effinfer::inline v0::execution::simt
+
+namespace hopper_tests {
 
 namespace {
 
@@ -392,3 +399,5 @@ TEST_CASE("what prefill_wgmma could forget is found") {
     CHECK_FALSE(accused_prefill<fault::arrival>(with_maps).empty());
   }
 }
+
+}  // namespace hopper_tests

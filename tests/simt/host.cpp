@@ -14,6 +14,8 @@
 #include <type_traits>
 #include <vector>
 
+namespace host_tests {
+
 using namespace simt_host;
 using effinfer::bf16;
 using effinfer::f16;
@@ -363,3 +365,5 @@ TEST_CASE("rms_norm awaits the kernels before it before it reads or writes what 
   CHECK(x == std::vector<float>(515, 4));
   CHECK(out == std::vector<float>(515, 2));
 }
+
+}  // namespace host_tests

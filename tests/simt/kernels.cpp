@@ -30,6 +30,8 @@
 #include <utility>
 #include <vector>
 
+namespace kernels_tests {
+
 namespace ei = effinfer;
 using namespace simt_host;
 using ei::bf16;
@@ -404,3 +406,5 @@ TEST_CASE("what decode can't do is said by its plan") {
   s.cache = cache::of_rows(rows.data(), rows.data(), 1, 64, 0);
   CHECK(refused({1, 1, 64, 1}, ei::error_code::invalid_argument));
 }
+
+}  // namespace kernels_tests

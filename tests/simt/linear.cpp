@@ -17,6 +17,8 @@
 #include <type_traits>
 #include <vector>
 
+namespace linear_tests {
+
 using namespace simt_host;
 using ei::bf16;
 using ei::f16;
@@ -252,3 +254,5 @@ TEST_CASE("what linear attention can't do is said by its plan") {
   using kernel = cuda::linear_recurrent<mixer_type, bf16, 128>;
   CHECK_THROWS_AS(kernel::plan({{}, {2, 1, 64, 1}, nullptr, {1, 0}, nullptr}), ei::error);
 }
+
+}  // namespace linear_tests

@@ -16,6 +16,8 @@
 #include <memory>
 #include <vector>
 
+namespace pages_tests {
+
 namespace ei = effinfer;
 namespace kv = ei::kv_cache;
 
@@ -118,3 +120,5 @@ TEST_CASE("copies share the blocks of a common pool until one of them writes, as
   CHECK(code_of([&] { second.there.load(saved); }) == ei::error_code::malformed);
   CHECK(code_of([&] { pages(pool, 100).load(saved); }) == ei::error_code::mismatch);
 }
+
+}  // namespace pages_tests

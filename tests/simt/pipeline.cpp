@@ -27,6 +27,8 @@
 #include <string_view>
 #include <vector>
 
+namespace pipeline_tests {
+
 namespace ei = effinfer;
 using simt_host::device_counts;
 using host = simt_host::on_host<ei::bf16, 32>;
@@ -197,3 +199,5 @@ TEST_CASE("early exit and contrastive search on a device choose what they choose
   const auto wanted = continued(searched, other, {.max_tokens = most_tokens});
   CHECK(continued(load<dec::contrastive>(), other, {.max_tokens = most_tokens}) == wanted);
 }
+
+}  // namespace pipeline_tests

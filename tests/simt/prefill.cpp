@@ -21,6 +21,8 @@
 #include <utility>
 #include <vector>
 
+namespace prefill_tests {
+
 using namespace simt_host;
 using ei::bf16;
 using ei::f16;
@@ -176,3 +178,5 @@ TEST_CASE("what prefill can't do is said by its plan") {
   CHECK_THROWS_AS(kernel::plan({full{}, h, nullptr, {1, 1, 0}}), ei::error);
   CHECK(kernel::plan({full{}, layout(2, 2, 128), nullptr, {1, 3, 0}}).blocks == 3);
 }
+
+}  // namespace prefill_tests

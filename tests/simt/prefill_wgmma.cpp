@@ -18,6 +18,8 @@
 #include <utility>
 #include <vector>
 
+namespace prefill_wgmma_tests {
+
 using namespace simt_host;
 using ei::bf16;
 using ei::f16;
@@ -204,3 +206,5 @@ TEST_CASE("the plan tells which form of prefill a call gets") {
   CHECK_THROWS_AS((void)first::plan({full{}, layout(2, 2, 128), nullptr, {1, 3, 0, cuda::prefill_form::wgmma}}),
                   ei::error);
 }
+
+}  // namespace prefill_wgmma_tests

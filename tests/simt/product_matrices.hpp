@@ -3,6 +3,7 @@
 
 #include "quantization/reference.hpp"
 #include "simt/host.hpp"
+#include "simt/numbers.hpp"
 
 #include <effinfer/quantization/cuda/block_weights.hpp>
 #include <effinfer/quantization/cuda/pack.hpp>
@@ -30,18 +31,6 @@ using namespace simt_host;
 using ei::bf16;
 using ei::f16;
 using ei::testing::numbers;
-
-constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
-
-template <class T>
-constexpr double rounding = std::is_same_v<T, bf16> ? 0x1p-8 : 0x1p-11;
-
-template <class T>
-std::vector<T> as(const std::vector<float>& from) {
-  std::vector<T> to;
-  for (const float x : from) to.push_back(T(x));
-  return to;
-}
 
 constexpr thread_order orders[] = {thread_order::forward, thread_order::reverse, thread_order::shuffled};
 

@@ -27,6 +27,8 @@
 #include <type_traits>
 #include <vector>
 
+namespace products_tests {
+
 using namespace product_matrices;
 
 namespace {
@@ -577,3 +579,5 @@ TEST_CASE("a product of 8-bit fragments is the product of the matrices") {
   });
 }
 #endif
+
+}  // namespace products_tests

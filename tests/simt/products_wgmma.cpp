@@ -18,6 +18,8 @@
 #include <type_traits>
 #include <vector>
 
+namespace products_wgmma_tests {
+
 using namespace product_matrices;
 
 namespace {
@@ -141,3 +143,5 @@ TEST_CASE_TEMPLATE("products by wgmma: GGUF blocks", T, bf16, f16) {
     });
   }
 }
+
+}  // namespace products_wgmma_tests

@@ -18,6 +18,8 @@
 #include <type_traits>
 #include <vector>
 
+namespace sampling_tests {
+
 namespace ei = effinfer;
 namespace decoding = ei::decoding;
 using namespace simt_host;
@@ -200,3 +202,5 @@ TEST_CASE("atomic additions to shared memory need barriers around them, not betw
   CHECK_THROWS_AS(run(l, [](auto& t) { t.atomic_add(t.template shared<int>(2), 0, 1); }), simt_error);
 }
 #endif
+
+}  // namespace sampling_tests

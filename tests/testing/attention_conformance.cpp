@@ -12,6 +12,8 @@
 #include <algorithm>
 #include <string>
 
+namespace attention_conformance_tests {
+
 using namespace effinfer;
 using attention::position;
 using testing::check_attention;
@@ -108,3 +110,5 @@ TEST_CASE("planted bugs are found") {
   CHECK(finds(two_minds{}, "differs from double precision"));
   CHECK(finds(depends_on_tile{}, "other bits"));
 }
+
+}  // namespace attention_conformance_tests

@@ -26,6 +26,8 @@
 #include <cmath>
 #include <vector>
 
+namespace decoding_conformance_tests {
+
 using namespace effinfer;
 using namespace effinfer::decoding;
 using testing::violations_of_drafter;
@@ -136,3 +138,5 @@ TEST_CASE("what breaks a promise is found and said") {
   CHECK(says(violations_of_rule(broken{3}), "became NaN"));
   CHECK(says(violations_of_drafter(broken{}), "6 tokens were drafted where 5 may be"));
 }
+
+}  // namespace decoding_conformance_tests

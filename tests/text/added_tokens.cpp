@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+namespace added_tokens_tests {
+
 namespace text = effinfer::text;
 
 namespace {
@@ -53,3 +55,5 @@ TEST_CASE("flags") {
   CHECK(run(tokens, "a <R> \n b") == list{"a ", "[4:<R> \n ]", "b"});
   CHECK(run(tokens, "<R>  <L>") == list{"[4:<R>  ]", "[3:<L>]"});
 }
+
+}  // namespace added_tokens_tests

@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+namespace bpe_tests {
+
 namespace text = effinfer::text;
 
 namespace {
@@ -181,3 +183,5 @@ TEST_CASE("a vocabulary keeps ids and texts apart") {
   CHECK(tokens.text(-1).empty());
   CHECK_FALSE(tokens.has(1 << 30));
 }
+
+}  // namespace bpe_tests

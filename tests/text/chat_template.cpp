@@ -15,6 +15,8 @@
 #include <utility>
 #include <vector>
 
+namespace chat_template_tests {
+
 namespace text = effinfer::text;
 namespace jinja = effinfer::text::jinja;
 namespace json = effinfer::json;
@@ -262,3 +264,5 @@ TEST_CASE("chat template: the shipped models have one") {
         "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nWho art thou?<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\n\n");
 }
+
+}  // namespace chat_template_tests

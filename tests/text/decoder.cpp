@@ -10,6 +10,8 @@
 #include <string_view>
 #include <vector>
 
+namespace decoder_tests {
+
 namespace text = effinfer::text;
 namespace decoders = effinfer::text::decoders;
 
@@ -111,3 +113,5 @@ TEST_CASE("the bytes of a token") {
   CHECK_FALSE(text::byte_of_fallback("<0xG0>").has_value());
   CHECK_FALSE(text::byte_of_fallback("<0x00").has_value());
 }
+
+}  // namespace decoder_tests

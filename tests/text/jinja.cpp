@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+namespace jinja_tests {
+
 namespace text = effinfer::text;
 namespace jinja = effinfer::text::jinja;
 using effinfer::error;
@@ -245,3 +247,5 @@ TEST_CASE("jinja: a time is told in English, and only if it was given") {
     CHECK(std::string(e.what()).find("gave no time") != std::string::npos);
   }
 }
+
+}  // namespace jinja_tests

@@ -6,6 +6,8 @@
 
 #include <string>
 
+namespace normalizer_tests {
+
 namespace text = effinfer::text;
 namespace normalizers = effinfer::text::normalizers;
 
@@ -56,3 +58,5 @@ TEST_CASE("text from further on stays from further on") {
   CHECK(t.text == "\u2581a\u2581b");
   CHECK(t.front == 0);
 }
+
+}  // namespace normalizer_tests

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+namespace pre_tokenizer_tests {
+
 namespace text = effinfer::text;
 namespace pre_tokenizers = effinfer::text::pre_tokenizers;
 using text::split_behavior;
@@ -77,3 +79,5 @@ TEST_CASE("byte level, with bytes kept and written") {
   CHECK(run({}, "as it is") == list{"as it is"});
   CHECK(run({pre_tokenizers::words{}}, "").empty());
 }
+
+}  // namespace pre_tokenizer_tests

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+namespace regex_tests {
+
 namespace text = effinfer::text;
 
 namespace {
@@ -102,3 +104,5 @@ TEST_CASE("a run of half a million characters is no matter, and a pattern that t
     CHECK(e.code() == effinfer::error_code::limit);
   }
 }
+
+}  // namespace regex_tests

@@ -12,6 +12,8 @@
 #include <thread>
 #include <vector>
 
+namespace tokenizer_tests {
+
 namespace text = effinfer::text;
 namespace json = effinfer::json;
 
@@ -75,3 +77,5 @@ TEST_CASE("a copy outlives the original") {
   original.reset();
   CHECK(copy.encode("hello") == ids);
 }
+
+}  // namespace tokenizer_tests

@@ -16,6 +16,8 @@
 #include <string>
 #include <vector>
 
+namespace tokenizer_gguf_tests {
+
 namespace text = effinfer::text;
 
 namespace {
@@ -258,3 +260,5 @@ TEST_CASE("every splitting that is known compiles") {
     for (const std::string_view pattern : split.patterns) CHECK_NOTHROW(text::regex(pattern, "table"));
   }
 }
+
+}  // namespace tokenizer_gguf_tests

@@ -13,6 +13,8 @@
 #include <string>
 #include <vector>
 
+namespace tokenizer_json_tests {
+
 namespace text = effinfer::text;
 namespace json = effinfer::json;
 
@@ -263,3 +265,5 @@ TEST_CASE("damaged files end in typed errors") {
     CHECK(e.code() == io);
   }
 }
+
+}  // namespace tokenizer_json_tests

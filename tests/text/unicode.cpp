@@ -8,6 +8,8 @@
 #include <set>
 #include <string>
 
+namespace unicode_tests {
+
 namespace text = effinfer::text;
 
 TEST_CASE("classes") {
@@ -70,3 +72,5 @@ TEST_CASE("the byte alphabet is one to one") {
   CHECK_FALSE(text::bytes_of_byte_level("a b").has_value());
   CHECK_FALSE(text::bytes_of_byte_level("\u4E00").has_value());
 }
+
+}  // namespace unicode_tests

@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+namespace utf8_tests {
+
 namespace text = effinfer::text;
 
 namespace {
@@ -90,3 +92,5 @@ TEST_CASE("the assembler replaces maximal subparts, as the Unicode Standard's ta
   by_byte.finish(out);
   CHECK(out == "\uFFFD\uFFFD\uFFFD");
 }
+
+}  // namespace utf8_tests
