@@ -1,19 +1,28 @@
 #!/bin/sh
-# check_pair.sh COMPILER FILE INCLUDE_FOLDER: the good half of FILE compiles; the bad half doesn't, and the first error
-# that the compiler prints contains the text of the file's first line, "// expect: text".
+# check_pair.sh COMPILER INCLUDE_FOLDER PRECOMPILED FILE: the good half of FILE compiles; the bad half doesn't, and the first
+# error that the compiler prints contains the text of the file's first line, "// expect: text".
+#
+# check_pair.sh COMPILER INCLUDE_FOLDER PRECOMPILED: makes PRECOMPILED.gch of the whole library, so that it is read once and
+# not for both halves of every pair.
 set -u
-compiler=$1 file=$2 include=$3
+compiler=$1 include=$2 precompiled=$3 file=${4:-}
 LC_ALL=C
 export LC_ALL
+flags="-std=c++20 -pthread -I $include"
+
+if [ -z "$file" ]; then
+  exec "$compiler" $flags -w -x c++-header "$include/effinfer/effinfer.hpp" -o "$precompiled.gch"
+fi
 
 expected=$(sed -n '1s|^// expect: ||p' "$file")
 if [ -z "$expected" ]; then
   echo "$file: the first line must read '// expect: <text of the error>'" >&2
   exit 1
 fi
+grep -q '^#include <effinfer/effinfer.hpp>' "$file" && flags="$flags -include $precompiled"
 
 compile() {
-  "$compiler" -std=c++20 -pthread -fsyntax-only -I "$include" "$@" "$file" 2>&1
+  "$compiler" $flags -fsyntax-only "$@" "$file" 2>&1
 }
 
 if ! output=$(compile); then
