@@ -6,9 +6,9 @@
 #
 # The parts, each a CMake preset that also runs by itself (cmake --workflow --preset tests):
 #   tests    every test program; headers alone, compile errors, outside programs, formatting, linting
-#   address  every test program again, with clang and the address and undefined-behaviour sanitizers
+#   address  every test program again, with clang and the address and undefined-behaviour sanitizers; and each parser of
+#            untrusted bytes fuzzed for ten seconds
 #   thread   those that run threads, with the thread sanitizer
-#   fuzz     each parser of untrusted bytes, for ten seconds
 #   aarch64  what an instruction set could change, for Arm under qemu: with all extensions, and without any
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -81,7 +81,6 @@ else
   part tests all
   part address all
   part thread threaded_tests
-  part fuzz all
 fi
 if $other_architecture; then
   part aarch64 kernel_tests
