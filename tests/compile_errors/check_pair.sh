@@ -29,7 +29,7 @@ if ! output=$(compile); then
   printf '%s: the good half does not compile:\n%s\n' "$file" "$output" >&2
   exit 1
 fi
-if output=$(compile -DEFFINFER_BAD); then
+if output=$(compile -DEFFINFER_BAD -Wfatal-errors); then # the first is the one that counts
   echo "$file: the bad half compiles" >&2
   exit 1
 fi
