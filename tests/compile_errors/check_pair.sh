@@ -8,10 +8,8 @@ set -u
 compiler=$1 include=$2 precompiled=$3 file=${4:-}
 LC_ALL=C
 export LC_ALL
-flags="-std=c++20 -pthread -I $include"
-
 if [ -z "$file" ]; then
-  exec "$compiler" $flags -w -x c++-header "$include/effinfer/effinfer.hpp" -o "$precompiled.gch"
+  exec "$compiler" -std=c++20 -pthread -w -I "$include" -x c++-header "$include/effinfer/effinfer.hpp" -o "$precompiled.gch"
 fi
 
 expected=$(sed -n '1s|^// expect: ||p' "$file")
@@ -19,10 +17,10 @@ if [ -z "$expected" ]; then
   echo "$file: the first line must read '// expect: <text of the error>'" >&2
   exit 1
 fi
-grep -q '^#include <effinfer/effinfer.hpp>' "$file" && flags="$flags -include $precompiled"
 
 compile() {
-  "$compiler" $flags -fsyntax-only "$@" "$file" 2>&1
+  grep -q '^#include <effinfer/effinfer.hpp>' "$file" && set -- -include "$precompiled" "$@"
+  "$compiler" -std=c++20 -pthread -fsyntax-only -I "$include" "$@" "$file" 2>&1
 }
 
 if ! output=$(compile); then

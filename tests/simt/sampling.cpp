@@ -1,6 +1,7 @@
 // The sampling kernel on the host context: the tokens of decoding::sample, for the same seeds.
 
 #include "simt/host.hpp"
+#include "simt/numbers.hpp"
 
 #include <effinfer/core/dtype.hpp>
 #include <effinfer/decoding/cuda/sample.hpp>
@@ -27,7 +28,6 @@ using namespace simt_host;
 namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
-constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
 
 /// Normal deviates times `spread` (Box and Muller 1958).
 std::vector<float> logits(std::size_t count, std::uint64_t seed, float spread) {

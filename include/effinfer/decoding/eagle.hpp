@@ -36,6 +36,7 @@ inline std::vector<token_probability> best_guesses(const feature_draft& d, int i
 }  // namespace detail
 
 /// A tree of a given shape. Source: Li et al., "EAGLE" (2024), section 4.1.
+/// `Formats`: as feature_drafter::expand has them.
 /// Errors: `invalid_argument` (nodes with children above feature_drafter::most_nodes - 1).
 template <class Formats = quantization::all_formats>
 draft_tree grow_static(const feature_draft& d, const tree_shape& shape) {
@@ -79,6 +80,7 @@ draft_tree grow_static(const feature_draft& d, const tree_shape& shape) {
 /// while the nodes that it goes on from are worth one together, and nodes that are worth a row.
 ///
 /// Source: Li et al., "EAGLE-2" (2024), sections 4.1 (expansion) and 4.2 (reranking).
+/// `Formats`: as feature_drafter::expand has them.
 /// Errors: `invalid_argument` ((depth - 1) * top_k at or above feature_drafter::most_nodes).
 template <class Formats = quantization::all_formats>
 draft_tree grow_dynamic(const feature_draft& d, int depth, int top_k, int total, const paying_guesses* pays = nullptr) {

@@ -99,7 +99,8 @@ class feature_drafter {
                std::span<const int> tokens, matrix_view<const float> states) const;
   /// Adds a node for each token, behind node parents[i] of this draft. Nodes are numbered on: the first is `nodes()`.
   ///
-  /// Shapes: both [T], 1 <= T. Errors: `invalid_argument` (a parent that isn't there, more than most_nodes in all).
+  /// `Formats`: as above. Shapes: both [T], 1 <= T. Errors: `invalid_argument` (a parent that isn't there, more than most_nodes in
+  /// all).
   template <class Formats = quantization::all_formats>
   void expand(state& s, const decoder_weights& target, const execution::cpu::context& exec, std::span<const int> tokens,
               std::span<const int> parents) const;
