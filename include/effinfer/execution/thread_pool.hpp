@@ -91,8 +91,9 @@ class thread_pool {
       // About 20 us of spinning: longer than the serial gaps of a decode step, shorter than a time slice.
       for (int spin = 0; spin < 4000 && generation_.load(std::memory_order_acquire) == seen; ++spin) pause();
       generation_.wait(seen, std::memory_order_acquire);
-      if (stopping_.load(std::memory_order_acquire)) return;
+      // In this order: stop() counts up last, and what it has counted must not be waited for.
       seen = generation_.load(std::memory_order_acquire);
+      if (stopping_.load(std::memory_order_acquire)) return;
       std::uint32_t gate = gate_.load(std::memory_order_relaxed);
       while ((gate & open) != 0) {
         if (!gate_.compare_exchange_weak(gate, gate + one_inside, std::memory_order_acquire, std::memory_order_relaxed))

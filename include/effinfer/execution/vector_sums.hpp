@@ -46,12 +46,14 @@ EFFINFER_ALWAYS_INLINE void sums(const f32x16<Set> (&v)[4], float* out) {
 
 namespace detail {
 /// Four lanes each of a, b, c, d.
-template <class Vector>
-EFFINFER_ALWAYS_INLINE void four_lanes_each(const Vector& a, const Vector& b, const Vector& c, const Vector& d,
-                                            Vector& r) {
-  const Vector ab = __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+template <class Register>
+EFFINFER_ALWAYS_INLINE void four_lanes_each(const typename Register::vector& a, const typename Register::vector& b,
+                                            const typename Register::vector& c, const typename Register::vector& d,
+                                            typename Register::vector& r) {
+  using vector = typename Register::vector;
+  const vector ab = __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
                     __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
-  const Vector cd = __builtin_shufflevector(c, d, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+  const vector cd = __builtin_shufflevector(c, d, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
                     __builtin_shufflevector(c, d, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
   r = __builtin_shufflevector(ab, cd, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
       __builtin_shufflevector(ab, cd, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
@@ -62,14 +64,15 @@ EFFINFER_ALWAYS_INLINE void four_lanes_each(const Vector& a, const Vector& b, co
 template <instruction_set Set>
   requires(Set == instruction_set::avx512)
 EFFINFER_ALWAYS_INLINE void sums(const f32x16<Set> (&v)[16], float* out) {
-  using vector = typename detail::f32_register<Set, 16>::vector;
+  using one = detail::f32_register<Set, 16>;
+  using vector = typename one::vector;
   // Of the vectors p, p + 4, p + 8, p + 12, so that the last steps leave the sums in order. No loop: at -O2 it would put all of
   // them into memory.
   vector w0, w1, w2, w3;
-  detail::four_lanes_each(v[0].lanes.v, v[4].lanes.v, v[8].lanes.v, v[12].lanes.v, w0);
-  detail::four_lanes_each(v[1].lanes.v, v[5].lanes.v, v[9].lanes.v, v[13].lanes.v, w1);
-  detail::four_lanes_each(v[2].lanes.v, v[6].lanes.v, v[10].lanes.v, v[14].lanes.v, w2);
-  detail::four_lanes_each(v[3].lanes.v, v[7].lanes.v, v[11].lanes.v, v[15].lanes.v, w3);
+  detail::four_lanes_each<one>(v[0].lanes.v, v[4].lanes.v, v[8].lanes.v, v[12].lanes.v, w0);
+  detail::four_lanes_each<one>(v[1].lanes.v, v[5].lanes.v, v[9].lanes.v, v[13].lanes.v, w1);
+  detail::four_lanes_each<one>(v[2].lanes.v, v[6].lanes.v, v[10].lanes.v, v[14].lanes.v, w2);
+  detail::four_lanes_each<one>(v[3].lanes.v, v[7].lanes.v, v[11].lanes.v, v[15].lanes.v, w3);
   const vector x = __builtin_shufflevector(w0, w1, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
                    __builtin_shufflevector(w0, w1, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
   const vector y = __builtin_shufflevector(w2, w3, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +

@@ -41,7 +41,8 @@ struct code_group {
   static constexpr int lanes = 64 / registers;
   bytes_of<lanes> part[registers];
 
-  /// The 64 bytes at p, each register of them changed by f(register, its offset).
+  /// The 64 bytes at p, each register of them changed by f.change<lanes>(register, its offset): not a deduced type, whose
+  /// alignment would be another than the register's (vector_register.hpp).
   template <class F>
   EFFINFER_ALWAYS_INLINE void load(const std::byte* p, const F& f) {
     apply<0>(p, f);
@@ -58,20 +59,20 @@ struct code_group {
   template <int I, class F>
   EFFINFER_ALWAYS_INLINE void apply(const std::byte* p, const F& f) {
     load_bytes<lanes>(part[I], p + I * lanes);
-    f(part[I], I * lanes);
+    f.template change<lanes>(part[I], I * lanes);
     if constexpr (I + 1 < registers) apply<I + 1>(p, f);
   }
 };
 
 // What is done to the bytes on their way into registers. Structs, as lambdas don't take on a caller's instruction set.
 struct as_they_are {
-  template <class V>
-  EFFINFER_ALWAYS_INLINE void operator()(V&, int) const {}
+  template <int Lanes>
+  EFFINFER_ALWAYS_INLINE void change(bytes_of<Lanes>&, int) const {}
 };
 template <int Shift>
 struct nibbles {
-  template <class V>
-  EFFINFER_ALWAYS_INLINE void operator()(V& v, int) const {
+  template <int Lanes>
+  EFFINFER_ALWAYS_INLINE void change(bytes_of<Lanes>& v, int) const {
     if constexpr (Shift == 0) {
       v &= 15;
     } else {
@@ -80,12 +81,12 @@ struct nibbles {
   }
 };
 /// A nibble and, above it, the bits of `Mask` of a byte of `plane`, shifted left by `Left` (right, if below zero).
-template <int Shift, int Left, int Mask, int Lanes>
+template <int Shift, int Left, int Mask>
 struct nibbles_and_plane {
   const std::byte* plane;
-  template <class V>
-  EFFINFER_ALWAYS_INLINE void operator()(V& v, int offset) const {
-    nibbles<Shift>()(v, offset);
+  template <int Lanes>
+  EFFINFER_ALWAYS_INLINE void change(bytes_of<Lanes>& v, int offset) const {
+    nibbles<Shift>().template change<Lanes>(v, offset);
     bytes_of<Lanes> high;
     load_bytes<Lanes>(high, plane + offset);
     if constexpr (Left >= 0) {
@@ -153,8 +154,7 @@ struct codes_5_bit {
   }
   template <instruction_set Set, int Group>
   static EFFINFER_ALWAYS_INLINE void load(const std::byte* block, detail::code_group<Set>& v) {
-    v.load(block + Group / 2 * 64,
-           detail::nibbles_and_plane<Group % 2 * 4, 4 - Group, 16, detail::code_group<Set>::lanes>{block + 256});
+    v.load(block + Group / 2 * 64, detail::nibbles_and_plane<Group % 2 * 4, 4 - Group, 16>{block + 256});
   }
 };
 
@@ -184,8 +184,7 @@ struct codes_6_bit {
   template <instruction_set Set, int Group>
   static EFFINFER_ALWAYS_INLINE void load(const std::byte* block, detail::code_group<Set>& v) {
     v.load(block + Group / 2 * 64,
-           detail::nibbles_and_plane<Group % 2 * 4, 4 - Group % 4 * 2, 48, detail::code_group<Set>::lanes>{
-               block + 256 + Group / 4 * 64});
+           detail::nibbles_and_plane<Group % 2 * 4, 4 - Group % 4 * 2, 48>{block + 256 + Group / 4 * 64});
   }
 };
 
