@@ -14,5 +14,5 @@ program=$source/tests/consumers/program
 pkg-config --exact-version="$(sed -n 's/^Version: //p' moved/share/pkgconfig/effinfer.pc)" effinfer
 "$compiler" -std=c++20 "$program/kernels.cpp" $(pkg-config --cflags --libs effinfer-kernels) -o kernels
 ./kernels
-"$compiler" -std=c++20 "$program/main.cpp" "$program/second.cpp" $(pkg-config --cflags --libs effinfer) -o whole
-./whole
+"$compiler" -std=c++20 "$program/parts.cpp" "$program/product.cpp" $(pkg-config --cflags --libs effinfer) -o parts
+./parts

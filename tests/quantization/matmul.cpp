@@ -146,6 +146,7 @@ TEST_CASE("two products combined on the way are the two products combined afterw
       if (set == ei::execution::instruction_set::portable && s.format != weight_format::q5_1) continue;
       const auto exec = context(set, 2);
       for (std::ptrdiff_t tokens : {1, 7, 100, 289}) {
+        if (tokens == 289 && set != sets().back()) continue;  // what goes by turns does so in every set
         const auto x = random_floats(static_cast<std::size_t>(tokens * columns), 21);
         const auto of_a = multiply(exec, x, tokens, a.view, bias.data()),
                    of_b = multiply(exec, x, tokens, b.view, nullptr);
@@ -333,6 +334,7 @@ TEST_CASE("a prompt's products are those of weights and activations in bf16 on A
   if (!tiles) MESSAGE("this machine has no AMX");
   for (eq::storage s : storages()) {
     if (s.format == weight_format::f32 || s.format == weight_format::f16) continue;
+    if (!tiles && s.format != weight_format::bf16 && s.format != weight_format::q4_k) continue;
     INFO("format ", std::string(ei::to_string(s.format)), " group ", s.group);
     // Two turns of columns and one past, and three of tokens.
     const std::ptrdiff_t columns = columns_multiple(s) == 1 ? 2101 : 2304, rows = 37, most = 561;
@@ -402,6 +404,7 @@ TEST_CASE("an output is the same for any number of tokens and threads, bit for b
       for (int threads : {1, 2, 3}) {
         const auto exec = context(set, threads);
         for (std::ptrdiff_t tokens : {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 17, 101}) {
+          if (threads < 3 && tokens > 9) continue;
           const auto y = multiply(exec, x, tokens, m.view, nullptr);
           CHECK(same_bits(y, {one_by_one.begin(), one_by_one.begin() + tokens * rows}));
         }

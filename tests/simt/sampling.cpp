@@ -125,7 +125,7 @@ TEST_CASE("sampling draws the CPU's tokens: every filter alone and together") {
   for (const std::size_t count : {std::size_t{1}, std::size_t{33}, std::size_t{1000}, std::size_t{5003}}) {
     for (const float spread : {0.5F, 4.0F, 30.0F}) {
       const std::vector<float> row = logits(count, count, spread);
-      for (const decoding::sample& rule : rules) check_same(row, rule, 6);
+      for (const decoding::sample& rule : rules) check_same(row, rule, 3);
     }
   }
 }
@@ -143,8 +143,8 @@ TEST_CASE("sampling with equals, infinities and NaN") {
   for (const auto& row : {equal, few, odd, zeros, infinite, all_but_one}) {
     for (const float p : {0.1F, 0.5F, 0.9F, 1.0F}) {
       for (const int k : {0, 3, 100}) {
-        check_same(row, {.top_k = k, .top_p = p}, 8);
-        check_same(row, {.temperature = 0.6F, .top_k = k, .top_p = p, .min_p = 0.1F}, 4);
+        check_same(row, {.top_k = k, .top_p = p}, 3);
+        check_same(row, {.temperature = 0.6F, .top_k = k, .top_p = p, .min_p = 0.1F}, 2);
       }
     }
     for (const thread_order order : {thread_order::forward, thread_order::reverse})

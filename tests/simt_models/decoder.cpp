@@ -2,9 +2,9 @@
 
 #include "checkpoint/gguf_writer.hpp"
 #include "simt/device.hpp"
-#include "simt/plain_decoder.hpp"
-#include "simt/session_reads.hpp"
-#include "simt/small_checkpoint.hpp"
+#include "simt_models/plain_decoder.hpp"
+#include "simt_models/session_reads.hpp"
+#include "simt_models/small_checkpoint.hpp"
 
 #include <effinfer/model.hpp>
 #include <effinfer/models/cuda/decoder.hpp>

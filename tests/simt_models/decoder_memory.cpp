@@ -2,8 +2,8 @@
 // bit another read of itself, and writes what the CPU writes with it.
 
 #include "simt/device.hpp"
-#include "simt/session_reads.hpp"
-#include "simt/small_checkpoint.hpp"
+#include "simt_models/session_reads.hpp"
+#include "simt_models/small_checkpoint.hpp"
 
 #include <effinfer/decoding/greedy.hpp>
 #include <effinfer/kv_cache/paged.hpp>

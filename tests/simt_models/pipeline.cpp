@@ -1,7 +1,7 @@
 // A pipeline with one policy changed: from checkpoint to text through the CUDA kernels on the host context, beside the CPU.
 
 #include "simt/device.hpp"
-#include "simt/small_checkpoint.hpp"
+#include "simt_models/small_checkpoint.hpp"
 
 #include <effinfer/decoding/contrastive.hpp>
 #include <effinfer/decoding/eagle.hpp>
