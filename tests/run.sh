@@ -6,8 +6,8 @@
 #
 # The parts, each a CMake preset that also runs by itself (cmake --workflow --preset tests):
 #   tests    every test program but simt; headers alone, compile errors, outside programs, formatting, linting
-#   address  every test program but simt_models, with clang and the address and undefined-behaviour sanitizers; and each
-#            parser of untrusted bytes fuzzed for ten seconds
+#   address  every test program but simt_models, with clang, the address and undefined-behaviour sanitizers and the
+#            assertions of libstdc++; and each parser of untrusted bytes fuzzed for ten seconds
 #   thread   those that run threads, with the thread sanitizer
 #   aarch64  what an instruction set could change, for Arm under qemu: with all extensions, and without any
 set -u

@@ -374,7 +374,9 @@ inline void gguf::read_tensors(reader& r, std::uint64_t count, std::uint64_t ali
              "its " + std::to_string(bytes) + " bytes at offset " + std::to_string(offset) + " are not in the " +
                  std::to_string(data_bytes) + " bytes of data; the file may be cut short");
     }
-    tensors_[i].data = file_.subspan(static_cast<std::size_t>(begin + offset), static_cast<std::size_t>(bytes));
+    // Where no tensor has a byte, the file may end before its data would begin.
+    const auto start = static_cast<std::size_t>(bytes == 0 ? 0 : begin + offset);
+    tensors_[i].data = file_.subspan(start, static_cast<std::size_t>(bytes));
   }
   check_disjoint(tensors_);
 }
