@@ -23,7 +23,8 @@ namespace effinfer::inline v0::execution::detail {
 
 // Under g++ the alignment is kept at 16, so that no register type is over-aligned in a user's plain build: it notes an old
 // change of the ABI for those (-Wpsabi). clang notes nothing, and loses such an attribute on its way through
-// templates: it would store with an instruction that wants 64.
+// templates: it would store with an instruction that wants 64. g++ loses it where a template deduces the type, and unoptimized
+// does the same: templates name these types.
 #if defined(__clang__)
 #define EFFINFER_REGISTER_ALIGNMENT
 #else

@@ -41,8 +41,7 @@ struct code_group {
   static constexpr int lanes = 64 / registers;
   bytes_of<lanes> part[registers];
 
-  /// The 64 bytes at p, each register of them changed by f.change<lanes>(register, its offset): not a deduced type, whose
-  /// alignment would be another than the register's (vector_register.hpp).
+  /// The 64 bytes at p, each register of them changed by f.change<lanes>(register, its offset).
   template <class F>
   EFFINFER_ALWAYS_INLINE void load(const std::byte* p, const F& f) {
     apply<0>(p, f);
