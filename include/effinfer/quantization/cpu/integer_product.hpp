@@ -253,17 +253,18 @@ struct integer_product {
   // Tiles by the number of registers: 32 under AVX-512; sixteen half as wide under AVX2; 32 a quarter as wide under NEON.
   template <instruction_set Set>
   struct panel {
-    static constexpr std::ptrdiff_t steps_a_slab = slab_columns / 32;
     static constexpr bool pairs_panels = Set == instruction_set::avx512;
     /// Of a slab, in the first-level cache, where tokens pass by.
     static std::ptrdiff_t bytes_in_cache(const args& a, std::ptrdiff_t bytes_a_slab) {
       const std::ptrdiff_t scales_of_all = 2 * units_a_slab * scales::bytes_a_unit(Format::scale_columns(*a.w));
       return unpacks<Set> ? scales_of_all + slab_columns * rows_a_panel : bytes_a_slab;
     }
-    static constexpr std::ptrdiff_t passes(std::ptrdiff_t tokens) {
-      if (Set == instruction_set::avx512) return (tokens + 5) / 6;
-      if (Set != instruction_set::portable) return (tokens / 4 + tokens % 4 / 2) * 2 + tokens % 2;
-      return tokens * 2;
+    /// A block a step.
+    static constexpr std::ptrdiff_t steps(std::ptrdiff_t tokens) {
+      const std::ptrdiff_t passes = Set == instruction_set::avx512     ? (tokens + 5) / 6
+                                    : Set != instruction_set::portable ? (tokens / 4 + tokens % 4 / 2) * 2 + tokens % 2
+                                                                       : tokens * 2;
+      return passes * (slab_columns / 32);
     }
     EFFINFER_ALWAYS_INLINE void operator()(const args& a, panel_piece& p) const {
       std::ptrdiff_t token = p.first_token;

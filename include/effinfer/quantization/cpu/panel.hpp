@@ -99,9 +99,9 @@ EFFINFER_ALWAYS_INLINE void fetch_ahead(fetch_distances ahead, const std::byte* 
 }
 
 /// `run(panel, piece)` for all of some panels, whose slabs take `bytes_a_slab`; `bytes_a_column` is what an activation
-/// takes. Up to `few` tokens go over a panel once (one where `run.pairs_panels` over two at a time); more go
-/// `run.passes(tokens)` times over each chunk, by `run.steps_a_slab` steps for each of its slabs, of which
-/// `run.bytes_in_cache(a, bytes_a_slab)` stay in the cache.
+/// takes. Up to `few` tokens go over a panel once (one where `run.pairs_panels` over two at a time); more go over each chunk
+/// several times, by `run.steps(tokens)` steps for each of its slabs, of which `run.bytes_in_cache(a, bytes_a_slab)` stay in the
+/// cache.
 template <class Args, class Run>
 EFFINFER_ALWAYS_INLINE void for_pieces(const Args& a, std::ptrdiff_t few, std::ptrdiff_t bytes_a_slab,
                                        std::ptrdiff_t bytes_a_column, const Run& run) {
@@ -132,8 +132,7 @@ EFFINFER_ALWAYS_INLINE void for_pieces(const Args& a, std::ptrdiff_t few, std::p
             // Where this turn of the panel ends, the next panel's begins.
             const std::byte* const coming = a.w->panel(one.panel + (stop < end ? 0 : 1)) + a.w->panel_head +
                                             (stop < end ? stop : first) * bytes_a_slab;
-            piece.next = coming_weights::within(run.passes(tokens) * (stop - slab) * run.steps_a_slab, coming,
-                                                chunk * bytes_a_slab);
+            piece.next = coming_weights::within(run.steps(tokens) * (stop - slab), coming, chunk * bytes_a_slab);
           }
           run(one, piece);
           slab = stop;
