@@ -20,7 +20,13 @@ inline EFFINFER_TARGET_AVX512_BF16 void add_pairs(f32x16<instruction_set::avx512
                                  (__m512bh) reinterpret_cast<__m512i>(x.v));
 }
 /// Keeps the order of additions: g++ would begin columns ahead, until it is out of registers.
-inline EFFINFER_TARGET_AVX2 void one_by_one(execution::detail::f32x8_memory& sum) { __asm__("" : "+x"(sum)); }
+inline EFFINFER_TARGET_AVX2 void one_by_one(execution::detail::f32_register<instruction_set::avx2, 8>& sum) {
+  __asm__("" : "+x"(sum.v));
+}
+inline EFFINFER_TARGET_AVX2 void one_by_one(
+    execution::detail::f32_pair<execution::detail::f32_register<instruction_set::avx2, 8>>& sums) {
+  __asm__("" : "+x"(sums.low.v), "+x"(sums.high.v));
+}
 #elif EFFINFER_ARM64
 // Volatile as in integer_sums.hpp.
 inline EFFINFER_TARGET_NEON_BF16 void add_pairs(execution::detail::f32x4_memory& sum, const bytes_of<16>& w,
@@ -125,9 +131,9 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
                                          std::ptrdiff_t columns, const float* copy) {
       const float* x = a.x + token * a.x_stride + first;
       coming_weights next = piece.next;
-      next.step();
       begin(piece, 0, token, all);
       for (; columns >= columns_a_copied_step; columns -= columns_a_copied_step) {
+        next.step();
         copied_columns(copy, x, a.x_stride, std::make_integer_sequence<int, columns_a_copied_step>());
         copy += columns_a_copied_step * rows_a_panel, x += columns_a_copied_step;
       }
@@ -185,19 +191,20 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
                                                 std::integer_sequence<int, Token...>) {
       vector w;
       w.lanes.low.load(copy);
-      (sum[Half * Tokens + Token].lanes.low.fma(w.lanes.low, x[Token].lanes.low), ...);
-      w.lanes.low.load(copy + 8);
-      (sum[Half * Tokens + Token].lanes.high.fma(w.lanes.low, x[Token].lanes.low), ...);
+      (add_product(sum[Half * Tokens + Token].lanes.low, w.lanes.low, x[Token].lanes.low), ...);
+      w.lanes.low.load(copy + rows_a_half / 2);
+      (add_product(sum[Half * Tokens + Token].lanes.high, w.lanes.low, x[Token].lanes.low), ...);
     }
     template <int Token, int... Half>
     EFFINFER_ALWAYS_INLINE void multiply(float value, const vector (&w)[Halves], std::integer_sequence<int, Half...>) {
       const vector x = vector::broadcast(value);
-      ((sum[Half * Tokens + Token] = fma(w[Half], x, sum[Half * Tokens + Token])), ...);
+      (add_product(sum[Half * Tokens + Token].lanes, w[Half].lanes, x.lanes), ...);
+    }
+    template <class Register>
+    static EFFINFER_ALWAYS_INLINE void add_product(Register& to, const Register& w, const Register& x) {
+      to.fma(w, x);
 #if EFFINFER_X86
-      if constexpr (Set == instruction_set::avx2) {
-        (one_by_one(sum[Half * Tokens + Token].lanes.low.v), ...);
-        (one_by_one(sum[Half * Tokens + Token].lanes.high.v), ...);
-      }
+      if constexpr (Set == instruction_set::avx2) one_by_one(to);
 #endif
     }
     template <int... I>
@@ -211,8 +218,13 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
     }
   };
 
-  /// Whether so many tokens meet weights that are widened once for all of them, some columns of both halves at a time. Three tokens at
-  /// a time then take 0.7 as many instructions as six with one half, which widen them for themselves.
+  /// Tokens that go over a panel once, fetching their own weights ahead.
+  template <instruction_set Set>
+  static constexpr std::ptrdiff_t few = execution::base_of(Set) == instruction_set::avx512 ? 12
+                                        : execution::base_of(Set) == instruction_set::neon ? 6
+                                                                                           : 2;
+  /// Whether so many tokens meet a copy of the weights in f32, made for all of them, of some columns of both halves at a time. A register of
+  /// weights then serves three tokens by 1.7 instructions a multiplication; widened for six tokens anew, of one half, by 2.4.
   template <instruction_set Set>
   static constexpr bool copies_for(std::ptrdiff_t tokens) {
     return Set == instruction_set::avx2 && tokens >= 24;
@@ -225,9 +237,7 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
     static std::ptrdiff_t bytes_in_cache(const args&, std::ptrdiff_t bytes_a_slab) { return bytes_a_slab; }
     static constexpr std::ptrdiff_t steps(std::ptrdiff_t tokens) {
       constexpr std::ptrdiff_t a_pass = slab_columns / columns_a_step;
-      if (copies_for<Set>(tokens)) {
-        return tokens / 3 * (slab_columns / columns_a_copy) + (tokens % 3 > 0 ? a_pass : 0);
-      }
+      if (copies_for<Set>(tokens)) return (tokens / 3 + (tokens % 3 + 1) / 2) * (slab_columns / columns_a_copied_step);
       if (execution::base_of(Set) == instruction_set::avx512) return (tokens + 11) / 12 * a_pass;
       if (Set == instruction_set::portable) return (tokens + tokens % 2) * a_pass;
       return (tokens / 6 * 2 + (tokens % 6 + 1) / 2) * a_pass;
@@ -245,7 +255,7 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
         if (token + 2 <= last) tile<Set, 2, 2>().run(a, p, 0, token), token += 2;
         if (token < last) tile<Set, 2, 1>().run(a, p, 0, token);
       } else if constexpr (Set == instruction_set::avx2) {
-        if (copies_for<Set>(p.tokens)) token = meet_copy(a, p);
+        if (copies_for<Set>(p.tokens)) return meet_copy(a, p);
         for (; token + 6 <= last; token += 6) {
           for (int half = 0; half < 2; ++half) tile<Set, 1, 6>().run(a, p, half, token);
         }
@@ -267,23 +277,23 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
         }
       }
     }
-    /// All whole threes of the tokens; returns the first of those left.
-    EFFINFER_ALWAYS_INLINE std::ptrdiff_t meet_copy(const args& a, panel_piece& p) const {
+    /// All tokens, of which there are more than one.
+    EFFINFER_ALWAYS_INLINE void meet_copy(const args& a, panel_piece& p) const {
       alignas(64) float copy[columns_a_copy * rows_a_panel];
-      const std::ptrdiff_t past = std::min(a.w->columns, p.last_slab * slab_columns), last = p.first_token + p.tokens;
-      panel_piece some = p;
-      std::ptrdiff_t token = p.first_token, first = p.first_slab * slab_columns;
+      const std::ptrdiff_t past = std::min(a.w->columns, p.last_slab * slab_columns);
+      const bool ends = p.ends;
+      std::ptrdiff_t first = p.first_slab * slab_columns;
       do {
         const std::ptrdiff_t columns = std::min(past - first, columns_a_copy);
         widen(a.w->panel(a.panel) + first / columns_a_step * 2 * bytes_a_step, columns, &copy[0]);
-        some.ends = p.ends && first + columns == past;
-        for (token = p.first_token; token + 3 <= last; token += 3)
-          tile<Set, 2, 3>().run_copy(a, some, token, first, columns, &copy[0]);
-        some.begins = false;
+        p.ends = ends && first + columns == past;
+        std::ptrdiff_t token = p.first_token, left = p.tokens;
+        for (; left > 4 || left == 3; token += 3, left -= 3)
+          tile<Set, 2, 3>().run_copy(a, p, token, first, columns, &copy[0]);
+        for (; left > 0; token += 2, left -= 2) tile<Set, 2, 2>().run_copy(a, p, token, first, columns, &copy[0]);
+        p.begins = false;
         first += columns;
       } while (first < past);
-      p.next = some.next;
-      return token;
     }
     EFFINFER_ALWAYS_INLINE static void widen(const std::byte* from, std::ptrdiff_t columns, float* to) {
       for (; columns > 0; columns -= columns_a_step, from += 2 * bytes_a_step) {
@@ -307,11 +317,8 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
 
   template <instruction_set Set>
   static EFFINFER_ALWAYS_INLINE void run(const args& a) {
-    constexpr std::ptrdiff_t few = execution::base_of(Set) == instruction_set::avx512 ? 12
-                                   : execution::base_of(Set) == instruction_set::neon ? 6
-                                                                                      : 2;
-    for_pieces(a, few, slab_columns / columns_a_step * 2 * bytes_a_step, execution::has_bf16_dot_products(Set) ? 2 : 4,
-               panel<Set>());
+    for_pieces(a, few<Set>, slab_columns / columns_a_step * 2 * bytes_a_step,
+               execution::has_bf16_dot_products(Set) ? 2 : 4, panel<Set>());
   }
 };
 
