@@ -177,23 +177,24 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
                                                std::integer_sequence<int, Column...>) {
       (copied_column(copy + Column * rows_a_panel, x + Column, stride, tokens, halves), ...);
     }
-    /// Register by register, as the sums and the values of three tokens leave one for weights.
+    /// Register by register: the sums and the values of three tokens leave one for weights.
+    using eight_lanes = execution::detail::f32_register<base, 8>;
     template <int... Token, int... Half>
     EFFINFER_ALWAYS_INLINE void copied_column(const float* copy, const float* x, std::ptrdiff_t stride,
                                               std::integer_sequence<int, Token...>,
                                               std::integer_sequence<int, Half...>) {
-      vector values[Tokens];
-      (values[Token].lanes.low.set(x[Token * stride]), ...);
+      eight_lanes values[Tokens];
+      (values[Token].set(x[Token * stride]), ...);
       (multiply_copied<Half>(copy + Half * rows_a_half, values, tokens), ...);
     }
     template <int Half, int... Token>
-    EFFINFER_ALWAYS_INLINE void multiply_copied(const float* copy, const vector (&x)[Tokens],
+    EFFINFER_ALWAYS_INLINE void multiply_copied(const float* copy, const eight_lanes (&x)[Tokens],
                                                 std::integer_sequence<int, Token...>) {
-      vector w;
-      w.lanes.low.load(copy);
-      (add_product(sum[Half * Tokens + Token].lanes.low, w.lanes.low, x[Token].lanes.low), ...);
-      w.lanes.low.load(copy + rows_a_half / 2);
-      (add_product(sum[Half * Tokens + Token].lanes.high, w.lanes.low, x[Token].lanes.low), ...);
+      eight_lanes w;
+      w.load(copy);
+      (add_product(sum[Half * Tokens + Token].lanes.low, w, x[Token]), ...);
+      w.load(copy + eight_lanes::size);
+      (add_product(sum[Half * Tokens + Token].lanes.high, w, x[Token]), ...);
     }
     template <int Token, int... Half>
     EFFINFER_ALWAYS_INLINE void multiply(float value, const vector (&w)[Halves], std::integer_sequence<int, Half...>) {
