@@ -99,22 +99,20 @@ inline EFFINFER_TARGET_AVX2_VNNI void add_dot_avx2_vnni(i32_of<8>& sums, const b
   sums = reinterpret_cast<i32_of<8>>(_mm256_dpbusd_avx_epi32(
       reinterpret_cast<__m256i>(sums), reinterpret_cast<__m256i>(w), reinterpret_cast<__m256i>(x)));
 }
+inline EFFINFER_TARGET_AVX2 void widen_pairs_avx2(i32_of<8>& sums, const i16_of<16>& pairs) {
+  const __m256i fours = _mm256_madd_epi16(reinterpret_cast<__m256i>(pairs), _mm256_set1_epi16(1));
+  sums = reinterpret_cast<i32_of<8>>(_mm256_add_epi32(reinterpret_cast<__m256i>(sums), fours));
+  __asm__("" : "+x"(sums));  // one by one: g++ would add products first, until it is out of registers
+}
 inline EFFINFER_TARGET_AVX2 void add_dot_avx2(i32_of<8>& sums, const bytes_of<32>& weights, const bytes_of<32>& x) {
   const auto w = reinterpret_cast<__m256i>(weights);
   const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(reinterpret_cast<__m256i>(x), w));
-  const __m256i fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-  sums = reinterpret_cast<i32_of<8>>(_mm256_add_epi32(reinterpret_cast<__m256i>(sums), fours));
-  __asm__("" : "+x"(sums));  // one by one: g++ would add products first, until it is out of registers
+  widen_pairs_avx2(sums, reinterpret_cast<i16_of<16>>(pairs));
 }
 template <bool First>
 inline EFFINFER_TARGET_AVX2 void add_pairs_avx2(i16_of<16>& sums, const bytes_of<32>& w, const bytes_of<32>& x) {
   const __m256i pairs = _mm256_maddubs_epi16(reinterpret_cast<__m256i>(w), reinterpret_cast<__m256i>(x));
   sums = reinterpret_cast<i16_of<16>>(First ? pairs : _mm256_add_epi16(reinterpret_cast<__m256i>(sums), pairs));
-  __asm__("" : "+x"(sums));  // one by one: g++ would add products first, until it is out of registers
-}
-inline EFFINFER_TARGET_AVX2 void widen_pairs_avx2(i32_of<8>& sums, const i16_of<16>& pairs) {
-  const __m256i fours = _mm256_madd_epi16(reinterpret_cast<__m256i>(pairs), _mm256_set1_epi16(1));
-  sums = reinterpret_cast<i32_of<8>>(_mm256_add_epi32(reinterpret_cast<__m256i>(sums), fours));
   __asm__("" : "+x"(sums));  // one by one: g++ would add products first, until it is out of registers
 }
 template <bool First>
