@@ -140,10 +140,12 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
     EFFINFER_ALWAYS_INLINE void run_copy(const args& a, panel_piece& piece, std::ptrdiff_t token, std::ptrdiff_t first,
                                          std::ptrdiff_t columns, const float* copy) {
       const float* x = a.x + token * a.x_stride + first;
+      const std::ptrdiff_t coming = piece.coming_tokens * a.x_stride + piece.coming_columns;
       coming_weights next = piece.next;
       begin(piece, 0, token, all);
       for (; columns >= columns_a_copied_step; columns -= columns_a_copied_step) {
         next.step();
+        fetch_activations(x + coming, a.x_stride, tokens);
         copied_columns(copy, x, a.x_stride, std::make_integer_sequence<int, columns_a_copied_step>());
         copy += columns_a_copied_step * rows_a_panel, x += columns_a_copied_step;
       }
@@ -196,6 +198,11 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
       vector w[Halves];
       (load_column<base, Column>(p + Half * bytes_a_step, w[Half]), ...);
       (multiply<Token>(x[Token * stride], w, halves), ...);
+    }
+    template <int... Token>
+    static EFFINFER_ALWAYS_INLINE void fetch_activations(const float* x, std::ptrdiff_t stride,
+                                                         std::integer_sequence<int, Token...>) {
+      (__builtin_prefetch(x + Token * stride, 0, 2), ...);
     }
     template <int... Column>
     EFFINFER_ALWAYS_INLINE void copied_columns(const float* copy, const float* x, std::ptrdiff_t stride,

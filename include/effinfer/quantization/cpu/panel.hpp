@@ -81,6 +81,8 @@ struct panel_piece {
   float* sums;  ///< [tokens, 32]: unfinished, unless these slabs are the first, and again unless they are the last
   bool begins, ends;
   coming_weights next;  ///< where the piece is gone over several times; else its own weights are fetched ahead
+  /// To the activations that come behind all panels' turn, in the last panel's; before that 0, to themselves.
+  std::ptrdiff_t coming_tokens, coming_columns;
 };
 
 /// Fetches lines of what is to come of a stream that is at p.
@@ -127,7 +129,11 @@ EFFINFER_ALWAYS_INLINE void for_pieces(const Args& a, std::ptrdiff_t few, std::p
         do {
           const std::ptrdiff_t stop = std::min(slab + chunk, end);
           panel_piece piece{token,     tokens,        slab, stop, sums + i * tokens_a_block * rows_a_panel,
-                            slab == 0, stop == slabs, {}};
+                            slab == 0, stop == slabs, {},   0,    0};
+          if (i + together >= a.panels) {
+            piece.coming_tokens = end < slabs ? 0 : tokens_a_block;
+            piece.coming_columns = (end < slabs ? end - first : -first) * slab_columns;
+          }
           if (!at_once) {
             // Where this turn of the panel ends, the next panel's begins.
             const std::byte* const coming = a.w->panel(one.panel + (stop < end ? 0 : 1)) + a.w->panel_head +
