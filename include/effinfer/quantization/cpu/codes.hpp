@@ -86,13 +86,17 @@ struct nibbles_and_plane {
   template <int Lanes>
   EFFINFER_ALWAYS_INLINE void change(bytes_of<Lanes>& v, int offset) const {
     nibbles<Shift>().template change<Lanes>(v, offset);
-    bytes_of<Lanes> high;
-    load_bytes<Lanes>(high, plane + offset);
+    // In words, as x86 has no shifts of bytes (g++ adds instead); what crosses from byte to byte is masked.
+    using words = typename execution::detail::lanes_of<std::uint16_t, Lanes / 2>::type;
+    bytes_of<Lanes> bytes;
+    load_bytes<Lanes>(bytes, plane + offset);
+    auto high = reinterpret_cast<words>(bytes);
     if constexpr (Left >= 0) {
-      v |= (high << Left) & static_cast<std::uint8_t>(Mask);
+      high <<= Left;
     } else {
-      v |= (high >> -Left) & static_cast<std::uint8_t>(Mask);
+      high >>= -Left;
     }
+    v |= reinterpret_cast<bytes_of<Lanes>>(high) & static_cast<std::uint8_t>(Mask);
   }
 };
 
