@@ -116,7 +116,7 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
         for (; left > 0; left -= slab_columns) {
           const std::ptrdiff_t steps = (std::min(left, slab_columns) + 1) / 2;
           for (std::ptrdiff_t i = 0; i < steps; ++i, w += 2 * bytes_a_step) {
-            next.lanes > 0 ? next.step() : fetch_ahead<bytes_a_step * Halves>(a.ahead, w);
+            next.lanes > 0 ? next.step() : fetch_ahead<Set, bytes_a_step * Halves>(a.ahead, w);
             pair_step(w, x + i * 4, halves, tokens);
           }
           x += a.tokens * bytes_a_half_slab;
@@ -183,7 +183,7 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
     }
     EFFINFER_ALWAYS_INLINE void a_step(const std::byte* w, const float* x, const args& a, bool fetches) {
       if constexpr (Tokens <= few<Set>) {
-        if (fetches) fetch_ahead<bytes_a_step * Halves>(a.ahead, w);
+        if (fetches) fetch_ahead<Set, bytes_a_step * Halves>(a.ahead, w);
       }
       one_step(w, x, a.x_stride);
     }

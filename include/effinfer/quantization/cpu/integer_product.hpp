@@ -169,8 +169,8 @@ struct integer_product {
                                            std::integer_sequence<int, Half...>, std::integer_sequence<int, Token...>) {
       if constexpr (Tokens <= few<Set>) {
         if (streams) {
-          fetch_ahead<bytes_a_share * halves_a_panel, Group, 8>(ahead, share);
-          if constexpr (Halves > 2) fetch_ahead<bytes_a_share * halves_a_panel, Group, 8>(ahead, share + beside);
+          fetch_ahead<Set, bytes_a_share * halves_a_panel, Group, 8>(ahead, share);
+          if constexpr (Halves > 2) fetch_ahead<Set, bytes_a_share * halves_a_panel, Group, 8>(ahead, share + beside);
         }
       }
       code_group<Set> w[Halves];

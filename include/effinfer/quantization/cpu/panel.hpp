@@ -29,6 +29,10 @@ struct fetch_distances {
   }
 };
 
+/// Whether fetch_distances::far can be other than 0 (see run_panels): on AMX's processors, whose other products are those of AVX-512.
+template <instruction_set Set>
+inline constexpr bool may_fetch_far = execution::base_of(Set) == instruction_set::avx512;
+
 /// What every product of some panels is told.
 struct panel_args {
   const packed_matrix* w;
@@ -86,18 +90,20 @@ struct panel_piece {
 };
 
 /// Fetches lines of what is to come of a stream that is at p.
-template <int... Line>
+template <instruction_set Set, int... Line>
 EFFINFER_ALWAYS_INLINE void fetch_lines(fetch_distances ahead, const std::byte* p,
                                         std::integer_sequence<int, Line...>) {
   (__builtin_prefetch(p + ahead.near + Line * 64), ...);  // no loop: at -O2 it would stay one, a tenth of a step's time
-  if (ahead.far > 0) (__builtin_prefetch(p + ahead.far + Line * 64, 0, 2), ...);
+  if constexpr (may_fetch_far<Set>) {
+    if (ahead.far > 0) (__builtin_prefetch(p + ahead.far + Line * 64, 0, 2), ...);
+  }
 }
 /// Part `Part` of `Parts` of the lines of a step that takes `Bytes` at p. (Measured: all at once, between two steps, makes one token up to
 /// 10 % slower, sixteen of BF16 15 %.)
-template <int Bytes, int Part = 0, int Parts = 1>
+template <instruction_set Set, int Bytes, int Part = 0, int Parts = 1>
 EFFINFER_ALWAYS_INLINE void fetch_ahead(fetch_distances ahead, const std::byte* p) {
   constexpr int lines = (Bytes + 63) / 64, first = lines * Part / Parts, past = lines * (Part + 1) / Parts;
-  fetch_lines(ahead, p + first * 64, std::make_integer_sequence<int, past - first>());
+  fetch_lines<Set>(ahead, p + first * 64, std::make_integer_sequence<int, past - first>());
 }
 
 /// `run(panel, piece)` for all of some panels, whose slabs take `bytes_a_slab`; `bytes_a_column` is what an activation

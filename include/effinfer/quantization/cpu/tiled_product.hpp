@@ -238,7 +238,8 @@ struct tiled_product {
   /// Half of a step's share of what is to come.
   template <with Beside, int Half>
   static EFFINFER_ALWAYS_INLINE void fetch(const args& a, const std::byte* w) {
-    if constexpr (Beside == with::weights_from_memory) fetch_ahead<bytes_a_step, Half, 2>(a.ahead, w);
+    if constexpr (Beside == with::weights_from_memory)
+      fetch_ahead<instruction_set::amx, bytes_a_step, Half, 2>(a.ahead, w);
   }
 
   /// Where tile `Tile` of the sums lies: two for each sixteen tokens.
