@@ -137,7 +137,9 @@ EFFINFER_ALWAYS_INLINE void for_pieces(const Args& a, std::ptrdiff_t few, std::p
           panel_piece piece{token,     tokens,        slab, stop, sums + i * tokens_a_block * rows_a_panel,
                             slab == 0, stop == slabs, {},   0,    0};
           if (i + together >= a.panels) {
-            piece.coming_tokens = end < slabs ? 0 : tokens_a_block;
+            piece.coming_tokens = end < slabs                     ? 0
+                                  : token + tokens_a_block < last ? tokens_a_block
+                                                                  : a.first_token - token;
             piece.coming_columns = (end < slabs ? end - first : -first) * slab_columns;
           }
           if (!at_once) {
