@@ -103,7 +103,7 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
     vector sum[Halves * Tokens];
 
     /// Not defaulted: `tile()` would be zeros first, which g++ -O3 writes.
-    EFFINFER_ALWAYS_INLINE tile() {}
+    EFFINFER_ALWAYS_INLINE tile() {}  // NOLINT(modernize-use-equals-default)
     EFFINFER_ALWAYS_INLINE void run(const args& a, panel_piece& piece, int first_half, std::ptrdiff_t token) {
       const std::ptrdiff_t first = piece.first_slab * slab_columns;
       std::ptrdiff_t left = std::min(a.w->columns, piece.last_slab * slab_columns) - first;

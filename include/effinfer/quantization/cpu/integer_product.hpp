@@ -68,7 +68,7 @@ struct integer_product {
     std::ptrdiff_t unit_bytes, beside;  ///< from a half to the other, from a panel to the one beside it
 
     /// Not defaulted: `tile()` would be zeros first, which g++ -O3 writes, up to a tenth of a chunk's time.
-    EFFINFER_ALWAYS_INLINE tile() {}
+    EFFINFER_ALWAYS_INLINE tile() {}  // NOLINT(modernize-use-equals-default)
     /// `copy`: of the piece's codes, block after block of a half, unit after unit of halves.
     EFFINFER_ALWAYS_INLINE void run(const args& a, panel_piece& piece, int first_half, std::ptrdiff_t token,
                                     const std::byte* copy = nullptr) {
