@@ -125,7 +125,7 @@ struct float_product : std::conditional_t<Format::name == weight_format::bf16, b
         const float* x = a.x + token * a.x_stride + first;
         constexpr std::make_integer_sequence<int, columns_a_turn / columns_a_step> turn{};
         for (; left >= columns_a_turn; left -= columns_a_turn, x += columns_a_turn) {
-          if (Tokens > few<Set> || next.lanes > 0) next.step();
+          next.step();
           steps(w, x, a, next.lanes == 0, turn);
           w += turn.size() * 2 * bytes_a_step;
         }
